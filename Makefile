@@ -1,0 +1,75 @@
+# Each target sets up what it needs. Start with `make demo` or `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(VENV)/demo.stamp: requirements/demo.txt pyproject.toml clients/python/pyproject.toml
+	@echo "setting up $(VENV) (once; about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
+	@echo "adding the test tools to $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
+	@echo "adding the fuzzer to $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
+	@$(ENV) leasehold-broker demo
+
+test: lint ## every check and every test
+	@$(ENV) pytest -q -n 2 $(TESTS)
+
+lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
+	@$(ENV) ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
+	@$(ENV) ruff check --quiet .
+	@$(ENV) mypy
+	@$(ENV) lint-imports --no-cache
+	@$(ENV) buf lint proto && $(ENV) buf format --diff --exit-code proto
+	@$(ENV) python proto/generate.py --check
+
+format: $(VENV)/dev.stamp ## format the code
+	@$(ENV) ruff format . && $(ENV) ruff check --fix --quiet . ; $(ENV) buf format --write proto
+
+proto: $(VENV)/dev.stamp ## regenerate the code of the protos
+	@$(ENV) python proto/generate.py
+
+prices: $(VENV)/dev.stamp ## compile the price table anew from the open price source
+	@$(ENV) python broker/leasehold_broker/providers/prices/generate.py
+
+bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the stand-in called directly
+	@$(ENV) python -m tests.bench
+
+fuzz: $(VENV)/fuzz.stamp ## fuzz with coverage guidance, 10^6 executions of each target (FUZZ="plans --runs 1000")
+	@$(ENV) python -m tests.fuzz $(FUZZ)
+
+attack: $(VENV)/dev.stamp ## measure: what floods by a neighbour cost a legitimate agent
+	@$(ENV) python -m tests.bench.under_attack
+
+sbom: ## write build/sbom.json (CycloneDX) of what a broker runs on
+	@test -x build/sbom-venv/bin/cyclonedx-py || { $(PYTHON) -m venv build/sbom-venv && build/sbom-venv/bin/python -m pip \
+	  install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt; }
+	@build/sbom-venv/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --of JSON -o build/sbom.json requirements/runtime.txt && echo build/sbom.json
+
+audit-deps: $(VENV)/dev.stamp ## check the pinned sets against requirements/floors.toml (kept by hand; asks no database)
+	@$(ENV) pytest -q tests/house/test_dependency_floors.py
+
+requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
+	@for set in runtime demo dev fuzz sbom; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
