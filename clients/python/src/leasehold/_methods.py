@@ -1,0 +1,61 @@
+"""The remote methods, typed. Owns their paths and message types, so that both clients call them alike."""
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+from leasehold.v1 import audit_service_pb2 as audit
+from leasehold.v1 import lease_service_pb2 as lease
+from leasehold.v1 import revocation_service_pb2 as revocation
+
+
+class Wire(Protocol):
+    """What every generated message can do."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """The bytes on the wire."""
+        ...
+
+    @classmethod
+    def FromString(cls, s: bytes) -> Self:  # noqa: N802 - protobuf's name
+        """The message of these bytes."""
+        ...
+
+
+Q = TypeVar("Q", bound=Wire)
+A = TypeVar("A", bound=Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Q, A]):
+    """One remote method."""
+
+    path: str
+    request: type[Q]
+    answer: type[A]
+
+
+_LEASE = "/leasehold.v1.LeaseService/"
+ACQUIRE = Method(_LEASE + "AcquireLease", lease.AcquireLeaseRequest, lease.AcquireLeaseResponse)
+RENEW = Method(_LEASE + "RenewLease", lease.RenewLeaseRequest, lease.RenewLeaseResponse)
+RELEASE = Method(_LEASE + "ReleaseLease", lease.ReleaseLeaseRequest, lease.ReleaseLeaseResponse)
+GET = Method(_LEASE + "GetLease", lease.GetLeaseRequest, lease.GetLeaseResponse)
+LIST = Method(_LEASE + "ListLeases", lease.ListLeasesRequest, lease.ListLeasesResponse)
+DELEGATE = Method(_LEASE + "DelegateLease", lease.DelegateLeaseRequest, lease.DelegateLeaseResponse)
+WATCH = Method(_LEASE + "WatchLease", lease.WatchLeaseRequest, lease.WatchLeaseResponse)
+
+_REVOCATION = "/leasehold.v1.RevocationService/"
+REVOKE = Method(_REVOCATION + "RevokeLeases", revocation.RevokeLeasesRequest, revocation.RevokeLeasesResponse)
+GET_REVOCATION = Method(
+    _REVOCATION + "GetRevocation", revocation.GetRevocationRequest, revocation.GetRevocationResponse
+)
+LIST_REVOCATIONS = Method(
+    _REVOCATION + "ListRevocations", revocation.ListRevocationsRequest, revocation.ListRevocationsResponse
+)
+WATCH_REVOCATION = Method(
+    _REVOCATION + "WatchRevocation", revocation.WatchRevocationRequest, revocation.WatchRevocationResponse
+)
+
+_AUDIT = "/leasehold.v1.AuditService/"
+LIST_EVENTS = Method(_AUDIT + "ListEvents", audit.ListEventsRequest, audit.ListEventsResponse)
+WATCH_EVENTS = Method(_AUDIT + "WatchEvents", audit.WatchEventsRequest, audit.WatchEventsResponse)
+LIST_STREAMS = Method(_AUDIT + "ListStreams", audit.ListStreamsRequest, audit.ListStreamsResponse)

@@ -1,0 +1,265 @@
+r"""The audit chain, checked by whoever holds a copy. Owns digest, export and verdict; asks no broker.
+
+digest(n) = SHA-256("leasehold/audit/v1\0" || stream || 0x00 || epoch || 0x00 || n (8 bytes, big-endian) ||
+previous digest (32 bytes) || body). The first record of an epoch has sequence 1 and 32 zero bytes as previous digest.
+
+An export is a file of JSON lines, one record each: position, stream, epoch, sequence, previous_digest and digest (hex),
+body (text: exactly the bytes that were hashed). A chain shows what was altered, removed or put in; only a head that was
+kept elsewhere shows that its end is missing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from leasehold.errors import InvalidRequest
+from leasehold.v1 import audit_service_pb2 as audit
+
+_DOMAIN = b"leasehold/audit/v1\0"
+GENESIS = bytes(32)
+LINE_CHARACTERS_MAX = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of one stream. `position` is its place in the collector's log, from 1; 0: unknown."""
+
+    position: int
+    stream: str
+    epoch: str
+    sequence: int
+    previous_digest: bytes
+    digest: bytes
+    body: bytes
+
+    @classmethod
+    def of_event(cls, event: audit.StoredEvent) -> "Record":
+        """From the collector's answer."""
+        record = event.record
+        return cls(
+            event.position,
+            record.stream,
+            record.epoch,
+            record.sequence,
+            record.previous_digest,
+            record.digest,
+            record.body,
+        )
+
+    @classmethod
+    def of_line(cls, line: str, number: int) -> "Record":
+        """From line `number` of an export.
+
+        Raises:
+            InvalidRequest: not such a line.
+        """
+        try:
+            if len(line) > LINE_CHARACTERS_MAX:
+                raise ValueError("too long")  # noqa: TRY301 - one sentence for every way a line can be wrong
+            members = json.loads(line)
+            return cls(
+                _integer(members["position"]),
+                _text(members["stream"]),
+                _text(members["epoch"]),
+                _integer(members["sequence"]),
+                bytes.fromhex(members["previous_digest"]),
+                bytes.fromhex(members["digest"]),
+                _text(members["body"]).encode("utf-8", "surrogateescape"),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            field = f"line {number}"
+            raise InvalidRequest.of_field(field, f"is no record of an audit export ({type(error).__name__})") from None
+
+    def line(self) -> str:
+        """As a line of an export, without the line's end."""
+        return json.dumps(
+            {
+                "position": self.position,
+                "stream": self.stream,
+                "epoch": self.epoch,
+                "sequence": self.sequence,
+                "previous_digest": self.previous_digest.hex(),
+                "digest": self.digest.hex(),
+                "body": self.body.decode("utf-8", "surrogateescape"),
+            },
+            separators=(",", ":"),
+        )
+
+    def event(self) -> dict[str, Any]:
+        """The body read: type, wall_ms, outcome, and what else the event has.
+
+        Raises:
+            InvalidRequest: the body is not a JSON object.
+        """
+        try:
+            body = json.loads(self.body)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise InvalidRequest.of_field("body", f"of record {self.position} is not a JSON object")
+        return body
+
+    def computed_digest(self) -> bytes:
+        """What the digest must be."""
+        return hashlib.sha256(
+            _DOMAIN
+            + self.stream.encode("utf-8", "surrogateescape")
+            + b"\0"
+            + self.epoch.encode("utf-8", "surrogateescape")
+            + b"\0"
+            + self.sequence.to_bytes(8, "big")
+            + self.previous_digest
+            + self.body
+        ).digest()
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("not a whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("not a text")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last record that a stream's epoch is known to have had."""
+
+    stream: str
+    epoch: str
+    sequence: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """The first thing that is wrong.
+
+    Args:
+        where: "line 7" or "position 7", and the record's stream, epoch and sequence.
+        what: in words.
+    """
+
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was checked.
+
+    Args:
+        records: how many held.
+        heads: the last good record of each stream and epoch.
+        flaw: the first bad entry; None when all hold.
+        unseen: kept heads that the copy does not reach, or contradicts; the copy is cut short or forked.
+    """
+
+    records: int = 0
+    heads: dict[tuple[str, str], Head] = field(default_factory=dict)
+    flaw: Flaw | None = None
+    unseen: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """True when nothing is wrong."""
+        return self.flaw is None and not self.unseen
+
+
+def records_of(lines: Iterable[str]) -> Iterator[tuple[str, Record]]:
+    """The records of an export, each with "line N". Raises InvalidRequest at the first line that is none."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"line {number}", Record.of_line(line, number)
+
+
+def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, partial: bool = False) -> Verdict:
+    """Check every link, stop at the first bad one.
+
+    Args:
+        records: each with where it stands; streams may be mixed, each in its own order.
+        kept: heads that were noted elsewhere; the records must reach each of them and agree with it.
+        partial: the records may begin in the middle of an epoch.
+    """
+    verdict = Verdict()
+    wanted = {(head.stream, head.epoch, head.sequence): head for head in kept}
+    position = 0
+    for where, record in records:
+        last = verdict.heads.get((record.stream, record.epoch))
+        what = _broken(record, last, position, partial=partial)
+        head = wanted.pop((record.stream, record.epoch, record.sequence), None)
+        if what is None and head is not None and head.digest != record.digest:
+            what = "its digest is not the one that was kept: the log was rewritten from here or before"
+        if what is not None:
+            place = f"{where} (stream {record.stream}, epoch {record.epoch}, sequence {record.sequence})"
+            verdict.flaw = Flaw(place, what)
+            return verdict
+        position = record.position or position
+        verdict.records += 1
+        verdict.heads[record.stream, record.epoch] = Head(record.stream, record.epoch, record.sequence, record.digest)
+    for head in wanted.values():
+        last = verdict.heads.get((head.stream, head.epoch))
+        reached = f"ends at sequence {last.sequence}" if last else "is not there at all"
+        verdict.unseen.append(
+            f"stream {head.stream}, epoch {head.epoch} {reached}, but sequence {head.sequence} was known to exist"
+        )
+    return verdict
+
+
+def _broken(record: Record, last: Head | None, position: int, *, partial: bool) -> str | None:
+    if record.position and record.position <= position:
+        return f"its position {record.position} does not come after {position}"
+    if record.sequence < 1 or "\0" in record.stream + record.epoch:
+        return "its place in the stream is no place"
+    if len(record.previous_digest) != len(GENESIS) or len(record.digest) != len(GENESIS):
+        return "a digest is not 32 bytes long"
+    misplaced = _misplaced(record, last, partial=partial)
+    if misplaced is None and record.digest != record.computed_digest():
+        return "it was altered: its digest does not match its content"
+    return misplaced
+
+
+def _misplaced(record: Record, last: Head | None, *, partial: bool) -> str | None:
+    if last is None and partial:
+        return None
+    due, previous = (last.sequence + 1, last.digest) if last else (1, GENESIS)
+    if record.sequence != due:
+        lack = "records are missing, repeated or out of order" if last else "the beginning of the epoch is missing"
+        return f"sequence {due} was due: {lack}"
+    if record.previous_digest != previous:
+        return "it does not follow the record before it"
+    return None
+
+
+def heads_of(text: str) -> list[Head]:
+    """Heads as `leasehold audit heads --json` writes them: JSON lines with stream, epoch, sequence, digest.
+
+    Raises:
+        InvalidRequest: not that.
+    """
+    heads = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            members = json.loads(line)
+            digest = bytes.fromhex(members["digest"])
+            heads.append(Head(_text(members["stream"]), _text(members["epoch"]), _integer(members["sequence"]), digest))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            field = f"line {number} of the heads"
+            raise InvalidRequest.of_field(field, f"is not a head ({type(error).__name__})") from None
+    return heads
+
+
+def head_line(head: Head) -> str:
+    """One head as a line for `heads_of`."""
+    return json.dumps(
+        {"stream": head.stream, "epoch": head.epoch, "sequence": head.sequence, "digest": head.digest.hex()},
+        separators=(",", ":"),
+    )

@@ -1,0 +1,26 @@
+"""The root of the command."""
+
+import click
+
+from leasehold.cli.audit_commands import audit_group
+from leasehold.cli.exec_command import exec_command
+from leasehold.cli.lease_commands import lease_group
+from leasehold.cli.revoke_command import revoke
+
+_HELP = """Capped leases on paid APIs instead of keys.
+
+Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
+Responders: 'leasehold revoke'. Auditors: 'leasehold audit'.
+"""
+
+
+@click.group("leasehold", help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="leasehold", prog_name="leasehold")
+def leasehold() -> None:
+    """See _HELP."""
+
+
+leasehold.add_command(exec_command)
+leasehold.add_command(lease_group)
+leasehold.add_command(revoke)
+leasehold.add_command(audit_group)

@@ -1,0 +1,167 @@
+"""Hand a lease to the vendors' SDKs. Owns argument and variable names; refuses to import an SDK.
+
+    client = openai.OpenAI(**openai_kwargs(lease))
+    client = anthropic.Anthropic(**anthropic_kwargs(lease))
+    client = genai.Client(**google_kwargs(lease))
+
+The token stays the same while the lease is renewed, so a static key is enough for one lease. Where a process
+acquires one lease after another, give the OpenAI SDK a callable key.
+
+Unix socket instead of loopback TCP: the SDKs that are built on httpx take a client of your own, e.g.
+`openai.OpenAI(**openai_kwargs(lease), http_client=httpx.Client(transport=httpx.HTTPTransport(uds=path)))` with
+`path = lease.endpoint("openai").unix_socket`; the host in the base URL is then only a name.
+
+A proxy from HTTP_PROXY must not stand between an SDK and the sidecar: put 127.0.0.1 into NO_PROXY, as
+`leasehold exec` does.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from leasehold._state import Endpoint, LeaseToken
+from leasehold.errors import InvalidRequest
+
+ANTHROPIC, OPENAI, GEMINI = "anthropic", "openai", "gemini"
+
+BASE_URL_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    # Second names: langchain and llama-index (OPENAI_API_BASE), langchain (ANTHROPIC_API_URL), litellm (*_API_BASE).
+    OPENAI: ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    ANTHROPIC: ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL", "ANTHROPIC_API_BASE"),
+    GEMINI: ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_BASE"),
+}
+KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    OPENAI: ("OPENAI_API_KEY",),
+    ANTHROPIC: ("ANTHROPIC_API_KEY",),
+    GEMINI: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+}
+STRIPPED_VARIABLES = frozenset(
+    {
+        *(name for names in KEY_VARIABLES.values() for name in names),
+        *("OPENAI_ADMIN_KEY", "OPENAI_CUSTOM_HEADERS", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
+        *(
+            "ANTHROPIC_AUTH_TOKEN",
+            "ANTHROPIC_CUSTOM_HEADERS",
+            "ANTHROPIC_IDENTITY_TOKEN",
+            "ANTHROPIC_IDENTITY_TOKEN_FILE",
+        ),
+        *("ANTHROPIC_PROFILE", "ANTHROPIC_FEDERATION_RULE_ID", "CLAUDE_CODE_OAUTH_TOKEN"),
+        *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_API_KEY"),
+        *("AWS_BEARER_TOKEN_BEDROCK", "CO_API_KEY", "COHERE_API_KEY", "DEEPSEEK_API_KEY", "FIREWORKS_API_KEY"),
+        *(
+            "GROQ_API_KEY",
+            "MISTRAL_API_KEY",
+            "OPENROUTER_API_KEY",
+            "PERPLEXITY_API_KEY",
+            "TOGETHER_API_KEY",
+            "XAI_API_KEY",
+        ),
+    }
+)
+"""Provider keys, and switches that send an SDK around the sidecar: removed from a child before the lease is put in."""
+LEASE_VARIABLE = "LEASEHOLD_LEASE"
+_NO_PROXY = ("127.0.0.1", "localhost", "::1")
+
+
+class Lease(Protocol):
+    """What a handle must offer here; both handles do."""
+
+    @property
+    def name(self) -> str:
+        """The lease's name."""
+        ...
+
+    @property
+    def token(self) -> LeaseToken:
+        """The lease's token."""
+        ...
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the providers are reached."""
+        ...
+
+    def endpoint(self, provider: str | None = None) -> Endpoint:
+        """Where one provider is reached."""
+        ...
+
+
+def openai_kwargs(lease: Lease) -> dict[str, Any]:
+    """Arguments for `openai.OpenAI` and `openai.AsyncOpenAI`: base_url, api_key.
+
+    Raises:
+        InvalidRequest: the lease does not reach OpenAI. The same for the other functions and their providers.
+    """
+    return {"base_url": lease.endpoint(OPENAI).base_url, "api_key": lease.token.reveal()}
+
+
+def openai_key(current: Callable[[], Lease]) -> Callable[[], str]:
+    """A callable key for `openai.OpenAI(api_key=...)`: the token of whatever lease is current at each request."""
+
+    def key() -> str:
+        return current().token.reveal()
+
+    return key
+
+
+def openai_async_key(current: Callable[[], Lease]) -> Callable[[], Awaitable[str]]:
+    """The same for `openai.AsyncOpenAI`, which awaits its callable."""
+
+    async def key() -> str:
+        return current().token.reveal()
+
+    return key
+
+
+def anthropic_kwargs(lease: Lease) -> dict[str, Any]:
+    """Arguments for `anthropic.Anthropic` and `anthropic.AsyncAnthropic`: base_url, api_key."""
+    return {"base_url": lease.endpoint(ANTHROPIC).base_url, "api_key": lease.token.reveal()}
+
+
+def google_kwargs(lease: Lease) -> dict[str, Any]:
+    """Arguments for `google.genai.Client`: api_key, http_options, and vertexai off whatever the environment says."""
+    return {
+        "api_key": lease.token.reveal(),
+        "vertexai": False,
+        "http_options": {"base_url": lease.endpoint(GEMINI).base_url},
+    }
+
+
+def environment(lease: Lease) -> dict[str, str]:
+    """The variables that the SDKs and the frameworks on them read, for every provider that the lease reaches.
+
+    They hold the lease token: give them to the process that is to use the lease, and to no other.
+
+    Raises:
+        InvalidRequest: the lease reaches a provider for which no variables are known.
+    """
+    variables = {LEASE_VARIABLE: lease.name}
+    for endpoint in lease.endpoints:
+        if endpoint.provider not in KEY_VARIABLES:
+            known = ", ".join(sorted(KEY_VARIABLES))
+            raise InvalidRequest.of_field("provider", f"is {endpoint.provider!r}; variables are known for {known}")
+        variables.update(dict.fromkeys(BASE_URL_VARIABLES[endpoint.provider], endpoint.base_url))
+        variables.update(dict.fromkeys(KEY_VARIABLES[endpoint.provider], lease.token.reveal()))
+    return variables
+
+
+def child_environment(lease: Lease, parent: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The environment of a process that is to use the lease and no key.
+
+    Args:
+        lease: what it may use.
+        parent: the variables to start from.
+
+    Returns:
+        The variables, and the names of the provider keys and switches that were taken out.
+    """
+    removed = sorted(STRIPPED_VARIABLES & parent.keys())
+    child = {name: value for name, value in parent.items() if name not in STRIPPED_VARIABLES}
+    child.update(environment(lease))
+    for name in ("NO_PROXY", "no_proxy"):
+        child[name] = _with_hosts(child.get(name, ""), _NO_PROXY)
+    return child, removed
+
+
+def _with_hosts(value: str, hosts: Iterable[str]) -> str:
+    listed = [each.strip() for each in value.split(",") if each.strip()]
+    return ",".join([*listed, *(host for host in hosts if host not in listed)])

@@ -1,0 +1,201 @@
+"""The client of responders and auditors. Owns asking for revocations and reading the audit log; judges neither.
+
+It talks to a collector, or to the admin socket of a sidecar that runs alone.
+Over a Unix socket the broker knows an operator by the uid, so no token is needed there.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leasehold import _methods as methods
+from leasehold._channel import Link
+from leasehold._identity import Identity, Proof, TokenSource
+from leasehold._messages import new_request_id
+from leasehold._settings import TIMEOUT_SECONDS, Settings, TlsFiles
+from leasehold.audit import Head, Record
+from leasehold.errors import InvalidRequest
+from leasehold.v1 import audit_service_pb2 as audit
+from leasehold.v1 import revocation_service_pb2 as revocation
+
+COLLECTOR_VARIABLE = "LEASEHOLD_COLLECTOR"
+PAGE_SIZE = 500
+
+
+def selector(
+    *,
+    lease: str | None = None,
+    subject: str | None = None,
+    issuer: str = "",
+    key: str | None = None,
+    provider: str | None = None,
+    environment: str | None = None,
+    everything: bool = False,
+) -> revocation.RevocationSelector:
+    """What is revoked: exactly one of these; an issuer only with a subject.
+
+    Raises:
+        InvalidRequest: none, or more than one.
+    """
+    named: dict[str, Any] = {
+        "lease": lease,
+        "subject": None if subject is None else revocation.SubjectSelector(issuer=issuer, subject=subject),
+        "key": key,
+        "provider": provider,
+        "environment": environment,
+        "everything": True if everything else None,
+    }
+    chosen = {name: value for name, value in named.items() if value is not None}
+    if len(chosen) != 1:
+        given = ", ".join(chosen) or "none"
+        raise InvalidRequest.of_field("selector", f"must be exactly one of {', '.join(named)}; given: {given}")
+    if "" in chosen.values() or subject == "":
+        raise InvalidRequest.of_field("selector", f"{next(iter(chosen))} is empty; name what is to be revoked")
+    if issuer and subject is None:
+        raise InvalidRequest.of_field("issuer", "is given without a subject; give both")
+    return revocation.RevocationSelector(**chosen)
+
+
+class OperatorClient:
+    """Revokes and reads the audit log.
+
+    Args:
+        target: "unix:///path", "/path", or "host:port" (then TLS).
+        token: as for `LeaseholdClient`; None without LEASEHOLD_TOKEN_FILE: no token is sent.
+        tls, timeout_seconds, proof: as for `LeaseholdClient`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        token: TokenSource | None = None,
+        *,
+        tls: TlsFiles | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        proof: Proof | None = None,
+    ) -> None:
+        """See the class. Connects at the first call."""
+        self._link = Link(Settings.of(target, tls, timeout_seconds), Identity(token, required=False, proof=proof))
+
+    def revoke(
+        self, chosen: revocation.RevocationSelector, *, note: str = "", validate_only: bool = False
+    ) -> revocation.RevokeLeasesResponse:
+        """Revoke what the selector names; `validate_only` only says what would die.
+
+        Raises:
+            PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
+        """
+        request = revocation.RevokeLeasesRequest(
+            request_id=new_request_id(), selector=chosen, note=note, validate_only=validate_only
+        )
+        return self._link.call(methods.REVOKE, request)
+
+    def progress(self, name: str) -> revocation.RevocationProgress:
+        """How far a revocation has come. Raises NotFound."""
+        return self._link.call(methods.GET_REVOCATION, revocation.GetRevocationRequest(name=name)).progress
+
+    def watch_progress(self, name: str, timeout_seconds: float) -> Iterator[revocation.RevocationProgress]:
+        """The progress at once and at each change, until it is complete.
+
+        Raises:
+            Unavailable: also when it is not complete in time (reason DEADLINE_EXCEEDED).
+        """
+        request = revocation.WatchRevocationRequest(name=name)
+        for answer in self._link.stream(methods.WATCH_REVOCATION, request, timeout_seconds):
+            yield answer.progress
+
+    def revocations(self) -> Iterator[revocation.RevocationEntry]:
+        """All revocations, page by page."""
+        token = ""
+        while True:
+            page = self._link.call(methods.LIST_REVOCATIONS, revocation.ListRevocationsRequest(page_token=token))
+            yield from page.revocations
+            token = page.next_page_token
+            if not token:
+                return
+
+    def events(
+        self,
+        *,
+        stream: str = "",
+        type: str = "",  # noqa: A002 - the proto's word
+        lease: str = "",
+        subject: str = "",
+        key: str = "",
+        outcome: str = "",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+    ) -> Iterator[Record]:
+        """Stored events that match, in the order of the log, page by page. Empty: no filter.
+
+        Args:
+            stream: a sidecar's name.
+            type: event type, or a prefix that ends in ".".
+            lease: a lease's name.
+            subject: as verified, without the issuer.
+            key: name of a provider key.
+            outcome: "allowed", "denied", "failed".
+            start_time: aware; events from then on.
+            end_time: aware; events before then.
+        """
+        request = audit.ListEventsRequest(
+            stream=stream,
+            type=type,
+            lease=lease,
+            subject=subject,
+            key=key,
+            outcome=outcome,
+            start_time=_stamp(start_time),
+            end_time=_stamp(end_time),
+            page_size=PAGE_SIZE,
+        )
+        while True:
+            page = self._link.call(methods.LIST_EVENTS, request)
+            yield from map(Record.of_event, page.events)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def follow_events(self, after_position: int | None = None) -> Iterator[Record]:
+        """Events as they arrive, after a position or from now. A broken stream goes on after the last event seen."""
+        last = after_position
+
+        def request_now() -> audit.WatchEventsRequest:
+            return audit.WatchEventsRequest(after_position=last)
+
+        for answer in self._link.follow(methods.WATCH_EVENTS, request_now):
+            for event in answer.events:
+                last = event.position
+                yield Record.of_event(event)
+
+    def heads(self) -> list[Head]:
+        """The last record that the collector holds of each stream and epoch."""
+        answer = self._link.call(methods.LIST_STREAMS, audit.ListStreamsRequest())
+        return [Head(head.stream, head.epoch, head.sequence, head.digest) for head in answer.heads]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        """The client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _stamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidRequest.of_field("time", f"{moment} has no time zone; give one")
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,1 @@
+"""Generated from proto/leasehold/v1; do not edit."""
