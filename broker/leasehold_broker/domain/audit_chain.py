@@ -1,0 +1,56 @@
+r"""The chain that makes tampering show. Owns the canonical body and the digest; refuses to store or ship.
+
+digest(n) = SHA-256("leasehold/audit/v1\0" || stream || 0x00 || epoch || 0x00 || n (8 bytes, big-endian) ||
+previous digest (32 bytes) || body). The first record of an epoch has 32 zero bytes as previous digest.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+_DOMAIN = b"leasehold/audit/v1\0"
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainedRecord:
+    """One record of one stream. `body` is the event as canonical JSON: exactly the bytes that were hashed."""
+
+    stream: str
+    epoch: str
+    sequence: int
+    previous_digest: bytes
+    body: bytes
+    digest: bytes
+
+
+def record_digest(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> bytes:
+    """The digest of one record, 32 bytes."""
+    return hashlib.sha256(
+        _DOMAIN
+        + stream.encode()
+        + b"\0"
+        + epoch.encode()
+        + b"\0"
+        + sequence.to_bytes(8, "big")
+        + previous_digest
+        + body
+    ).digest()
+
+
+def chain(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> ChainedRecord:
+    """The next record after `previous_digest`."""
+    digest = record_digest(stream, epoch, sequence, previous_digest, body)
+    return ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
+
+
+def broken_link(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
+    """What is wrong with `record` as the next of its stream, in words, or None when it holds."""
+    if record.sequence != expected_sequence:
+        return f"sequence {record.sequence} where {expected_sequence} was due"
+    if record.previous_digest != expected_previous:
+        return f"record {record.sequence} does not follow the record before it"
+    if record.digest != record_digest(
+        record.stream, record.epoch, record.sequence, record.previous_digest, record.body
+    ):
+        return f"record {record.sequence} was altered: its digest does not match its content"
+    return None

@@ -1,0 +1,169 @@
+"""One call to a provider, as the gate has understood it. Owns the plan, the worst case and the way a call ended.
+
+A provider module turns a checked request into a `CallPlan`; this module turns plan and price into the amounts to hold.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from leasehold_broker.domain.amounts import UNLIMITED, Amounts
+from leasehold_broker.domain.price import PICO_PER_MICRO, ModelPrice, Usage, micro_usd
+from leasehold_broker.domain.reasons import Reason, Refusal
+
+OUTPUT_TOKENS_DEFAULT = 4096
+"""Output limit that is set when neither the request, the scope nor the price table knows one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """What a provider's module reads from one request that passed the body gate.
+
+    Args:
+        provider, operation: names of the route.
+        model: as the request names it; None for routes without one (list of models).
+        metered: False for routes that the provider does not bill (count_tokens, models): these hold one request and
+            concurrency, no money.
+        stream: the answer is a stream of events.
+        input_tokens_bound: no tokenizer can make more of this request, everything billed as input included.
+        output_tokens_stated: the request's own output limit per choice; None when it states none.
+        output_limited: True when this route takes an output limit at all (False: embeddings).
+        choices: answers asked for; the output bound is multiplied by it.
+        tools: server-side tool types that the request switches on.
+        fixed_pico_usd: dearest per-use charges that the request can cause (server tools), in pico-USD.
+        output_tokens_floor: smallest output limit that may be chosen for this request: below it the vendor refuses it,
+            or the answer is of no use.
+        cache_writes: False when the request provably makes the provider write nothing to a prompt cache, so that the
+            dearer rates of doing so cannot apply.
+    """
+
+    provider: str
+    operation: str
+    model: str | None
+    metered: bool
+    stream: bool
+    input_tokens_bound: int = 0
+    output_tokens_stated: int | None = None
+    output_limited: bool = False
+    output_tokens_floor: int = 1
+    choices: int = 1
+    tools: tuple[str, ...] = field(default=())
+    fixed_pico_usd: int = 0
+    cache_writes: bool = True
+
+
+class CallEnd(StrEnum):
+    """How a call ended; stored in the settling event."""
+
+    FINISHED = "finished"
+    PROVIDER_REFUSED = "provider_refused"
+    UPSTREAM_FAILED = "upstream_failed"
+    CLIENT_GONE = "client_gone"
+    CUT_BY_REVOCATION = "cut_by_revocation"
+    CUT_BY_EXPIRY = "cut_by_expiry"
+    CUT_BY_DRAIN = "cut_by_drain"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What the relay knows when a call is over.
+
+    Args:
+        end: how it ended.
+        sent: False only when provably no byte of the request reached the upstream socket (B5).
+        status: the provider's HTTP status; 0 when none came.
+        usage: the provider's last usage report; None when none came.
+        usage_final: True when that report is the provider's last word for the call.
+        output_bytes: bytes of answer body that came from the provider.
+    """
+
+    end: CallEnd
+    sent: bool
+    status: int = 0
+    usage: Usage | None = None
+    usage_final: bool = False
+    output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """The amounts to hold, and the output limit to place into the request (None: leave the request as it is).
+
+    `lowered`: the budgets made that limit smaller than what was asked for, or than what the model and the scope give.
+    """
+
+    amounts: Amounts
+    output_tokens_limit: int | None
+    lowered: bool = False
+
+
+def worst_case(
+    plan: CallPlan, price: ModelPrice | None, scope_output_max: int, headroom: Amounts, *, lower: bool = True
+) -> WorstCase:
+    """The most this call can cost, with an output limit chosen where the request states none or too large a one.
+
+    The chosen limit is the largest that the model gives, the scope allows and the headroom pays for, never below the
+    plan's floor: what does not fit even then will be refused by the ledger.
+
+    Args:
+        plan: the request.
+        price: of the plan's model; may be None only when the plan is not metered.
+        scope_output_max: the lease's own limit per request; 0 for none.
+        headroom: what a new hold may still take at every budget that applies.
+        lower: False: a stated limit is left as it is, fit or not; one that is not stated is chosen all the same.
+
+    Raises:
+        Refusal: PRICE_UNKNOWN, SCOPE_EXCEEDED (stated limit above the scope's).
+    """
+    if not plan.metered:
+        return WorstCase(Amounts(requests=1, concurrency=1), None)
+    if price is None:
+        raise Refusal(
+            Reason.PRICE_UNKNOWN,
+            f"no price is known for model {plan.model!r} of {plan.provider}; ask the platform team to add one",
+        )
+    if price.context_tokens_max and not price.tiers:
+        input_bound = min(plan.input_tokens_bound, price.context_tokens_max)
+    else:
+        input_bound = plan.input_tokens_bound
+    input_rate, output_rate = price.dearest_rates(input_bound, cache_writes=plan.cache_writes)
+    base_pico = input_bound * input_rate + plan.fixed_pico_usd
+    asked, stated = _output_asked(plan, price, scope_output_max)
+    limit = asked
+    if lower or not stated:
+        # What is asked for is never raised to the floor: who asks for little gets little.
+        fits = _affordable_output(plan, headroom, base_pico, output_rate)
+        limit = min(asked, max(fits, plan.output_tokens_floor))
+    output = limit * plan.choices
+    cost = micro_usd(base_pico + output * output_rate)
+    lowered = limit < asked
+    placed = limit if plan.output_limited and (lowered or not stated) else None
+    return WorstCase(Amounts(cost, input_bound, output, 1, 1), placed, lowered)
+
+
+def _output_asked(plan: CallPlan, price: ModelPrice, scope_output_max: int) -> tuple[int, bool]:
+    """The output limit without any budget, and whether the request states it."""
+    if not plan.output_limited:
+        return 0, True
+    stated = plan.output_tokens_stated
+    if stated is None:
+        most = price.output_tokens_max or OUTPUT_TOKENS_DEFAULT
+        return max(1, min(most, scope_output_max) if scope_output_max else most), False
+    if scope_output_max and stated > scope_output_max:
+        raise Refusal(
+            Reason.SCOPE_EXCEEDED,
+            f"the request's output limit {stated} is above this lease's {scope_output_max}; lower it",
+        )
+    return stated, True
+
+
+def _affordable_output(plan: CallPlan, headroom: Amounts, base_pico: int, output_rate: int) -> int:
+    """The largest output limit that the headroom pays for; UNLIMITED when it caps neither tokens nor money."""
+    most = UNLIMITED
+    if headroom.output_tokens < UNLIMITED:
+        most = headroom.output_tokens // plan.choices
+    if headroom.cost_micro_usd < UNLIMITED and output_rate:
+        left_pico = headroom.cost_micro_usd * PICO_PER_MICRO - base_pico
+        most = min(most, left_pico // (output_rate * plan.choices))
+    return most

@@ -1,0 +1,30 @@
+"""The rules of who is who at a collector: sidecars by subject, operators by claim. Values only; access applies them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What an operator may do. A responder may also do what an auditor may."""
+
+    RESPONDER = "responder"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarRule:
+    """The identity with this issuer and subject, both exact, is this sidecar; it writes the stream of that name."""
+
+    issuer: str
+    subject: str
+    sidecar: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRule:
+    """Tokens of this issuer whose claim is this text, or a list that holds it, have this role."""
+
+    issuer: str
+    claim: str
+    value: str
+    role: Role

@@ -1,0 +1,80 @@
+"""What the audit log says. Owns the event's shape and its types; refuses to number, chain, store or ship it.
+
+An event holds names, amounts and reasons; never a secret, never a request's or an answer's content.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from leasehold_broker.domain.identity import Subject
+from leasehold_broker.domain.reasons import Reason
+
+Detail = str | int | bool | None | list["Detail"] | dict[str, "Detail"]
+
+
+class EventType(StrEnum):
+    """Every kind of event, by the noun and what happened to it."""
+
+    SIDECAR_STARTED = "sidecar.started"
+    SIDECAR_STOPPED = "sidecar.stopped"
+    IDENTITY_REFUSED = "identity.refused"
+    LEASE_ACQUIRED = "lease.acquired"
+    LEASE_DELEGATED = "lease.delegated"
+    LEASE_RENEWED = "lease.renewed"
+    LEASE_RELEASED = "lease.released"
+    LEASE_EXPIRED = "lease.expired"
+    LEASE_REVOKED = "lease.revoked"
+    LEASE_FROZEN = "lease.frozen"
+    LEASE_REFUSED = "lease.refused"
+    LEASE_VALIDATED = "lease.validated"
+    LEASE_TOKEN_REPLACED = "lease.token_replaced"  # noqa: S105 - the name of an event
+    BUDGET_RETURNED = "budget.returned"
+    BUDGET_THRESHOLD = "budget.threshold"
+    CALL_ADMITTED = "call.admitted"
+    CALL_SETTLED = "call.settled"
+    CALL_REFUSED = "call.refused"
+    REVOCATION_ISSUED = "revocation.issued"
+    REVOCATION_APPLIED = "revocation.applied"
+    REVOCATION_REFUSED = "revocation.refused"
+    POLICY_LOADED = "policy.loaded"
+    POLICY_REJECTED = "policy.rejected"
+    REVOCATION_VALIDATED = "revocation.validated"
+    COLLECTOR_STARTED = "collector.started"
+    COLLECTOR_STOPPED = "collector.stopped"
+    SIDECAR_CONNECTED = "sidecar.connected"
+    AUDIT_READ = "audit.read"
+    AUDIT_REFUSED = "audit.refused"
+
+
+class Outcome(StrEnum):
+    """How the thing the event describes went."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One audit event. In the canonical body the keys are these names, sorted; absent values are left out.
+
+    Args:
+        type: what happened.
+        wall_ms: when, Unix time in milliseconds (a label: order is the sequence number).
+        outcome: how it went.
+        reason: why, when denied or failed.
+        subject: who, when known.
+        lease: name of the lease, or "".
+        request_id: of the call or RPC, or "".
+        details: amounts and names by type of event; integers, strings, booleans, and lists and objects of those.
+    """
+
+    type: EventType
+    wall_ms: int
+    outcome: Outcome
+    reason: Reason | None = None
+    subject: Subject | None = None
+    lease: str = ""
+    request_id: str = ""
+    details: Mapping[str, Detail] = field(default_factory=dict)

@@ -1,0 +1,32 @@
+"""What is known of a provider key, besides the key. Owns the public record; the secret stays in its store."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class KeyState(StrEnum):
+    """Whether a key may be leased and used."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One stored provider key, safe to log.
+
+    Args:
+        name: unique in the store, e.g. "anthropic-prod".
+        provider: which vendor module places and meters it.
+        environment: the hard wall: an identity of another environment never leases it.
+        state: enabled or disabled.
+        version: grows by one each time the value is replaced.
+        created_wall_ms: when this version was stored.
+    """
+
+    name: str
+    provider: str
+    environment: str
+    state: KeyState
+    version: int
+    created_wall_ms: int

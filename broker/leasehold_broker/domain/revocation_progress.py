@@ -1,0 +1,135 @@
+"""How far a revocation has come. Owns "complete", and the view of live leases that a dry run matches against."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from leasehold_broker.domain.revocation import (
+    ByEnvironment,
+    ByKey,
+    ByLease,
+    ByProvider,
+    BySubject,
+    Everything,
+    Revocation,
+    Selector,
+)
+from leasehold_broker.domain.scope import matches
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedRevocation:
+    """What one entry ended at one sidecar; its effects are durable there."""
+
+    epoch: int
+    leases_ended: int
+    calls_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarProgress:
+    """How far one sidecar is with one revocation.
+
+    Args:
+        sidecar: its name.
+        connected: it has a session now.
+        applied_epoch: highest epoch whose effects are durable there.
+        leases_ended, calls_cut: by this revocation; meaningful once applied.
+        last_heard_wall_ms: 0 when never.
+        lapsed: silent for so long that it refuses by itself.
+    """
+
+    sidecar: str
+    connected: bool
+    applied_epoch: int
+    leases_ended: int
+    calls_cut: int
+    last_heard_wall_ms: int
+    lapsed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationProgress:
+    """One revocation at every known sidecar."""
+
+    revocation: Revocation
+    sidecars: tuple[SidecarProgress, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True when no known sidecar can still admit what this revokes."""
+        epoch = self.revocation.epoch
+        return all(sidecar.applied_epoch >= epoch or sidecar.lapsed for sidecar in self.sidecars)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLease:
+    """What a sidecar reports of a live lease: names only, enough to match a selector.
+
+    Args:
+        name, parent, root: of the lease and its place in the tree; parent "" for a root.
+        issuer, subject, environment: whose it is.
+        keys, providers: of its scopes.
+    """
+
+    name: str
+    parent: str
+    root: str
+    issuer: str
+    subject: str
+    environment: str
+    keys: tuple[str, ...]
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLeases:
+    """A sidecar's live leases; `total` is above the number listed when they did not fit one message."""
+
+    leases: tuple[LiveLease, ...]
+    total: int
+
+    @property
+    def complete(self) -> bool:
+        """True when all are listed."""
+        return len(self.leases) >= self.total
+
+
+def matching_names(selector: Selector, leases: Iterable[LiveLease]) -> list[str]:
+    """Names of the leases that match, sorted: what `revocation.selects` would say, from reports alone.
+
+    Args:
+        selector: what would be revoked.
+        leases: the live leases of one sidecar; a live lease's parents are live and listed too.
+    """
+    by_name = {lease.name: lease for lease in leases}
+    return sorted(name for name, lease in by_name.items() if _selects_live(selector, lease, by_name))
+
+
+def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease]) -> bool:
+    match selector:
+        case ByLease(name):
+            return _in_tree_of(name, lease, by_name)
+        case BySubject(issuer, pattern):
+            return (not issuer or lease.issuer == issuer) and matches(pattern, lease.subject)
+        case ByKey(key):
+            return key in lease.keys
+        case ByProvider(provider):
+            return provider in lease.providers
+        case ByEnvironment(environment):
+            return lease.environment == environment
+        case Everything():
+            return True
+        case _:
+            assert_never(selector)
+
+
+def _in_tree_of(name: str, lease: LiveLease, by_name: Mapping[str, LiveLease]) -> bool:
+    if name == lease.root:
+        return True
+    current: LiveLease | None = lease
+    for _ in range(len(by_name)):
+        if current is None or current.name == name:
+            return current is not None
+        current = by_name.get(current.parent)
+    return False

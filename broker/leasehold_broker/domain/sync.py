@@ -1,0 +1,85 @@
+"""What a sidecar and the centre tell each other. Owns the words and the arithmetic of authority; sends nothing.
+
+Authority: the sidecar may grant until `sent + authority`, where `sent` is when it sent the heartbeat that an answer
+names, and only once it has applied everything up to the epoch in that answer. The centre wrote the answer after it got
+that heartbeat, so whatever it had revoked before `sent` is in it: a sidecar never grants on knowledge older than
+`authority`. The centre counts a sidecar as silent only after `received + authority`, widened by the drift that two
+clocks may have: as `received` is never before `sent`, the sidecar refuses by then.
+"""
+
+from dataclasses import dataclass
+
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLeases
+
+HEARTBEATS_PER_AUTHORITY = 3
+CLOCK_DRIFT_MAX = 0.01
+"""Two boot clocks differ in rate by at most this (E9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """How a sidecar opens a session."""
+
+    sidecar: str
+    environment: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncMessage:
+    """From a sidecar.
+
+    Args:
+        hello: on the first message only.
+        applied_epoch: highest epoch whose effects are durable there.
+        applied: what the epochs since the last message ended.
+        live: full list, when it has changed; else None.
+        heartbeat: counted from 1 within a session.
+    """
+
+    hello: Hello | None
+    applied_epoch: int
+    applied: tuple[AppliedRevocation, ...] = ()
+    live: LiveLeases | None = None
+    heartbeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """From the centre.
+
+    Args:
+        revocation_epoch: the newest there is.
+        revocations: the next entries, in order, without a gap; more pushes follow while the last is below
+            `revocation_epoch`.
+        authority_seconds: how long an answered heartbeat is good for.
+        answers: highest heartbeat received before `revocation_epoch` was read.
+    """
+
+    revocation_epoch: int
+    revocations: tuple[Revocation, ...]
+    authority_seconds: float
+    answers: int
+
+
+def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:
+    """The entries of a push that follow what is applied; repeated ones are left out.
+
+    Raises:
+        ValueError: a gap, disorder, or a centre that is behind (R5): nothing of it may be applied.
+    """
+    if push.revocation_epoch < applied_epoch:
+        message = f"the centre is at epoch {push.revocation_epoch}, {applied_epoch} is applied here: it lost history"
+        raise ValueError(message)
+    fresh = tuple(entry for entry in push.revocations if entry.epoch > applied_epoch)
+    for due, entry in enumerate(fresh, applied_epoch + 1):
+        if entry.epoch != due or entry.epoch > push.revocation_epoch:
+            message = f"epoch {entry.epoch} where {due} was due"
+            raise ValueError(message)
+    return fresh
+
+
+def silence_seconds(authority_seconds: float) -> float:
+    """How long the centre must not have heard a sidecar before it counts on that sidecar's refusing."""
+    return authority_seconds * (1 + CLOCK_DRIFT_MAX)

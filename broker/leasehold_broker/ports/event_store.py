@@ -1,0 +1,43 @@
+"""The port to the collector's audit log: streams from outside, the collector's own, and questions."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.stream_head import StreamHead
+
+
+class EventStore(Protocol):
+    """Keeps records for good. Every answer is about what is synced."""
+
+    async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
+        """Store what is new of `records` (all of `stream`) and return the stream's head, synced.
+
+        Returns:
+            The head of the current life; None when nothing was ever stored.
+
+        Raises:
+            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED (as in domain/stream_head.py), BODY_INVALID (a body that
+                is no event), STORE_UNAVAILABLE, OVERLOADED. Then none of them is stored.
+        """
+        ...
+
+    async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
+        """Records that match, in order of position, after `after_position`; at most `limit`, fewer when they are large.
+
+        Empty only when nothing more matches.
+        """
+        ...
+
+    async def heads(self) -> Sequence[StreamHead]:
+        """The last record of every life of every stream, by stream, oldest life first."""
+        ...
+
+    def last_position(self) -> int:
+        """Position of the newest record; 0 in an empty log."""
+        ...
+
+    async def wait_for_more(self, position: int) -> None:
+        """Return once `last_position()` is above `position`."""
+        ...

@@ -1,0 +1,31 @@
+"""The port to where provider keys are kept."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from leasehold_broker.domain.keys import KeyRecord
+from leasehold_broker.domain.secret import Secret
+
+
+class KeyStore(Protocol):
+    """Reads keys. Listing and finding never block: implementations keep records in memory and refresh behind."""
+
+    def records(self) -> Sequence[KeyRecord]:
+        """All keys, public part.
+
+        Raises:
+            Refusal: KEY_UNAVAILABLE while the store cannot be read.
+        """
+        ...
+
+    def find(self, name: str) -> KeyRecord | None:
+        """The public part of one key, or None."""
+        ...
+
+    async def secret(self, name: str) -> Secret:
+        """The key itself, for the header write.
+
+        Raises:
+            Refusal: KEY_UNAVAILABLE (unknown, unreadable), KEY_DISABLED.
+        """
+        ...

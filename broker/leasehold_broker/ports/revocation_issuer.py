@@ -1,0 +1,72 @@
+"""The port behind the revocation service: a collector with its sidecars, or a sidecar that runs alone."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from leasehold_broker.domain.identity import Subject
+from leasehold_broker.domain.revocation import Revocation, Selector
+from leasehold_broker.domain.revocation_progress import RevocationProgress
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationDraft:
+    """What a responder asks for, checked.
+
+    Args:
+        selector: what dies.
+        note: the responder's words, bounded.
+        revoked_by: who, as shown: "alice@idp.example", "uid:0".
+        request_id: UUID; the same id by the same responder gives the same revocation.
+        wall_ms: when it was asked.
+        responder: for the event.
+    """
+
+    selector: Selector
+    note: str
+    revoked_by: str
+    request_id: str
+    wall_ms: int
+    responder: Subject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingLeases:
+    """Names of live leases that a selector matches; `complete` is False when there may be more."""
+
+    names: tuple[str, ...]
+    complete: bool
+
+
+class RevocationIssuer(Protocol):
+    """Issues revocations and knows how far they have come."""
+
+    async def matching(self, selector: Selector) -> MatchingLeases:
+        """Live leases that the selector matches now; changes nothing."""
+        ...
+
+    async def issue(self, draft: RevocationDraft) -> Revocation:
+        """Make entry (epoch + 1) and audit event durable in one transaction, then start its effect.
+
+        Returns:
+            The entry; the earlier one when the same responder repeats a request id with the same selector.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED (same id, other selector), STORE_UNAVAILABLE.
+        """
+        ...
+
+    async def progress(self, epoch: int) -> RevocationProgress | None:
+        """How far the entry with this epoch has come; None when there is none."""
+        ...
+
+    async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
+        """Entries with an epoch below `before_epoch`, newest first, at most `limit`."""
+        ...
+
+    def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+        """The progress at once, then after each change; ends after the first complete one.
+
+        Ends at once, with nothing, when there is no such entry.
+        """
+        ...

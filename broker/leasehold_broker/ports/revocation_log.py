@@ -1,0 +1,77 @@
+"""The port to the collector's durable revocations and to what is known of its sidecars."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSidecar:
+    """A sidecar that has connected before.
+
+    Args:
+        name, environment, version: as it said, its name verified.
+        applied_epoch: highest epoch it has acknowledged.
+        last_heard_wall_ms: when that was noted, a label.
+        authority_ms: the longest authority it was ever given: a shorter setting must not make us count on its refusing
+            before it does.
+    """
+
+    name: str
+    environment: str
+    version: str
+    applied_epoch: int
+    last_heard_wall_ms: int
+    authority_ms: int = 0
+
+
+class RevocationLog(Protocol):
+    """Entries by epoch, and who has applied them."""
+
+    def epoch(self) -> int:
+        """Epoch of the newest durable entry; 0 when there is none."""
+        ...
+
+    async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
+        """Make the next entry and its event durable in one transaction.
+
+        Returns:
+            The entry; the earlier one when `revoked_by` repeats a request id with the same selector (no new event).
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED, STORE_UNAVAILABLE, OVERLOADED.
+        """
+        ...
+
+    async def find(self, epoch: int) -> Revocation | None:
+        """The entry, or None."""
+        ...
+
+    async def after(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """Entries above `epoch`, in order, at most `limit`."""
+        ...
+
+    async def before(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """Entries below `epoch`, newest first, at most `limit`."""
+        ...
+
+    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
+        """What the entry ended, by sidecar that has reported it."""
+        ...
+
+    async def sidecars(self) -> Sequence[KnownSidecar]:
+        """Every sidecar that ever connected."""
+        ...
+
+    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
+        """Make what a sidecar reports durable; applied_epoch and authority_ms never fall.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE, OVERLOADED.
+        """
+        ...
