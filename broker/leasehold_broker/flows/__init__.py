@@ -1,0 +1,1 @@
+"""Use cases, one per file, async. They know ports and domain only."""

@@ -1,0 +1,100 @@
+"""The sidecars that the collector knows: who is connected, what each has applied, which leases live where.
+
+Owns liveness. Memory only; what must survive is in the revocation log. Refuses to forget a sidecar that may still hold
+authority: after a restart every known one counts as heard just now.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation_progress import LiveLeases
+from leasehold_broker.domain.sync import silence_seconds
+from leasehold_broker.domain.time import Instant
+from leasehold_broker.ports.revocation_log import KnownSidecar
+
+WATCHERS_MAX = 256
+
+
+NO_LEASES = LiveLeases((), 0)
+
+
+@dataclass(slots=True)
+class Member:
+    """One sidecar. `session` counts its sessions: an older number is superseded; `connected` while one is open."""
+
+    known: KnownSidecar
+    heard: Instant
+    connected: bool = False
+    session: int = 0
+    live: LiveLeases = NO_LEASES
+
+
+class Fleet:
+    """Members by name, and whoever waits for a change."""
+
+    def __init__(self, authority_seconds: float) -> None:
+        """Start empty; sidecars hold authority for this long."""
+        self.authority_seconds = authority_seconds
+        self.members: dict[str, Member] = {}
+        self._watchers: set[asyncio.Event] = set()
+        self._sessions: set[asyncio.Event] = set()
+
+    def restore(self, known: Sequence[KnownSidecar], now: Instant) -> None:
+        """Take over what the log knows of earlier lives of this collector."""
+        for sidecar in known:
+            self.members[sidecar.name] = Member(sidecar, now)
+
+    def lapsed(self, member: Member, now: Instant) -> bool:
+        """True when the sidecar has been silent for so long that it refuses by itself."""
+        return self.seconds_to_lapse(member, now) <= 0
+
+    def seconds_to_lapse(self, member: Member, now: Instant) -> float:
+        """How long until it refuses by itself, when it stays silent."""
+        authority = max(self.authority_seconds, member.known.authority_ms / 1000)
+        return now.seconds_until(member.heard.after(silence_seconds(authority)))
+
+    def connected_count(self) -> int:
+        """Sidecars with an open session."""
+        return sum(member.connected for member in self.members.values())
+
+    def changed(self) -> None:
+        """Wake whoever watches progress: one pending wake-up each, never a queue."""
+        for watcher in self._watchers:
+            watcher.set()
+
+    def revoked(self) -> None:
+        """Wake every session: there is a new entry to push."""
+        for session in self._sessions:
+            session.set()
+
+    @contextmanager
+    def session_wakes(self, wake: asyncio.Event) -> Iterator[None]:
+        """Wake this session on a new entry, while the context lasts."""
+        self._sessions.add(wake)
+        try:
+            yield
+        finally:
+            self._sessions.discard(wake)
+
+    @contextmanager
+    def watcher(self) -> Iterator[asyncio.Event]:
+        """An event that is set at each change.
+
+        Raises:
+            Refusal: OVERLOADED.
+        """
+        if len(self._watchers) >= WATCHERS_MAX:
+            raise Refusal(
+                Reason.OVERLOADED,
+                f"{WATCHERS_MAX} watchers are open, the most this collector serves; close one first",
+                retry_after_seconds=1.0,
+            )
+        wake = asyncio.Event()
+        self._watchers.add(wake)
+        try:
+            yield wake
+        finally:
+            self._watchers.discard(wake)

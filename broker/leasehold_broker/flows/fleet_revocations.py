@@ -1,0 +1,105 @@
+"""The collector's way to issue revocations and to see them arrive: port revocation_issuer over log and fleet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from leasehold_broker.domain.revocation import Revocation, Selector
+from leasehold_broker.domain.revocation_progress import (
+    AppliedRevocation,
+    RevocationProgress,
+    SidecarProgress,
+    matching_names,
+)
+from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.flows.issue_revocation import issued_event
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft
+from leasehold_broker.ports.revocation_log import RevocationLog
+
+MATCHING_NAMES_MAX = 10_000
+LAPSE_MARGIN_SECONDS = 0.01
+
+
+class FleetRevocations:
+    """Revocations of a fleet."""
+
+    def __init__(self, fleet: Fleet, log: RevocationLog, clock: Clock) -> None:
+        """Issue into this log, push to this fleet."""
+        self._fleet = fleet
+        self._log = log
+        self._clock = clock
+
+    async def matching(self, selector: Selector) -> MatchingLeases:
+        """As the port says, from what the sidecars last reported."""
+        names: list[str] = []
+        complete = True
+        for member in self._fleet.members.values():
+            names.extend(matching_names(selector, member.live.leases))
+            complete = complete and member.live.complete
+        return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete and len(names) <= MATCHING_NAMES_MAX)
+
+    async def issue(self, draft: RevocationDraft) -> Revocation:
+        """As the port says; every connected sidecar is woken before this returns."""
+        entry = await self._log.issue(draft, lambda made: issued_event(made, draft))
+        self._fleet.revoked()
+        return entry
+
+    async def progress(self, epoch: int) -> RevocationProgress | None:
+        """As the port says."""
+        entry = await self._log.find(epoch)
+        if entry is None:
+            return None
+        applied = await self._log.applied_at(epoch)
+        now = self._clock.now()
+        rows = [
+            _row(member, applied.get(name), lapsed=self._fleet.lapsed(member, now))
+            for name, member in sorted(self._fleet.members.items())
+        ]
+        return RevocationProgress(entry, tuple(rows))
+
+    async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
+        """As the port says."""
+        return await self._log.before(before_epoch, limit)
+
+    async def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+        """As the port says."""
+        with self._fleet.watcher() as changed:
+            last: RevocationProgress | None = None
+            while True:
+                changed.clear()
+                progress = await self.progress(epoch)
+                if progress is None:
+                    return
+                if progress != last:
+                    yield progress
+                    last = progress
+                if progress.complete:
+                    return
+                try:
+                    async with asyncio.timeout(self._seconds_to_next_lapse(epoch)):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+
+    def _seconds_to_next_lapse(self, epoch: int) -> float:
+        now = self._clock.now()
+        waits = [
+            self._fleet.seconds_to_lapse(member, now)
+            for member in self._fleet.members.values()
+            if member.known.applied_epoch < epoch
+        ]
+        # Who has lapsed already is waited for no more.
+        return min((wait for wait in waits if wait > 0), default=self._fleet.authority_seconds) + LAPSE_MARGIN_SECONDS
+
+
+def _row(member: Member, applied: AppliedRevocation | None, *, lapsed: bool) -> SidecarProgress:
+    known = member.known
+    return SidecarProgress(
+        known.name,
+        member.connected,
+        known.applied_epoch,
+        applied.leases_ended if applied else 0,
+        applied.calls_cut if applied else 0,
+        member.heard.wall_ms if member.session else known.last_heard_wall_ms,
+        lapsed,
+    )

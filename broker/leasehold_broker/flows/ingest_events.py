@@ -1,0 +1,47 @@
+"""Take a sidecar's audit records into the log. Owns who may write which stream; the store owns order and chain."""
+
+from collections.abc import Sequence
+
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_store import EventStore
+
+BATCH_RECORDS_MAX = 200
+BODY_BYTES_MAX = 64 * 1024
+
+
+class IngestEvents:
+    """Stores batches, each in full or not at all."""
+
+    def __init__(self, store: EventStore, clock: Clock) -> None:
+        """Store into this log."""
+        self._store = store
+        self._clock = clock
+        self.records_taken = 0
+        self.batches_taken = 0
+
+    async def run(self, sidecar: str, records: Sequence[ChainedRecord]) -> tuple[str, int]:
+        """Store a batch of the sidecar's own stream.
+
+        Returns:
+            Epoch and sequence up to which that life of the stream is synced here: the last record's.
+
+        Raises:
+            Refusal: FIELD_INVALID, SIDECAR_BANNED (another's stream), and those of `EventStore.append`.
+        """
+        if not 0 < len(records) <= BATCH_RECORDS_MAX:
+            raise field_invalid("records", f"must be 1 to {BATCH_RECORDS_MAX}, were {len(records)}")
+        for record in records:
+            if record.stream != sidecar:
+                raise Refusal(
+                    Reason.SIDECAR_BANNED,
+                    f"sidecar {sidecar!r} may write only its own stream; check the name in its configuration",
+                    detail=f"tried to write stream {record.stream!r}",
+                )
+            if len(record.body) > BODY_BYTES_MAX:
+                raise field_invalid("body", f"must be at most {BODY_BYTES_MAX} bytes, was {len(record.body)}")
+        await self._store.append(sidecar, records, self._clock.now().wall_ms)
+        self.records_taken += len(records)
+        self.batches_taken += 1
+        return records[-1].epoch, records[-1].sequence

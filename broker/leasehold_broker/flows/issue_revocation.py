@@ -1,0 +1,185 @@
+"""Revoke leases. Owns the checks of what a responder asks for, and the events; the issuer port does the rest.
+
+The same flow serves the collector and a sidecar that runs alone.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+from uuid import UUID
+
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.identity import Identity, Subject
+from leasehold_broker.domain.key_shapes import without_secrets
+from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.domain.revocation import (
+    ByEnvironment,
+    ByKey,
+    ByLease,
+    ByProvider,
+    BySubject,
+    Everything,
+    Revocation,
+    Selector,
+)
+from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.domain.scope import ANYTHING
+from leasehold_broker.domain.selector_words import to_words
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_log import EventLog
+from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft, RevocationIssuer
+
+NAME_LENGTH_MAX = 256
+NOTE_LENGTH_MAX = 500
+LEASE_PREFIX = "leases/"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedRevocation:
+    """What a responder gets: progress (None on a dry run), and the live leases that matched just before."""
+
+    progress: RevocationProgress | None
+    matching: MatchingLeases
+
+
+class IssueRevocation:
+    """One revocation for each request id."""
+
+    def __init__(self, issuer: RevocationIssuer, events: EventLog, clock: Clock) -> None:
+        """Issue through this issuer; dry runs leave their event in `events`."""
+        self._issuer = issuer
+        self._events = events
+        self._clock = clock
+
+    async def run(
+        self, identity: Identity, request_id: str, selector: Selector, note: str, *, validate_only: bool
+    ) -> IssuedRevocation:
+        """Revoke, or with `validate_only` say what would die and change nothing but the audit log.
+
+        Raises:
+            Refusal: FIELD_INVALID, REQUEST_ID_REUSED, STORE_UNAVAILABLE, OVERLOADED.
+        """
+        check_selector(selector)
+        check_note(note)
+        check_request_id(request_id)
+        by = shown_as(identity.subject)
+        draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject)
+        matching = await self._issuer.matching(selector)
+        if validate_only:
+            details: dict[str, Detail] = {"selector": to_words(selector), "matching": len(matching.names)}
+            await self._events.record(
+                Event(
+                    EventType.REVOCATION_VALIDATED,
+                    draft.wall_ms,
+                    Outcome.ALLOWED,
+                    subject=identity.subject,
+                    request_id=request_id,
+                    details=details,
+                )
+            )
+            return IssuedRevocation(None, matching)
+        entry = await self._issuer.issue(draft)
+        progress = await self._issuer.progress(entry.epoch)
+        if progress is None:
+            raise Refusal(Reason.STORE_UNAVAILABLE, f"{entry.name} was issued but cannot be read; ask for it again")
+        return IssuedRevocation(progress, matching)
+
+
+def shown_as(subject: Subject) -> str:
+    """How an operator is named in entries: subject and issuer, both verified."""
+    return f"{subject.subject} ({subject.issuer})"
+
+
+def issued_event(entry: Revocation, draft: RevocationDraft) -> Event:
+    """The event that is committed with an entry."""
+    words = to_words(entry.selector)
+    details: dict[str, Detail] = {
+        "epoch": entry.epoch,
+        "selector": words,
+        "note": entry.note,
+        "revoked_by": entry.revoked_by,
+    }
+    lease = entry.selector.lease if isinstance(entry.selector, ByLease) else ""
+    if isinstance(entry.selector, ByKey):
+        details["key"] = entry.selector.key
+    return Event(
+        EventType.REVOCATION_ISSUED,
+        entry.create_wall_ms,
+        Outcome.ALLOWED,
+        subject=draft.responder,
+        lease=lease,
+        request_id=draft.request_id,
+        details=details,
+    )
+
+
+def check_selector(selector: Selector) -> None:
+    """Refuse what can match nothing, or more than its words say.
+
+    Raises:
+        Refusal: FIELD_INVALID.
+    """
+    match selector:
+        case ByLease(lease):
+            _check_name("selector.lease", lease)
+            if not lease.startswith(LEASE_PREFIX) or lease == LEASE_PREFIX:
+                # Not quoted: who mistakes the token for the name must not find it in an error or event.
+                raise field_invalid("selector.lease", f"must be a lease's name, like {LEASE_PREFIX}<id>")
+        case BySubject(issuer, subject):
+            _check_subject(issuer, subject)
+        case ByKey(name):
+            _check_name("selector.key", name)
+        case ByProvider(name):
+            _check_name("selector.provider", name)
+        case ByEnvironment(name):
+            _check_name("selector.environment", name)
+        case Everything():
+            return
+        case _:
+            assert_never(selector)
+
+
+def _check_subject(issuer: str, subject: str) -> None:
+    if issuer:
+        _check_name("selector.subject.issuer", issuer)
+    _check_name("selector.subject.subject", subject)
+    if ANYTHING in subject[:-1]:
+        raise field_invalid("selector.subject.subject", 'may have one "*", at its end')
+    if subject == ANYTHING and not issuer:
+        raise field_invalid("selector.subject", 'subject "*" of any issuer is every lease; use "everything" to say so')
+
+
+def check_note(note: str) -> None:
+    """Bounded and printable.
+
+    Raises:
+        Refusal: FIELD_INVALID.
+    """
+    if len(note) > NOTE_LENGTH_MAX:
+        raise field_invalid("note", f"must be at most {NOTE_LENGTH_MAX} characters, was {len(note)}")
+    if not note.isprintable():
+        raise field_invalid("note", "must be one line of printable characters")
+    if without_secrets(note) != note:
+        raise field_invalid(
+            "note", "looks like it holds a key or a token; it is kept in the audit log, so leave that out"
+        )
+
+
+def check_request_id(request_id: str) -> None:
+    """One canonical UUID.
+
+    Raises:
+        Refusal: FIELD_INVALID.
+    """
+    try:
+        canonical = str(UUID(request_id)) == request_id
+    except ValueError:
+        canonical = False
+    if not canonical:
+        raise field_invalid("request_id", "must be a UUID in its usual lower-case form; make a new one per revocation")
+
+
+def _check_name(field: str, name: str) -> None:
+    if not 0 < len(name) <= NAME_LENGTH_MAX:
+        raise field_invalid(field, f"must be 1 to {NAME_LENGTH_MAX} characters, was {len(name)}")
+    if not name.isprintable() or name != name.strip():
+        raise field_invalid(field, "must be printable, without space around it")

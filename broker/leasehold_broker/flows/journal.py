@@ -1,0 +1,172 @@
+"""How flows make their decisions durable. Owns what happens when the disk says no.
+
+A grant (acquire, admit) that cannot be made durable is taken back in memory and refused. An ending (settle, revoke,
+expire) has happened whatever the disk says: it is kept in a backlog and written, in order, as soon as the store
+answers again; until then nothing new is granted. Killed before that, the open holds are charged at recovery.
+
+Nothing here depends on the task that called: a caller that is cancelled while the disk writes changes neither what is
+taken back nor what is kept.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.ports.state_store import Change, StateStore
+
+BACKLOG_BATCHES_MAX = 256
+"""Endings of the backlog that are written in one commit."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events and changes that belong together."""
+
+    events: list[Event] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def add(self, other: "Batch") -> None:
+        """Append another batch."""
+        self.events.extend(other.events)
+        self.changes.extend(other.changes)
+
+
+def nothing_to_undo() -> None:
+    """For grants that changed nothing in memory."""
+
+
+class Journal:
+    """The flows' way to the store."""
+
+    def __init__(self, store: StateStore) -> None:
+        """Write to this store."""
+        self._store = store
+        self._numbers = 0
+        self._unwritten: dict[int, Batch] = {}
+        """Endings that are not known to be durable, oldest first."""
+        self._in_flight: set[asyncio.Future[None]] = set()
+        self._failed = False
+        self._retrying: asyncio.Task[bool] | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def __repr__(self) -> str:
+        """Counts only."""
+        return f"Journal(unwritten={len(self._unwritten)}, failed={self._failed}, unfinished={len(self._tasks)})"
+
+    def grant(
+        self, events: Sequence[Event], changes: Sequence[Change], undo: Callable[[], None] = nothing_to_undo
+    ) -> asyncio.Future[None]:
+        """Make a grant durable. Await it through `asyncio.shield`, so that a cancelled caller does not cancel it.
+
+        Args:
+            events: to store.
+            changes: to store with them.
+            undo: called once if it does not become durable, before anyone who awaits learns of it.
+
+        Raises (from the future):
+            Refusal: AUDIT_SPOOL_FULL, STORE_UNAVAILABLE, OVERLOADED.
+        """
+        try:
+            self.check()
+            written = asyncio.ensure_future(self._store.commit(events, changes))
+        except BaseException:
+            undo()  # whatever went wrong: what memory holds was not written
+            raise
+        written.add_done_callback(lambda done: undo() if _has_failed(done) else None)
+        return written
+
+    def check(self) -> None:
+        """Refuse while endings wait for the disk.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        if self._failed:
+            raise Refusal(
+                Reason.STORE_UNAVAILABLE,
+                "the sidecar cannot write its state; it grants nothing until its disk answers again",
+                retry_after_seconds=1.0,
+            )
+
+    async def ending(self, batch: Batch) -> bool:
+        """Make an ending durable, now or later: never raises a refusal. The order of calls is kept.
+
+        An empty batch waits for the endings before it.
+
+        Returns:
+            True when it, and every ending before it, is durable now.
+        """
+        if not batch.events and not batch.changes and not self._unwritten:
+            return True
+        self._numbers += 1
+        number = self._numbers
+        if self._failed:
+            self._unwritten[number] = batch
+            return await self.retry()
+        written = asyncio.ensure_future(self._store.commit(batch.events, batch.changes, essential=True))
+        self._unwritten[number] = batch
+        self._in_flight.add(written)
+        written.add_done_callback(lambda done: self._ended(number, done))
+        try:
+            await asyncio.shield(written)
+        except Refusal:
+            return False
+        return True
+
+    async def retry(self) -> bool:
+        """Write the backlog, oldest first. True when it is empty afterwards."""
+        if not self._failed:
+            return True
+        if self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._write_backlog())
+            self._retrying.add_done_callback(self._retried)
+        return await asyncio.shield(self._retrying)
+
+    def in_background(self, work: Coroutine[None, None, object]) -> None:
+        """Run an ending that nobody awaits; `drain` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait for every ending under way, then try the backlog once more."""
+        while self._tasks or self._in_flight:
+            await asyncio.wait([*self._tasks] or [*self._in_flight])
+            await asyncio.sleep(0)  # their callbacks run in the next turn
+        await self.retry()
+
+    def _ended(self, number: int, done: asyncio.Future[None]) -> None:
+        self._in_flight.discard(done)
+        if _has_failed(done):
+            self._failed = True
+        else:
+            self._unwritten.pop(number, None)
+
+    def _retried(self, _: asyncio.Task[bool]) -> None:
+        self._retrying = None
+
+    async def _write_backlog(self) -> bool:
+        # One writer, and only once every commit under way has told how it went: otherwise an ending could be written
+        # twice, or an older snapshot over a newer one.
+        while self._in_flight:
+            await asyncio.wait(tuple(self._in_flight))
+            await asyncio.sleep(0)
+        while self._unwritten:
+            numbers = tuple(self._unwritten)[:BACKLOG_BATCHES_MAX]
+            together = Batch()
+            for number in numbers:
+                together.add(self._unwritten[number])
+            try:
+                await self._store.commit(together.events, together.changes, essential=True)
+            except Refusal:
+                return False
+            for number in numbers:
+                del self._unwritten[number]
+        self._failed = False
+        return True
+
+
+def _has_failed(done: asyncio.Future[None]) -> bool:
+    return done.cancelled() or done.exception() is not None

@@ -1,0 +1,113 @@
+"""Revocation at a sidecar that runs alone: it is its own centre. Implements `RevocationIssuer` on its books."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import Revocation, Selector, selects
+from leasehold_broker.domain.revocation_progress import RevocationProgress, SidecarProgress
+from leasehold_broker.domain.selector_words import to_words
+from leasehold_broker.flows.apply_revocations import ApplyRevocations
+from leasehold_broker.flows.books import Books
+from leasehold_broker.flows.journal import Batch, Journal
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft
+
+REQUESTS_MAX = 1024
+"""Request ids remembered for retries; a repeat after that revokes again, which changes nothing."""
+
+
+class RevokeAlone:
+    """Issues revocations and applies them at once."""
+
+    def __init__(self, name: str, books: Books, journal: Journal, apply: ApplyRevocations, clock: Clock) -> None:
+        """Act for the sidecar `name`."""
+        self._name = name
+        self._books = books
+        self._journal = journal
+        self._apply = apply
+        self._clock = clock
+        self._known: dict[tuple[str, str], Revocation] = {}
+        self._ended: dict[int, tuple[int, int]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def matching(self, selector: Selector) -> MatchingLeases:
+        """Live leases that the selector matches now."""
+        names = (
+            lease.name
+            for lease in self._books.leases.values()
+            if not lease.ended
+            and selects(selector, lease, frozenset(parent.name for parent in self._books.ancestors(lease)))
+        )
+        return MatchingLeases(tuple(sorted(names)), complete=True)
+
+    async def issue(self, draft: RevocationDraft) -> Revocation:
+        """Revoke; returns when entry and effects are durable.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED, STORE_UNAVAILABLE (what matches is dead in memory all the same).
+        """
+        key = (draft.revoked_by, draft.request_id)
+        async with self._one_at_a_time:
+            known = self._known.get(key)
+            if known is not None:
+                if known.selector != draft.selector:
+                    raise Refusal(
+                        Reason.REQUEST_ID_REUSED,
+                        f"request_id {draft.request_id} was used for another revocation; use a fresh UUID",
+                    )
+                # Again, for the case that the disk failed at first: waits until it is durable, changes nothing else.
+                await self._apply.apply([known])
+                return known
+            entry = Revocation(self._books.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms)
+            self._known[key] = entry
+            while len(self._known) > REQUESTS_MAX:
+                del self._known[next(iter(self._known))]
+            await self._journal.ending(Batch([_issued(entry, draft)], []))
+            (applied,) = await self._apply.apply([entry])
+            self._ended[entry.epoch] = (applied.leases_ended, applied.calls_cut)
+            return entry
+
+    async def progress(self, epoch: int) -> RevocationProgress | None:
+        """How far the entry has come: all the way, as soon as it is applied."""
+        entry = next((entry for entry in self._books.revocations if entry.epoch == epoch), None)
+        if entry is None:
+            return None
+        ended, cut = self._ended.get(epoch, (0, 0))
+        here = SidecarProgress(
+            sidecar=self._name,
+            connected=True,
+            applied_epoch=self._apply.applied_epoch(),
+            leases_ended=ended,
+            calls_cut=cut,
+            last_heard_wall_ms=self._clock.now().wall_ms,
+            lapsed=False,
+        )
+        return RevocationProgress(entry, (here,))
+
+    async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
+        """Entries below `before_epoch`, newest first."""
+        older = [entry for entry in self._books.revocations if entry.epoch < before_epoch]
+        return older[::-1][:limit]
+
+    async def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+        """The progress, once: it is complete already."""
+        progress = await self.progress(epoch)
+        if progress is not None:
+            yield progress
+
+
+def _issued(entry: Revocation, draft: RevocationDraft) -> Event:
+    return Event(
+        EventType.REVOCATION_ISSUED,
+        entry.create_wall_ms,
+        Outcome.ALLOWED,
+        request_id=draft.request_id,
+        details={
+            "epoch": entry.epoch,
+            "selector": to_words(entry.selector),
+            "note": entry.note,
+            "revoked_by": entry.revoked_by,
+        },
+    )

@@ -1,0 +1,214 @@
+"""Keep one sidecar in step with the centre. Owns the session: supersession, pushes, heartbeats, acknowledgements.
+
+A session holds one pending wake-up and re-reads from the last epoch it sent: a slow sidecar costs no memory.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage
+from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_log import EventLog
+from leasehold_broker.ports.revocation_log import KnownSidecar, RevocationLog
+
+PUSH_ENTRIES_MAX = 200
+
+
+class SyncSession:
+    """One open session of one sidecar."""
+
+    def __init__(
+        self, fleet: Fleet, log: RevocationLog, clock: Clock, member: Member, applied_epoch: int, expire_ns: int
+    ) -> None:
+        """Made by `SyncSidecar.open`."""
+        self._fleet = fleet
+        self._log = log
+        self._clock = clock
+        self._member = member
+        self._number = member.session
+        self._sent = applied_epoch
+        self._answered = 0
+        self._heartbeat = 0
+        self._expire_ns = expire_ns
+        self._wake = asyncio.Event()
+        self._ended: Refusal | None = None
+        self._finished = False
+
+    async def heard(self, message: SyncMessage) -> None:
+        """Take what the sidecar says; its acknowledgements are durable on return.
+
+        Raises:
+            Refusal: FIELD_INVALID, CENTRE_BEHIND, STORE_UNAVAILABLE, OVERLOADED.
+        """
+        member = self._member
+        if self._superseded():
+            return
+        if message.applied_epoch > self._log.epoch():
+            raise behind(message.applied_epoch, self._log.epoch())
+        if any(entry.epoch > message.applied_epoch for entry in message.applied):
+            raise field_invalid("applied", "names an epoch above applied_epoch")
+        now = self._clock.now()
+        member.heard = now
+        if message.live is not None:
+            member.live = message.live
+        known = replace(
+            member.known,
+            applied_epoch=max(member.known.applied_epoch, message.applied_epoch),
+            last_heard_wall_ms=now.wall_ms,
+        )
+        if known.applied_epoch > member.known.applied_epoch or message.applied:
+            await self._log.heard(known, message.applied)
+            if self._superseded():
+                return
+            member.known = known
+            self._fleet.changed()
+        else:
+            member.known = known
+        if message.heartbeat > self._heartbeat:
+            self._heartbeat = message.heartbeat
+            self._wake.set()
+
+    def end(self, refusal: Refusal | None = None) -> None:
+        """Let `pushes` end: with this refusal, or quietly."""
+        self._ended = self._ended or refusal
+        self._finished = True
+        self._wake.set()
+
+    async def pushes(self) -> AsyncIterator[Push]:
+        """What to send: the first at once, then on every change and heartbeat, until the session is over.
+
+        Raises:
+            Refusal: SESSION_SUPERSEDED, or what `end` was told.
+        """
+        pause = self._fleet.authority_seconds / HEARTBEATS_PER_AUTHORITY
+        with self._fleet.session_wakes(self._wake):
+            while True:
+                self._wake.clear()
+                self._check()
+                now = self._clock.now()
+                if self._finished or now.boot_ns >= self._expire_ns or self._fleet.lapsed(self._member, now):
+                    return
+                push = await self._next()
+                yield push
+                if self._sent < push.revocation_epoch:
+                    continue
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    def close(self) -> None:
+        """The connection is gone."""
+        if not self._superseded():
+            self._member.connected = False
+            self._fleet.changed()
+
+    async def _next(self) -> Push:
+        # The heartbeat is read before the epoch: what was revoked before it came is in this answer.
+        answers = self._heartbeat
+        epoch = self._log.epoch()
+        entries = tuple(await self._log.after(self._sent, PUSH_ENTRIES_MAX)) if epoch > self._sent else ()
+        entries = tuple(entry for entry in entries if entry.epoch <= epoch)
+        if entries:
+            self._sent = entries[-1].epoch
+        return Push(epoch, entries, self._fleet.authority_seconds, answers)
+
+    def _superseded(self) -> bool:
+        return self._member.session != self._number
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+        if self._superseded():
+            raise Refusal(
+                Reason.SESSION_SUPERSEDED,
+                f"a newer session of sidecar {self._member.known.name!r} took over; if this one is not an old "
+                "connection of the same process, two copies are running: stop one",
+            )
+
+
+class SyncSidecar:
+    """Opens sessions."""
+
+    def __init__(self, fleet: Fleet, log: RevocationLog, events: EventLog, clock: Clock) -> None:
+        """Serve this fleet from this log."""
+        self._fleet = fleet
+        self._log = log
+        self._events = events
+        self._clock = clock
+        self.superseded = 0
+        self._open: dict[str, SyncSession] = {}
+
+    async def open(self, name: str, first: SyncMessage, seconds_max: float) -> SyncSession:
+        """Start a session; an older one of the same sidecar ends as superseded.
+
+        Args:
+            name: the sidecar's, from its verified identity.
+            first: its first message.
+            seconds_max: how long its identity lasts; the session ends then, and it connects anew.
+
+        Raises:
+            Refusal: FIELD_INVALID, SIDECAR_BANNED (it says another name), CENTRE_BEHIND, STORE_UNAVAILABLE.
+        """
+        hello = first.hello
+        if hello is None:
+            raise field_invalid("hello", "is missing on the first message")
+        if hello.sidecar != name:
+            raise Refusal(
+                Reason.SIDECAR_BANNED,
+                f"this identity belongs to sidecar {name!r}, not to {hello.sidecar!r}; correct the sidecar's name",
+            )
+        if first.applied_epoch > self._log.epoch():
+            raise behind(first.applied_epoch, self._log.epoch())
+        now = self._clock.now()
+        authority_ms = math.ceil(self._fleet.authority_seconds * 1000)
+        earlier = self._fleet.members.get(name)
+        if earlier is not None:
+            authority_ms = max(authority_ms, earlier.known.authority_ms)
+        known = KnownSidecar(name, hello.environment, hello.version, first.applied_epoch, now.wall_ms, authority_ms)
+        await self._log.heard(known, ())
+        await self._events.record(
+            Event(
+                EventType.SIDECAR_CONNECTED,
+                now.wall_ms,
+                Outcome.ALLOWED,
+                details={
+                    "sidecar": name,
+                    "environment": hello.environment,
+                    "version": hello.version,
+                    "applied_epoch": first.applied_epoch,
+                },
+            )
+        )
+        return await self._install(known, first, now.after(seconds_max))
+
+    async def _install(self, known: KnownSidecar, first: SyncMessage, expire_ns: int) -> SyncSession:
+        member = self._fleet.members.setdefault(known.name, Member(known, self._clock.now()))
+        member.known = known
+        member.session += 1
+        if member.connected:
+            self.superseded += 1
+        member.connected = True
+        older = self._open.get(known.name)
+        session = SyncSession(self._fleet, self._log, self._clock, member, first.applied_epoch, expire_ns)
+        self._open[known.name] = session
+        if older is not None:
+            older.end()
+        await session.heard(first)
+        self._fleet.changed()
+        return session
+
+
+def behind(applied: int, epoch: int) -> Refusal:
+    """The collector has lost history: nothing may go on before an operator looked."""
+    return Refusal(
+        Reason.CENTRE_BEHIND,
+        f"the sidecar has applied revocations up to {applied}, this collector knows {epoch}: its store was replaced or "
+        "restored; restore the newest copy",
+    )

@@ -1,0 +1,96 @@
+"""Events as canonical JSON: the bytes that are hashed, stored, shipped and exported. Owns the body's keys and order.
+
+Canonical means: UTF-8, keys sorted, no white space, integers only (no floats), absent values left out. The same event
+always gives the same bytes.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from leasehold_broker.domain.events import Event
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def encode_event(event: Event) -> bytes:
+    """The canonical body of one event."""
+    body: dict[str, object] = {"type": event.type, "wall_ms": event.wall_ms, "outcome": event.outcome}
+    if event.reason is not None:
+        body["reason"] = event.reason
+    if event.subject is not None:
+        subject: dict[str, object] = {"issuer": event.subject.issuer, "subject": event.subject.subject}
+        if event.subject.labels:
+            subject["labels"] = event.subject.labels
+        body["subject"] = subject
+    if event.lease:
+        body["lease"] = event.lease
+    if event.request_id:
+        body["request_id"] = event.request_id
+    if event.details:
+        body["details"] = event.details
+    return _ENCODER.encode(body)
+
+
+class _Scope(msgspec.Struct):
+    key: str = ""
+
+
+class _Details(msgspec.Struct):
+    key: str = ""
+    scopes: list[_Scope] = []
+
+
+class _Subject(msgspec.Struct):
+    issuer: str = ""
+    subject: str = ""
+
+
+class _Body(msgspec.Struct):
+    type: str
+    wall_ms: int
+    outcome: str
+    lease: str = ""
+    subject: _Subject | None = None
+    details: _Details | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """What a store indexes of a body; "" and () where it says nothing."""
+
+    type: str
+    wall_ms: int
+    outcome: str
+    lease: str
+    issuer: str
+    subject: str
+    keys: tuple[str, ...]
+
+
+_DECODER = msgspec.json.Decoder(_Body)
+WALL_MS_MAX = 2**53
+
+
+def event_columns(body: bytes) -> EventColumns:
+    """Read what is queried by out of a canonical body, whoever wrote it.
+
+    Raises:
+        ValueError: not an event's body.
+    """
+    body.decode()  # members that are skipped are not checked for UTF-8, and an export is text
+    try:
+        event = _DECODER.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+    if not 0 <= event.wall_ms <= WALL_MS_MAX:
+        message = f"wall_ms {event.wall_ms} is outside [0, {WALL_MS_MAX}]"
+        raise ValueError(message)
+    issuer, subject = ("", "") if event.subject is None else (event.subject.issuer, event.subject.subject)
+    keys: tuple[str, ...] = ()
+    if event.details is not None:
+        if event.details.key:
+            keys = (event.details.key,)
+        elif event.details.scopes:
+            keys = tuple({scope.key: None for scope in event.details.scopes if scope.key})
+    return EventColumns(event.type, event.wall_ms, event.outcome, event.lease, issuer, subject, keys)

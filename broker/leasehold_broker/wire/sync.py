@@ -1,0 +1,121 @@
+"""The words of the sync stream in both directions. Owns their strict reading and the bounds of a live list."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from leasehold.v1 import sidecar_service_pb2
+from leasehold_broker.domain.reasons import field_invalid
+from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
+from leasehold_broker.domain.sync import Hello, Push, SyncMessage
+from leasehold_broker.domain.time import NANOS
+from leasehold_broker.wire.records import STREAM
+from leasehold_broker.wire.revocations import revocation_from_proto, revocation_to_proto
+
+LIVE_BYTES_MAX = 512 * 1024
+APPLIED_MAX = 1000
+TEXT_LENGTH_MAX = 256
+EPOCH_MAX = 2**62
+AUTHORITY_SECONDS_MAX = 86_400.0
+
+
+def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMessage:
+    """What a sidecar says.
+
+    Raises:
+        Refusal: FIELD_INVALID.
+    """
+    if not 0 <= message.applied_epoch <= EPOCH_MAX:
+        raise field_invalid("applied_epoch", "must not be negative")
+    if not 0 <= message.heartbeat <= EPOCH_MAX:
+        raise field_invalid("heartbeat", "must not be negative")
+    if len(message.applied) > APPLIED_MAX:
+        raise field_invalid("applied", f"must be at most {APPLIED_MAX} entries, were {len(message.applied)}")
+    hello = _hello(message.hello) if message.HasField("hello") else None
+    applied = []
+    for one in message.applied:
+        if one.epoch < 1 or one.leases_ended < 0 or one.calls_cut < 0:
+            raise field_invalid("applied", "must hold a positive epoch and counts that are not negative")
+        applied.append(AppliedRevocation(one.epoch, one.leases_ended, one.calls_cut))
+    live = _live(message.live_leases) if message.HasField("live_leases") else None
+    return SyncMessage(hello, message.applied_epoch, tuple(applied), live, message.heartbeat)
+
+
+def _hello(message: sidecar_service_pb2.Hello) -> Hello:
+    if not STREAM.fullmatch(message.sidecar):
+        raise field_invalid("hello.sidecar", f"must match {STREAM.pattern}")
+    for name, text in (("hello.environment", message.environment), ("hello.version", message.version)):
+        if len(text) > TEXT_LENGTH_MAX or not text.isprintable():
+            raise field_invalid(name, f"must be at most {TEXT_LENGTH_MAX} printable characters")
+    return Hello(message.sidecar, message.environment, message.version)
+
+
+def _live(message: sidecar_service_pb2.LiveLeases) -> LiveLeases:
+    leases = tuple(
+        LiveLease(
+            one.name,
+            one.parent,
+            one.root,
+            one.issuer,
+            one.subject,
+            one.environment,
+            tuple(one.keys),
+            tuple(one.providers),
+        )
+        for one in message.leases
+    )
+    return LiveLeases(leases, max(message.total, len(leases)))
+
+
+def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateRequest:
+    """What this sidecar says; of live leases as many as fit `LIVE_BYTES_MAX`, with the true total."""
+    request = sidecar_service_pb2.SyncStateRequest(applied_epoch=message.applied_epoch, heartbeat=message.heartbeat)
+    if message.hello is not None:
+        request.hello.sidecar = message.hello.sidecar
+        request.hello.environment = message.hello.environment
+        request.hello.version = message.hello.version
+    for applied in message.applied:
+        request.applied.add(epoch=applied.epoch, leases_ended=applied.leases_ended, calls_cut=applied.calls_cut)
+    if message.live is not None:
+        request.live_leases.total = message.live.total
+        size = 0
+        for one in message.live.leases:
+            lease = sidecar_service_pb2.LiveLease(
+                name=one.name,
+                parent=one.parent,
+                root=one.root,
+                issuer=one.issuer,
+                subject=one.subject,
+                environment=one.environment,
+                keys=one.keys,
+                providers=one.providers,
+            )
+            size += lease.ByteSize() + 4
+            if size > LIVE_BYTES_MAX:
+                break
+            request.live_leases.leases.append(lease)
+    return request
+
+
+def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
+    """What the centre says."""
+    nanos = round(push.authority_seconds * NANOS)
+    return sidecar_service_pb2.SyncStateResponse(
+        revocation_epoch=push.revocation_epoch,
+        revocations=[revocation_to_proto(entry) for entry in push.revocations],
+        authority_ttl=Duration(seconds=nanos // NANOS, nanos=nanos % NANOS),
+        answers=push.answers,
+    )
+
+
+def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
+    """What the centre says, as read by a sidecar.
+
+    Raises:
+        Refusal: FIELD_INVALID.
+    """
+    seconds = message.authority_ttl.seconds + message.authority_ttl.nanos / NANOS
+    if not 0 < seconds <= AUTHORITY_SECONDS_MAX:
+        raise field_invalid("authority_ttl", f"must be above 0 and at most {AUTHORITY_SECONDS_MAX:g} s")
+    if message.revocation_epoch < 0 or message.answers < 0:
+        raise field_invalid("revocation_epoch", "must not be negative")
+    entries = tuple(revocation_from_proto(entry) for entry in message.revocations)
+    return Push(message.revocation_epoch, entries, seconds, message.answers)
