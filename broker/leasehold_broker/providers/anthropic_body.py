@@ -1,0 +1,219 @@
+"""Body of Anthropic's Messages: which fields and parts are sent on, and the most they can cost as input.
+
+Owns the lists for `messages` and `count_tokens`; a test holds the top-level lists against the official SDK. Source of
+the shapes: anthropic 2.12.0, types/message_create_params.py and types/beta/message_create_params.py.
+"""
+
+from typing import Final
+
+from leasehold_broker.ports.provider import Json
+from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, VENDOR_TOOL_OVERHEAD, Parts
+from leasehold_broker.providers.checks import (
+    Object,
+    as_list,
+    as_object,
+    as_text,
+    at,
+    base64_text,
+    check_fields,
+    invalid,
+    kind_of,
+    one_of,
+    unbounded,
+    whole,
+)
+
+IMAGE_TOKENS_MAX: Final = 8_704
+"""An image is scaled to 2576 pixels on its longer side and cut into patches of 28: 92 x 92, and 240 for its frame."""
+
+FIELDS: Final = frozenset(
+    [
+        "cache_control",
+        "context_management",
+        "diagnostics",
+        "inference_geo",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "model",
+        "output_config",
+        "service_tier",
+        "speed",
+        "stop_sequences",
+        "stream",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    ]
+)
+"""`temperature`, `top_k` and `top_p` are documented and accepted; the SDK of today no longer types them."""
+REFUSED: Final = {
+    "container": "a container keeps state whose cost has no bound; leave it out",
+    "mcp_servers": "calls that the vendor makes to MCP servers have no bound on their cost; run the tools yourself",
+    "fallbacks": "a fallback model has a price of its own; name one model",
+    "fallback_credit_token": "credits change who pays; leave it out",
+    "compaction": "compaction samples more than once; leave it out",
+    "thread": "a stored conversation has no bound on its cost; send the messages",
+    "billing_policy": "it chooses who pays, which is the broker's part; leave it out",
+    "user_profile_id": "it chooses who pays, which is the broker's part; leave it out",
+    "workspace_id": "it chooses who pays, which is the broker's part; leave it out",
+    "betas": "betas belong into the header anthropic-beta",
+}
+COUNT_FIELDS: Final = FIELDS - {"max_tokens", "stream"}
+
+_TEXT_BLOCKS: Final = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"))
+_CLIENT_TOOLS: Final = ("bash_", "text_editor_", "memory_")
+_IMAGE_FIELDS: Final = frozenset(("type", "source", "cache_control"))
+_IMAGE_SOURCE_FIELDS: Final = frozenset(("type", "media_type", "data"))
+_EDITS: Final = frozenset(("clear_tool_uses_20250919", "clear_thinking_20251015"))
+
+
+def walk(body: Object) -> Parts:
+    """Check every part of a request and add up what its bytes do not bound.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
+    parts = Parts()
+    _options(body)
+    system = body.get("system")
+    if isinstance(system, list):
+        _blocks(system, "system", parts)
+    elif system is not None and not isinstance(system, str):
+        raise invalid("system", "must be a string or a list of text blocks")
+    messages = as_list(body.get("messages"), "messages")
+    parts.messages(len(messages))
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        entry = as_object(message, where)
+        check_fields(entry, where, frozenset(("role", "content")), {})
+        content = entry.get("content")
+        if isinstance(content, list):
+            _blocks(content, f"{where}.content", parts)
+        elif not isinstance(content, str):
+            raise invalid(at(where, "content"), "must be a string or a list of blocks")
+    _tools(body.get("tools"), parts)
+    output = body.get("output_config")
+    if output is not None and as_object(output, "output_config").get("format") is not None:
+        parts.extra_tokens += TOOLS_OVERHEAD
+    return parts
+
+
+def thinking_budget(body: Object) -> int:
+    """Tokens that the request sets aside for thinking, out of its output limit; 0 when it states none.
+
+    Raises:
+        Refusal: BODY_INVALID.
+    """
+    thinking = body.get("thinking")
+    if thinking is None:
+        return 0
+    return whole(as_object(thinking, "thinking"), "budget_tokens", 1, 10_000_000, "thinking.") or 0
+
+
+def _options(body: Object) -> None:
+    one_of(body, "service_tier", frozenset(("auto", "standard_only")), "priority capacity has a price of its own")
+    one_of(body, "speed", frozenset(("standard",)), "fast mode has a price of its own")
+    one_of(body, "inference_geo", frozenset(("global",)), "a region has a price of its own")
+    limit = whole(body, "max_tokens", 0, 10_000_000)
+    budget = thinking_budget(body)
+    if budget and limit is not None and budget >= limit:
+        raise unbounded("thinking.budget_tokens", "must be below max_tokens, which is what bounds the cost")
+    management = body.get("context_management")
+    if management is not None:
+        entry = as_object(management, "context_management")
+        check_fields(entry, "context_management", frozenset(("edits",)), {})
+        for index, edit in enumerate(as_list(entry.get("edits", []), "context_management.edits")):
+            where = f"context_management.edits[{index}]"
+            if kind_of(as_object(edit, where)) not in _EDITS:
+                raise unbounded(where, f"only edits that clear are taken ({', '.join(sorted(_EDITS))})")
+
+
+def _blocks(blocks: list[Json], where: str, parts: Parts) -> None:
+    parts.messages(len(blocks))
+    for index, block in enumerate(blocks):
+        _block(as_object(block, f"{where}[{index}]"), f"{where}[{index}]", parts)
+
+
+def _block(block: Object, where: str, parts: Parts) -> None:
+    kind = kind_of(block)
+    if kind == "image":
+        _image(block, where, parts)
+        return
+    if kind == "document":
+        _document(block, where, parts)
+        return
+    if kind not in _TEXT_BLOCKS:
+        raise unbounded(at(where, "type"), "this kind of block has no bound on its cost; send text or inline images")
+    if kind == "text" and not isinstance(block.get("text"), str):
+        raise invalid(at(where, "text"), "must be a string")
+    _no_citations(block, where)
+    parts.opaque(block.get("signature"))
+    parts.opaque(block.get("data"))
+    content = block.get("content")
+    if isinstance(content, list):
+        if kind not in {"tool_result", "search_result"}:
+            raise invalid(at(where, "content"), f"a {kind} block has no list of parts")
+        for index, part in enumerate(content):
+            if as_object(part, f"{where}.content[{index}]").get("type") == "tool_result":
+                raise invalid(at(where, "content"), "a tool_result cannot hold another")
+        _blocks(content, f"{where}.content", parts)
+
+
+def _no_citations(block: Object, where: str) -> None:
+    citations = block.get("citations")
+    if isinstance(citations, dict) and citations.get("enabled") not in (None, False):
+        raise unbounded(at(where, "citations"), "citations cut a source into pieces, which has no bound; disable them")
+
+
+def _image(block: Object, where: str, parts: Parts) -> None:
+    check_fields(block, where, _IMAGE_FIELDS, {"transformations": "keep the default scaling, which bounds the tokens"})
+    source = as_object(block.get("source"), f"{where}.source")
+    if source.get("type") != "base64":
+        raise unbounded(at(where, "source"), "images are taken inline only, as base64: a remote one has no bound")
+    check_fields(source, f"{where}.source", _IMAGE_SOURCE_FIELDS, {})
+    parts.image(base64_text(source.get("data"), f"{where}.source.data"), IMAGE_TOKENS_MAX)
+
+
+def _document(block: Object, where: str, parts: Parts) -> None:
+    _no_citations(block, where)
+    source = as_object(block.get("source"), f"{where}.source")
+    kind = kind_of(source)
+    if kind == "text":
+        as_text(source.get("data"), f"{where}.source.data")
+    elif kind == "content":
+        content = source.get("content")
+        if isinstance(content, list):
+            _blocks(content, f"{where}.source.content", parts)
+        else:
+            as_text(content, f"{where}.source.content")
+    else:
+        raise unbounded(at(where, "source"), "PDFs, files and remote documents have no bound; send their text")
+
+
+def _tools(value: Json, parts: Parts) -> None:
+    if value is None:
+        return
+    tools = as_list(value, "tools")
+    if tools:
+        parts.extra_tokens += TOOLS_OVERHEAD
+    for index, entry in enumerate(tools):
+        where = f"tools[{index}]"
+        tool = as_object(entry, where)
+        kind = tool.get("type")
+        parts.extra_tokens += TOOL_OVERHEAD
+        if kind is None or kind == "custom":
+            callers = tool.get("allowed_callers")
+            if callers is not None and callers != ["direct"]:
+                raise unbounded(at(where, "allowed_callers"), "only direct calls are bounded; leave it out")
+        elif isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS):
+            parts.extra_tokens += VENDOR_TOOL_OVERHEAD
+        else:
+            raise unbounded(
+                at(where, "type"),
+                f"the tool {kind!r} is run or described by the vendor without a bound; use custom tools",
+            )

@@ -1,0 +1,301 @@
+"""Bodies of OpenAI's Chat Completions, Responses and Embeddings: what is sent on, and the most it can cost as input.
+
+Owns the lists; a test holds the top-level lists against the official SDK. Source of the shapes: openai 3.54.0,
+types/chat/completion_create_params.py, types/responses/response_create_params.py, types/embedding_create_params.py.
+"""
+
+from typing import Final
+
+from leasehold_broker.ports.provider import Json
+from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts
+from leasehold_broker.providers.checks import (
+    Object,
+    as_list,
+    as_object,
+    at,
+    check_fields,
+    flag,
+    inline_image,
+    invalid,
+    kind_of,
+    one_of,
+    unbounded,
+)
+
+_PATCHES_MAX: Final = 24_640
+"""10,000 patches (the most at any detail) at 2.46 tokens a patch, the dearest multiplier, rounded up."""
+_TILES_MINI: Final = 49_152
+"""gpt-4o-mini: 2,833 and eight tiles of 5,667 tokens, rounded up."""
+_REASONING_MAX: Final = 131_072
+"""Reasoning given by reference is what one earlier answer reasoned: at most the largest answer of any model."""
+
+_STORED: Final = "a stored conversation has no bound on its cost; send the messages themselves"
+_AUDIO: Final = "audio has a price of its own, which this broker does not bound; use text"
+CHAT_FIELDS: Final = frozenset(
+    [
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    ]
+)
+CHAT_REFUSED: Final = {
+    "audio": _AUDIO,
+    "moderation": "moderation inside a call has no known price; leave it out",
+    "prediction": "rejected predictions are billed beyond the output limit; leave it out",
+    "web_search_options": "the vendor's own searches have no bound on their cost; leave it out",
+}
+RESPONSE_FIELDS: Final = frozenset(
+    [
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+        "background",
+    ]
+)
+RESPONSE_REFUSED: Final = {
+    "access_programs": "it changes what the key may reach; leave it out",
+    "background_options": "a call in the background outlives its lease; leave it out",
+    "context_management": "compaction samples more than once; leave it out",
+    "conversation": _STORED,
+    "image": "request-level image options change the token count; leave it out",
+    "moderation": CHAT_REFUSED["moderation"],
+    "previous_response_id": _STORED,
+    "prompt": "a stored prompt has no bound on its cost; send its text as instructions",
+}
+EMBEDDING_FIELDS: Final = frozenset(["dimensions", "encoding_format", "input", "model", "user"])
+
+_STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
+_TIERS: Final = frozenset(("auto", "default"))
+_CHAT_TEXT_PARTS: Final = frozenset(("text", "refusal"))
+_MESSAGE_FIELDS: Final = frozenset(
+    [
+        "role",
+        "content",
+        "name",
+        "refusal",
+        "tool_calls",
+        "tool_call_id",
+        "function_call",
+        "audio",
+        "prompt_cache_breakpoint",
+    ]
+)
+_CHAT_TOOLS: Final = frozenset(("function", "custom"))
+_TEXT_ITEMS: Final = frozenset(
+    ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"]
+)
+_TEXT_PARTS: Final = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
+
+
+def image_tokens_max(model: str) -> int:
+    """The most input tokens of one inline image."""
+    return _TILES_MINI if model.startswith("gpt-4o-mini") else _PATCHES_MAX
+
+
+def _shared_options(body: Object) -> None:
+    one_of(body, "service_tier", _TIERS, "this tier has a price of its own")
+    cache = body.get("prompt_cache_options")
+    if cache is not None:
+        one_of(as_object(cache, "prompt_cache_options"), "ttl", frozenset(("30m",)), "no price is known for it")
+    options = body.get("stream_options")
+    if options is not None:
+        if not flag(body, "stream"):
+            raise invalid("stream_options", "only goes with stream: true")
+        check_fields(as_object(options, "stream_options"), "stream_options", _STREAM_OPTIONS, {})
+
+
+def _breakpoint(part: Object, where: str) -> None:
+    mark = part.get("prompt_cache_breakpoint")
+    if mark is not None:
+        field = f"{where}.prompt_cache_breakpoint"
+        one_of(as_object(mark, field), "ttl", frozenset(("30m",)), "no price is known for it", f"{field}.")
+
+
+def walk_chat(body: Object, model: str) -> Parts:
+    """Check every part of a chat request and add up what its bytes do not bound.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
+    parts = Parts()
+    _shared_options(body)
+    modalities = body.get("modalities")
+    if modalities is not None and modalities != ["text"]:
+        raise unbounded("modalities", _AUDIO)
+    messages = as_list(body.get("messages"), "messages")
+    parts.messages(len(messages))
+    for index, entry in enumerate(messages):
+        where = f"messages[{index}]"
+        message = as_object(entry, where)
+        check_fields(message, where, _MESSAGE_FIELDS - {"audio"}, {"audio": _AUDIO})
+        _breakpoint(message, where)
+        content = message.get("content")
+        if isinstance(content, list):
+            parts.messages(len(content))
+            for place, part in enumerate(content):
+                _chat_part(as_object(part, f"{where}.content[{place}]"), f"{where}.content[{place}]", model, parts)
+        elif content is not None and not isinstance(content, str):
+            raise invalid(at(where, "content"), "must be a string or a list of parts")
+    for name in ("tools", "functions"):
+        _tools(body.get(name), name, parts, _CHAT_TOOLS if name == "tools" else None)
+    if body.get("response_format") is not None:
+        parts.extra_tokens += TOOLS_OVERHEAD
+    return parts
+
+
+def _chat_part(part: Object, where: str, model: str, parts: Parts) -> None:
+    _breakpoint(part, where)
+    kind = kind_of(part)
+    if kind == "image_url":
+        image = as_object(part.get("image_url"), f"{where}.image_url")
+        check_fields(image, f"{where}.image_url", frozenset(("url", "detail")), {})
+        parts.image(inline_image(image.get("url"), f"{where}.image_url.url"), image_tokens_max(model))
+    elif kind == "input_audio":
+        raise unbounded(where, _AUDIO)
+    elif kind not in _CHAT_TEXT_PARTS:
+        raise unbounded(at(where, "type"), "this kind of part has no bound on its cost; send text or inline images")
+
+
+def _tools(value: Json, name: str, parts: Parts, kinds: frozenset[str] | None) -> None:
+    if value is None:
+        return
+    tools = as_list(value, name)
+    if tools:
+        parts.extra_tokens += TOOLS_OVERHEAD
+    for index, entry in enumerate(tools):
+        where = f"{name}[{index}]"
+        tool = as_object(entry, where)
+        parts.extra_tokens += TOOL_OVERHEAD
+        if kinds is not None and kind_of(tool) not in kinds:
+            raise unbounded(
+                at(where, "type"),
+                f"the tool {kind_of(tool)!r} is run by the vendor without a bound; use function or custom tools",
+            )
+
+
+def walk_response(body: Object, model: str) -> Parts:
+    """Check every part of a Responses request and add up what its bytes do not bound.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
+    parts = Parts()
+    _shared_options(body)
+    if flag(body, "background"):
+        raise unbounded("background", "a call in the background outlives its lease; leave it out")
+    flag(body, "store")
+    instructions = body.get("instructions")
+    if instructions is not None and not isinstance(instructions, str):
+        raise invalid("instructions", "must be a string")
+    content = body.get("input")
+    if isinstance(content, list):
+        parts.messages(len(content))
+        for index, item in enumerate(content):
+            _item(as_object(item, f"input[{index}]"), f"input[{index}]", model, parts)
+    elif not isinstance(content, str):
+        raise invalid("input", "must be a string or a list of items")
+    _tools(body.get("tools"), "tools", parts, _CHAT_TOOLS)
+    if body.get("text") is not None:
+        parts.extra_tokens += TOOLS_OVERHEAD
+    return parts
+
+
+def _item(item: Object, where: str, model: str, parts: Parts) -> None:
+    kind = kind_of(item) if "type" in item else "message" * ("role" in item)
+    if kind == "item_reference":
+        raise unbounded(where, _STORED)
+    if kind not in _TEXT_ITEMS:
+        raise unbounded(
+            at(where, "type"), "this kind of item has no bound on its cost; send messages and function calls"
+        )
+    parts.opaque(item.get("encrypted_content"))
+    if kind == "reasoning" and not isinstance(item.get("encrypted_content"), str):
+        parts.extra_tokens += _REASONING_MAX
+    for name in ("content", "output", "summary"):
+        value = item.get(name)
+        if isinstance(value, list):
+            parts.messages(len(value))
+            for index, part in enumerate(value):
+                _part(as_object(part, f"{where}.{name}[{index}]"), f"{where}.{name}[{index}]", model, parts)
+        elif value is not None and not isinstance(value, str):
+            raise invalid(at(where, name), "must be a string or a list of parts")
+
+
+def _part(part: Object, where: str, model: str, parts: Parts) -> None:
+    _breakpoint(part, where)
+    kind = kind_of(part)
+    if kind == "input_image":
+        if part.get("file_id") is not None:
+            raise unbounded(at(where, "file_id"), "a stored image has no bound; send it inline")
+        parts.image(inline_image(part.get("image_url"), f"{where}.image_url"), image_tokens_max(model))
+    elif kind not in _TEXT_PARTS:
+        raise unbounded(at(where, "type"), "this kind of part has no bound on its cost; send text or inline images")
+
+
+def walk_embedding(body: Object) -> Parts:
+    """Check an Embeddings request.
+
+    Raises:
+        Refusal: BODY_INVALID.
+    """
+    parts = Parts()
+    content = body.get("input")
+    if isinstance(content, list):
+        if not content:
+            raise invalid("input", "must not be empty")
+        parts.messages(len(content))
+    elif not isinstance(content, str):
+        raise invalid("input", "must be text, token numbers, or a list of these")
+    return parts
