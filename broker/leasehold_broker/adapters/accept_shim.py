@@ -1,0 +1,229 @@
+"""The accept shim: gRPC's server does not say who connects, so we accept for it, ask the kernel, and pipe the bytes.
+
+Owns the public listeners, the join of kernel-verified peers to gRPC's name of the connection, and the pipe. Refuses to
+read the bytes.
+
+Each connection is piped to gRPC's private listener (an abstract Unix socket) from a fresh abstract name of 128 random
+bits; gRPC reports that name as `context.peer()`, and `peer_of` turns it back into the peer. A process that finds the
+private listener and connects to it by itself has no such name, and its calls are refused.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from leasehold_broker.adapters.accept_pipe import Front, Pipe
+from leasehold_broker.adapters.refusal_brake import RefusalBrake
+from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.ports.peer_resolver import PeerResolver
+
+GRPC_ABSTRACT = "unix-abstract:"
+_CREDENTIALS = struct.Struct("=iII")
+_log = structlog.get_logger("leasehold.accept")
+
+
+@dataclass(frozen=True, slots=True)
+class ShimLimits:
+    """Bounds of the shim.
+
+    Args:
+        connections_max: open at once; more are closed at accept.
+        connections_per_peer_max: of one uid (all remote peers together count as one).
+        watch_seconds: how often the public path is checked.
+    """
+
+    connections_max: int = 256
+    connections_per_peer_max: int = 128
+    watch_seconds: float = 3.0
+
+
+class PublicListener(Protocol):
+    """A listening Unix socket at a path that may be taken over behind our back."""
+
+    @property
+    def listener(self) -> socket.socket:
+        """The socket."""
+        ...
+
+    def replaced(self) -> bool:
+        """True when the path no longer leads to the socket."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening and tidy up."""
+        ...
+
+
+def private_name() -> str:
+    """A fresh name for gRPC's private listener; its address is `GRPC_ABSTRACT + name`."""
+    return f"leasehold-{secrets.token_hex(16)}"
+
+
+class AcceptShim:
+    """Accepts, asks, pipes."""
+
+    def __init__(
+        self,
+        peers: PeerResolver,
+        name: str,
+        on_refused: Callable[[Refusal], None],
+        limits: ShimLimits | None = None,
+        *,
+        plaintext: bool = False,
+    ) -> None:
+        """Prepare; nothing is accepted yet.
+
+        Args:
+            peers: asks the kernel.
+            name: of the private listener, from `private_name`; it must listen before the first `listen_*`.
+            on_refused: called for each connection that is closed because nobody can say whose it is.
+            limits: bounds.
+            plaintext: HTTP/2 without TLS is piped: its header blocks are bounded.
+        """
+        self.plaintext = plaintext
+        self._resolver = peers
+        self._private = "\0" + name
+        self._on_refused = on_refused
+        self._limits = limits or ShimLimits()
+        self._peers: dict[str, Peer] = {}
+        self._pipes: dict[str, Pipe] = {}
+        self._open: Counter[str] = Counter()
+        self.brake = RefusalBrake()
+        self._servers: list[asyncio.Server] = []
+        self._publics: list[PublicListener] = []
+        self._watches: dict[PublicListener, asyncio.TimerHandle] = {}
+
+    def peer_of(self, transport_name: str) -> Peer | None:
+        """The peer behind gRPC's `context.peer()`; None when that connection did not come through us."""
+        return self._peers.get(transport_name)
+
+    def descriptor_of(self, transport_name: str) -> int | None:
+        """The descriptor of a connection's public socket, for asking the kernel more; None once it has closed."""
+        pipe = self._pipes.get(transport_name.removeprefix(GRPC_ABSTRACT))
+        return None if pipe is None else pipe.descriptor()
+
+    def refused(self, transport_name: str) -> None:
+        """A call on this connection was refused; whoever is behind it is slowed down when that happens too often."""
+        peer = self._peers.get(transport_name)
+        if peer is not None:
+            self.brake.refused(_holder(peer, transport_name))
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now."""
+        return len(self._pipes)
+
+    async def listen_unix(self, public: PublicListener, on_replaced: Callable[[], None]) -> None:
+        """Accept from a public Unix socket, which we close at the end.
+
+        Args:
+            public: already listening.
+            on_replaced: called once when the path no longer leads to it: somebody has taken our place.
+        """
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(self._accepted, sock=public.listener))
+        self._publics.append(public)
+        self._watch(public, on_replaced)
+
+    async def listen_tcp(self, host: str, port: int) -> int:
+        """Accept on TCP; returns the port. Whether an address is acceptable is decided in configuration."""
+        server = await asyncio.get_running_loop().create_server(self._accepted, host, port)
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; open ones go on. Public paths are given up."""
+        for watch in self._watches.values():
+            watch.cancel()
+        self._watches.clear()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for public in self._publics:
+            public.close()
+        self._publics.clear()
+
+    async def close(self) -> None:
+        """Stop accepting and close every connection. Stop the gRPC server first, so that answers are out."""
+        self.stop_accepting()
+        joining = [pipe.joining for pipe in self._pipes.values() if pipe.joining is not None]
+        for pipe in list(self._pipes.values()):
+            pipe.abort()
+        await asyncio.gather(*joining)
+
+    def _watch(self, public: PublicListener, on_replaced: Callable[[], None]) -> None:
+        if public.replaced():
+            _log.error("public socket replaced: new connections no longer reach this broker")
+            on_replaced()
+            return
+        again = asyncio.get_running_loop().call_later(self._limits.watch_seconds, self._watch, public, on_replaced)
+        self._watches[public] = again
+
+    def _accepted(self) -> "Front":
+        return Front(self)
+
+    def admit(self, front: "Front", transport: asyncio.Transport) -> "Pipe | None":
+        """A new connection: its pipe, or None when it must be closed."""
+        if len(self._pipes) >= self._limits.connections_max:
+            _log.warning("connection refused", why="connections_max")
+            return None
+        try:
+            peer = self._resolver.peer_of(transport.get_extra_info("socket"))
+        except Refusal as refusal:
+            self._on_refused(refusal)
+            return None
+        if self._open[peer.binding] >= self._limits.connections_per_peer_max:
+            _log.warning("connection refused", why="connections_per_peer_max", peer=peer.binding)
+            return None
+        name = f"leasehold-peer-{secrets.token_hex(16)}"
+        back = self._connect(name)
+        if back is None:
+            return None
+        self._open[peer.binding] += 1
+        self._peers[GRPC_ABSTRACT + name] = peer
+        pipe = Pipe(front, lambda: self._ended(name, peer))
+        front.holder = _holder(peer, GRPC_ABSTRACT + name)
+        self._pipes[name] = pipe
+        pipe.join(asyncio.get_running_loop(), back)
+        return pipe
+
+    def _connect(self, name: str) -> socket.socket | None:
+        back = socket.socket(socket.AF_UNIX)
+        back.settimeout(0)
+        try:
+            back.bind("\0" + name)
+            # Connecting to a Unix socket is immediate, or refused when the listener's backlog is full.
+            back.connect(self._private)
+            pid = _CREDENTIALS.unpack(back.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+        except OSError as fault:
+            _log.error("private listener unreachable", fault=type(fault).__name__)
+            back.close()
+            return None
+        if pid != os.getpid():
+            _log.error("private listener belongs to another process")
+            back.close()
+            return None
+        return back
+
+    def _ended(self, name: str, peer: Peer) -> None:
+        # The entry goes before the socket is closed and its name is free again.
+        del self._peers[GRPC_ABSTRACT + name]
+        del self._pipes[name]
+        self._open[peer.binding] -= 1
+        if not self._open[peer.binding]:
+            del self._open[peer.binding]
+
+
+def _holder(peer: Peer, connection: str) -> str:
+    # All remote peers look alike here: each connection of theirs answers for itself.
+    return connection if peer.uid is None else peer.binding

@@ -1,0 +1,52 @@
+"""Whether this sidecar still speaks for the centre. Owns the deadline; see domain/sync.py for why it is sound."""
+
+from leasehold_broker.domain.sync import Push
+from leasehold_broker.domain.time import Instant
+
+
+class Authority:
+    """The deadline until which this sidecar may grant. Starts lapsed: nothing is granted before the first answer."""
+
+    def __init__(self, now: Instant) -> None:
+        """Start without authority."""
+        self._until_ns = now.boot_ns
+        self._fenced_ns: int | None = None
+        self._sent: dict[int, Instant] = {}
+        self._number = 0
+        self.authority_seconds = 0.0
+
+    def new_session(self) -> None:
+        """Heartbeats are counted anew; answers to older ones are worth nothing. What was granted stays."""
+        self._sent.clear()
+        self._number = 0
+
+    def heartbeat(self, now: Instant) -> int:
+        """The number to send now."""
+        self._number += 1
+        self._sent[self._number] = now
+        return self._number
+
+    def answered(self, push: Push, applied_epoch: int) -> None:
+        """Take an answer, once everything in it is applied: authority runs from when its heartbeat was sent."""
+        self.authority_seconds = push.authority_seconds
+        if applied_epoch != push.revocation_epoch:
+            return
+        sent = self._sent.get(push.answers)
+        if sent is not None:
+            self._until_ns = max(self._until_ns, sent.after(push.authority_seconds))
+            self._sent = {number: when for number, when in self._sent.items() if number > push.answers}
+
+    def fence(self, now: Instant) -> None:
+        """The collector says that a newer copy of this sidecar lives: no authority until it takes our records again."""
+        if self._fenced_ns is None:
+            self._fenced_ns = now.boot_ns
+
+    def unfence(self) -> None:
+        """The collector took our records."""
+        self._fenced_ns = None
+
+    def lapsed_seconds(self, now: Instant) -> float | None:
+        """Seconds since authority lapsed; None while it holds."""
+        until = self._until_ns if self._fenced_ns is None else min(self._until_ns, self._fenced_ns)
+        left = now.seconds_until(until)
+        return None if left > 0 else -left

@@ -1,0 +1,126 @@
+"""Keeps both streams up. Owns reconnecting, waits, and the answer to "does this sidecar still speak for the centre?".
+
+Every attempt has its own channel: one that has failed or gone half-open is never asked again. Nothing that goes wrong
+here reaches a caller other than as lapsed authority or a spool that fills.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+
+from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.settings import LinkSettings
+from leasehold_broker.adapters.collector_link.shipping import Shipment
+from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, LinkBrokenError, reason_of
+from leasehold_broker.adapters.collector_link.syncing import LiveLeaseSource, Sync
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.time import Instant
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.outbox import Outbox
+from leasehold_broker.ports.revocation_sink import RevocationSink
+
+HEALTHY_SECONDS = 1.0
+"""A stream that lived this long starts the waits anew."""
+
+_log = structlog.get_logger("leasehold.collector_link")
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """Plain counts for metrics; they only grow."""
+
+    connects: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    records_acknowledged: int = 0
+
+
+class CollectorLink:
+    """The link of one sidecar. Implements the port `Centre`."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        outbox: Outbox,
+        sink: RevocationSink,
+        live_leases: LiveLeaseSource,
+        clock: Clock,
+    ) -> None:
+        """Connect nothing yet.
+
+        Args:
+            settings: where and as whom.
+            outbox: what to ship.
+            sink: applies revocations.
+            live_leases: called on the loop at most once a second; a full list in a stable order.
+            clock: whose boot reading authority is counted on.
+        """
+        self._settings = settings
+        self._outbox = outbox
+        self._sink = sink
+        self._live = live_leases
+        self._clock = clock
+        self._authority = Authority(clock.now())
+        self._unreported: list[AppliedRevocation] = []
+        self.counters = LinkCounters()
+
+    def authority_lapsed_seconds(self, now: Instant) -> float | None:
+        """As the port says; lapsed from the start until the first answer is applied."""
+        return self._authority.lapsed_seconds(now)
+
+    async def run(self) -> None:
+        """Keep both streams up until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep("sync", self._sync))
+            group.create_task(self._keep("ship", self._ship))
+
+    async def _sync(self, channel: grpc.aio.Channel) -> None:
+        sync = Sync(self._settings, self._sink, self._live, self._authority, self._unreported, self._clock)
+        await sync.run(channel)
+
+    async def _ship(self, channel: grpc.aio.Channel) -> None:
+        await Shipment(self._settings, self._outbox, self._shipped).run(channel)
+
+    def _shipped(self, count: int) -> None:
+        self.counters.records_acknowledged += count
+        self._authority.unfence()
+
+    async def _keep(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            self.counters.connects[name] = self.counters.connects.get(name, 0) + 1
+            began = loop.time()
+            reason = await self._attempt(name, session)
+            attempt = 0 if loop.time() - began >= HEALTHY_SECONDS else attempt + 1
+            await asyncio.sleep(self._settings.backoff.seconds(attempt, refused=reason in OPERATOR_REASONS))
+
+    async def _attempt(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> Reason | None:
+        """One channel, one stream. Returns the reason when the collector refused with one."""
+        channel: grpc.aio.Channel | None = None
+        reason: Reason | None = None
+        try:
+            channel = await self._settings.channel()
+            await session(channel)
+        except grpc.aio.AioRpcError as error:
+            reason = reason_of(error)
+            if reason is Reason.AUDIT_EPOCH_FENCED:
+                self._authority.fence(self._clock.now())
+            self._failed(name, reason.value if reason else error.code().name)
+        except LinkBrokenError as error:
+            self._failed(name, "LINK_BROKEN", detail=str(error))
+        except OSError as error:
+            self._failed(name, "FILE_UNREADABLE", detail=type(error).__name__)
+        except Refusal as refusal:
+            self._failed(name, refusal.reason.value)
+        finally:
+            if channel is not None:
+                await channel.close()
+        return reason
+
+    def _failed(self, name: str, why: str, detail: str = "") -> None:
+        self.counters.failures[why] = self.counters.failures.get(why, 0) + 1
+        _log.warning("link to the collector failed", stream=name, reason=why, detail=detail)

@@ -1,0 +1,119 @@
+"""Ships the outbox. Owns batches, the window of unacknowledged ones, and trimming by cumulative answers."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from leasehold.v1 import audit_service_pb2, audit_service_pb2_grpc
+from leasehold_broker.adapters.collector_link.settings import LinkSettings
+from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.ports.outbox import Outbox, PendingRecord
+from leasehold_broker.wire.records import record_to_proto
+
+BATCH_RECORDS_MAX = 200
+BATCH_BYTES_MAX = 48 * 1024
+WINDOW_BATCHES_MAX = 8
+WOKEN_FOR_NOTHING_SECONDS = 0.05
+GATHER_SECONDS = 0.025
+"""How long the log at the collector may lag behind for the sake of larger batches."""
+RECORD_OVERHEAD_BYTES = 192
+
+
+class Shipment:
+    """One AppendEvents stream: from the oldest unacknowledged record until the collector ends it."""
+
+    def __init__(self, settings: LinkSettings, outbox: Outbox, accepted: Callable[[int], None]) -> None:
+        """Ship this outbox; `accepted` is told how many records each answer acknowledged."""
+        self._settings = settings
+        self._outbox = outbox
+        self._accepted = accepted
+        self._window: deque[PendingRecord] = deque()
+        self._batches: deque[int] = deque()
+        self._room = asyncio.Semaphore(WINDOW_BATCHES_MAX)
+        self._sent = asyncio.Event()
+        self._answered = asyncio.Event()
+
+    async def run(self, channel: grpc.aio.Channel) -> None:
+        """Ship until the collector ends the stream in good order.
+
+        Raises:
+            grpc.aio.AioRpcError, LinkBrokenError, OSError (token), Refusal (outbox).
+        """
+        stub: Any = audit_service_pb2_grpc.AuditIngestServiceStub(channel)
+        call: Any = stub.AppendEvents(metadata=await self._settings.metadata())
+        try:
+            await together(self._receive(call), self._send(call), self._watch())
+        finally:
+            call.cancel()
+
+    async def _send(self, call: Any) -> None:
+        position = 0
+        woken = False
+        while True:
+            pending = await self._outbox.pending_after(position, BATCH_RECORDS_MAX)
+            if not pending:
+                await self._outbox.wait_for_more(position)
+                if woken:  # for nothing: an outbox may err, a loop may not spin
+                    await asyncio.sleep(WOKEN_FOR_NOTHING_SECONDS)
+                woken = True
+                continue
+            woken = False
+            batch = first_batch(pending)
+            await self._room.acquire()
+            position = batch[-1].position
+            self._window.extend(batch)
+            self._batches.append(position)
+            self._sent.set()
+            records = [record_to_proto(one.record) for one in batch]
+            try:
+                await call.write(audit_service_pb2.AppendEventsRequest(records=records))
+            except WRITE_FAILURES:
+                return
+            if len(batch) == len(pending) < BATCH_RECORDS_MAX:
+                # Nothing more waits: gather for a moment. A message for each event would cost more than the events.
+                await asyncio.sleep(GATHER_SECONDS)
+
+    async def _watch(self) -> None:
+        """Idle is fine for as long as nothing waits for an answer."""
+        while True:
+            self._sent.clear()
+            if not self._window:
+                await self._sent.wait()
+            self._answered.clear()
+            try:
+                async with asyncio.timeout(self._settings.answer_seconds_max):
+                    await self._answered.wait()
+            except TimeoutError:
+                message = f"no acknowledgement within {self._settings.answer_seconds_max:g} s"
+                raise LinkBrokenError(message) from None
+
+    async def _receive(self, call: Any) -> None:
+        async for answer in call:
+            position, count = 0, 0
+            while self._window and self._window[0].record.epoch == answer.epoch:
+                if self._window[0].record.sequence > answer.committed_sequence:
+                    break
+                position, count = self._window.popleft().position, count + 1
+            if not count:
+                message = "the collector acknowledged what was not sent"
+                raise LinkBrokenError(message)
+            while self._batches and self._batches[0] <= position:
+                self._batches.popleft()
+                self._room.release()
+            self._answered.set()
+            await self._outbox.acknowledge(position)
+            self._accepted(count)
+
+
+def first_batch(pending: Sequence[PendingRecord]) -> Sequence[PendingRecord]:
+    """The longest beginning of one epoch within the batch's bytes; at least one record."""
+    size = 0
+    epoch = pending[0].record.epoch
+    for count, one in enumerate(pending):
+        size += len(one.record.body) + RECORD_OVERHEAD_BYTES
+        if count and (size > BATCH_BYTES_MAX or one.record.epoch != epoch):
+            return pending[:count]
+    return pending

@@ -1,0 +1,59 @@
+"""What the two streams share: how halves of a stream run together, and what its end means. Opens nothing."""
+
+import asyncio
+from collections.abc import Coroutine
+
+import grpc
+
+from leasehold.v1 import rpc_errors_pb2
+from leasehold_broker.domain.reasons import Reason
+
+OPERATOR_REASONS = frozenset(
+    {
+        Reason.AUDIT_CHAIN_BROKEN,
+        Reason.AUDIT_EPOCH_FENCED,
+        Reason.CENTRE_BEHIND,
+        Reason.SESSION_SUPERSEDED,
+        Reason.SIDECAR_BANNED,
+        Reason.BODY_INVALID,
+        Reason.FIELD_INVALID,
+    }
+)
+"""Only an operator can change what these say: asking again soon helps nobody."""
+
+_NAMES = frozenset(reason.value for reason in Reason)
+
+WRITE_FAILURES = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+"""What a write raises once the call has ended; the reading half then says why."""
+
+
+class LinkBrokenError(Exception):
+    """The other side does not keep to the contract, or is silent. The channel is thrown away."""
+
+
+async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[None, None, None]) -> None:
+    """Run until `receiver` returns or anything raises; a helper may end earlier. All are over on return."""
+    main = asyncio.create_task(receiver)
+    tasks = [main, *(asyncio.create_task(helper) for helper in helpers)]
+    try:
+        waiting = set(tasks)
+        while not main.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> Reason | None:
+    """The reason in an error's google.rpc.ErrorInfo; None when it has none that this build knows."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            status = rpc_errors_pb2.RpcStatus.FromString(value)
+            for detail in status.details:
+                if detail.type_url.endswith("google.rpc.ErrorInfo"):
+                    name = rpc_errors_pb2.ErrorInfo.FromString(detail.value).reason
+                    return Reason(name) if name in _NAMES else None
+    return None

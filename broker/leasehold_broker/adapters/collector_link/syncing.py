@@ -1,0 +1,124 @@
+"""Keeps step with the centre: applies revocations in order, acknowledges them, beats, and earns authority."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from leasehold.v1 import sidecar_service_pb2_grpc
+from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.settings import LinkSettings
+from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
+from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.revocation_sink import RevocationSink
+from leasehold_broker.wire.sync import APPLIED_MAX, message_to_proto, push_from_proto
+
+LIVE_SECONDS_MIN = 1.0
+"""Live leases are reported at most this often."""
+FIRST_HEARTBEAT_SECONDS = 1.0
+SILENCE_SHARE = 2 / 3
+"""Of the authority time: a collector that is silent this long has lost us."""
+
+LiveLeaseSource = Callable[[], Sequence[LiveLease]]
+
+
+class Sync:
+    """One SyncState stream."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        sink: RevocationSink,
+        live: LiveLeaseSource,
+        authority: Authority,
+        unreported: list[AppliedRevocation],
+        clock: Clock,
+    ) -> None:
+        """Apply to this sink; earn this authority; `unreported` outlives the stream and is emptied as it is sent."""
+        self._settings = settings
+        self._sink = sink
+        self._live = live
+        self._authority = authority
+        self._clock = clock
+        self._applied = unreported
+        self._acknowledge = asyncio.Event()
+        self._reported: tuple[LiveLease, ...] | None = None
+
+    async def run(self, channel: grpc.aio.Channel) -> None:
+        """Stay in step until the collector ends the stream in good order.
+
+        Raises:
+            grpc.aio.AioRpcError, LinkBrokenError (silence, a gap, a centre that is behind), OSError (token),
+            Refusal (the sink could not apply, or an entry of a kind that this build does not know).
+        """
+        self._authority.new_session()
+        stub: Any = sidecar_service_pb2_grpc.SidecarServiceStub(channel)
+        call: Any = stub.SyncState(metadata=await self._settings.metadata())
+        try:
+            await together(self._receive(call), self._send(call))
+        finally:
+            call.cancel()
+
+    async def _send(self, call: Any) -> None:
+        hello: Hello | None = Hello(self._settings.sidecar, self._settings.environment, self._settings.version)
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time()
+        while True:
+            applied = tuple(self._applied[:APPLIED_MAX])
+            live = self._changed_leases()
+            due = loop.time() >= beat_at
+            if hello is not None or applied or live is not None or due:
+                number = self._authority.heartbeat(self._clock.now())
+                message = SyncMessage(hello, self._sink.applied_epoch(), applied, live, number)
+                try:
+                    await call.write(message_to_proto(message))
+                except WRITE_FAILURES:
+                    return
+                hello = None
+                del self._applied[: len(applied)]
+                beat_at = loop.time() + self._pause()
+            try:
+                async with asyncio.timeout(min(LIVE_SECONDS_MIN, self._pause())):
+                    await self._acknowledge.wait()
+            except TimeoutError:
+                continue
+            self._acknowledge.clear()
+
+    def _pause(self) -> float:
+        authority = self._authority.authority_seconds
+        return authority / (HEARTBEATS_PER_AUTHORITY + 1) if authority else FIRST_HEARTBEAT_SECONDS
+
+    def _changed_leases(self) -> LiveLeases | None:
+        leases = tuple(self._live())
+        if leases == self._reported:
+            return None
+        self._reported = leases
+        return LiveLeases(leases, len(leases))
+
+    async def _receive(self, call: Any) -> None:
+        while True:
+            # Every heartbeat is answered; when two answers are missing, a third of the authority is left to reconnect.
+            silence = self._authority.authority_seconds * SILENCE_SHARE or self._settings.answer_seconds_max
+            try:
+                async with asyncio.timeout(silence):
+                    answer = await call.read()
+            except TimeoutError:
+                message = "the collector is silent"
+                raise LinkBrokenError(message) from None
+            if answer is grpc.aio.EOF:
+                return
+            await self._take(push_from_proto(answer))
+
+    async def _take(self, push: Push) -> None:
+        try:
+            entries = next_entries(self._sink.applied_epoch(), push)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
+        if entries:
+            self._applied.extend(await self._sink.apply(entries))
+            self._acknowledge.set()
+        # Only now: an answer gives authority once what it says is in force here.
+        self._authority.answered(push, self._sink.applied_epoch())

@@ -1,0 +1,221 @@
+"""What the writer's thread knows and does. Owns heads, positions, epochs and the statements that change the file.
+
+Every method runs on the writer's thread inside a transaction. Its memory runs ahead of the commit by at most the
+current group; after a rollback it is loaded afresh.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
+
+from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.selector_words import to_words
+from leasehold_broker.domain.stream_head import StreamHead, accept
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
+from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.wire.event_body import encode_event, event_columns
+
+_INSERT_EVENT = (
+    "INSERT INTO events (position, life, sequence, receive_wall_ms, wall_ms, type, outcome, lease, issuer, subject, "
+    "previous_digest, digest, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_PUT_LIFE = (
+    "INSERT INTO lives (id, stream, epoch, sequence, digest, receive_wall_ms) VALUES (?,?,?,?,?,?) "
+    "ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest, "
+    "receive_wall_ms = excluded.receive_wall_ms"
+)
+_PUT_SIDECAR = (
+    "INSERT INTO sidecars (name, environment, version, applied_epoch, last_heard_wall_ms, authority_ms) "
+    "VALUES (?,?,?,?,?,?) "
+    "ON CONFLICT (name) DO UPDATE SET environment = excluded.environment, version = excluded.version, "
+    "applied_epoch = max(applied_epoch, excluded.applied_epoch), last_heard_wall_ms = excluded.last_heard_wall_ms, "
+    "authority_ms = max(authority_ms, excluded.authority_ms)"
+)
+_PUT_APPLIED = "INSERT INTO applied (epoch, sidecar, leases_ended, calls_cut) VALUES (?,?,?,?) ON CONFLICT DO NOTHING"
+
+
+class WriterMemory:
+    """Heads and counters, and the changes that move them."""
+
+    def __init__(self, stream: str, epoch: str) -> None:
+        """For a collector whose own stream has this name, in this life."""
+        self.stream = stream
+        self._own_epoch = epoch
+        self.last_position = 0
+        self.epoch = 0
+        self._heads: dict[str, StreamHead] = {}
+        self._earlier: dict[str, set[str]] = {}
+        self._lives: dict[tuple[str, str], int] = {}
+        self._issued: list[Revocation] = []
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Take everything from the file, as this connection sees it."""
+        self._heads.clear()
+        self._earlier.clear()
+        self._lives.clear()
+        for life, stream, epoch, sequence, digest, receive_wall_ms in connection.execute(rows.LIVES):
+            if stream in self._heads:
+                self._earlier.setdefault(stream, set()).add(self._heads[stream].epoch)
+            self._heads[stream] = StreamHead(stream, epoch, sequence, digest, receive_wall_ms)
+            self._lives[stream, epoch] = life
+        self.last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
+        self._issued = [entry for entry in self._issued if entry.epoch <= self.epoch]
+
+    def take_issued(self) -> list[Revocation]:
+        """Entries issued since the last call, now committed."""
+        issued, self._issued = self._issued, []
+        return issued
+
+    def append(
+        self, connection: sqlite3.Connection, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int
+    ) -> StreamHead | None:
+        """Accept records of one stream.
+
+        Raises:
+            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, BODY_INVALID, SIDECAR_BANNED (our own stream).
+        """
+        if stream == self.stream:
+            raise Refusal(
+                Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name"
+            )
+        head = self._heads.get(stream)
+
+        def digest_at(epoch: str, sequence: int) -> bytes | None:
+            life = self._lives.get((stream, epoch))
+            found = connection.execute(
+                "SELECT digest FROM events WHERE life = ? AND sequence = ?", (life, sequence)
+            ).fetchone()
+            return None if found is None else cast("bytes", found[0])
+
+        earlier = self._earlier.get(stream, set())
+        fresh, after = accept(head, earlier, records, digest_at, receive_wall_ms)
+        self._insert(connection, fresh, receive_wall_ms)
+        return after
+
+    def record(self, connection: sqlite3.Connection, event: Event) -> None:
+        """Chain an event of the collector itself."""
+        head = self._heads.get(self.stream)
+        sequence, previous = 1, GENESIS
+        if head is not None and head.epoch == self._own_epoch:
+            sequence, previous = head.sequence + 1, head.digest
+        record = chain(self.stream, self._own_epoch, sequence, previous, encode_event(event))
+        self._insert(connection, [record], event.wall_ms)
+
+    def issue(
+        self, connection: sqlite3.Connection, draft: RevocationDraft, describe: Callable[[Revocation], Event]
+    ) -> Revocation:
+        """Next entry, with its event; the earlier one when the request is repeated.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED.
+        """
+        selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
+        cursor = connection.execute(
+            f"{rows.REVOCATIONS} WHERE revoked_by = ? AND request_id = ?", (draft.revoked_by, draft.request_id)
+        )
+        earlier = cursor.fetchone()
+        if earlier is not None:
+            if earlier[1] != selector:
+                raise Refusal(
+                    Reason.REQUEST_ID_REUSED,
+                    f"request_id {draft.request_id} was used for another selector (revocations/{earlier[0]}); "
+                    "send a new UUID",
+                )
+            names = [column[0] for column in cursor.description]
+            return rows.revocation(dict(zip(names, earlier, strict=True)))
+        entry = Revocation(self.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms)
+        connection.execute(
+            "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms) "
+            "VALUES (?,?,?,?,?,?)",
+            (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms),
+        )
+        self.record(connection, describe(entry))
+        self.epoch = entry.epoch
+        self._issued.append(entry)
+        return entry
+
+    def heard(
+        self, connection: sqlite3.Connection, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]
+    ) -> None:
+        """Note a sidecar and what it has applied."""
+        connection.execute(
+            _PUT_SIDECAR,
+            (
+                sidecar.name,
+                sidecar.environment,
+                sidecar.version,
+                sidecar.applied_epoch,
+                sidecar.last_heard_wall_ms,
+                sidecar.authority_ms,
+            ),
+        )
+        connection.executemany(
+            _PUT_APPLIED, [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
+        )
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[ChainedRecord], receive_wall_ms: int) -> None:
+        if not records:
+            return
+        events: list[tuple[object, ...]] = []
+        keys: list[tuple[str, int]] = []
+        position = self.last_position
+        for record in records:
+            try:
+                columns = event_columns(record.body)
+            except ValueError as error:
+                raise Refusal(
+                    Reason.BODY_INVALID,
+                    f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
+                    detail=str(error),
+                ) from None
+            position += 1
+            keys.extend((key, position) for key in columns.keys)
+            events.append(
+                (
+                    position,
+                    self._life(record),
+                    record.sequence,
+                    receive_wall_ms,
+                    columns.wall_ms,
+                    columns.type,
+                    columns.outcome,
+                    columns.lease,
+                    columns.issuer,
+                    columns.subject,
+                    record.previous_digest,
+                    record.digest,
+                    record.body,
+                )
+            )
+        heads = {record.epoch: record for record in records}
+        connection.executemany(
+            _PUT_LIFE,
+            [
+                (self._life(one), one.stream, one.epoch, one.sequence, one.digest, receive_wall_ms)
+                for one in heads.values()
+            ],
+        )
+        connection.executemany(_INSERT_EVENT, events)
+        connection.executemany("INSERT INTO event_keys (key, position) VALUES (?,?)", keys)
+        self._advance(records, position, receive_wall_ms)
+
+    def _life(self, record: ChainedRecord) -> int:
+        return self._lives.setdefault((record.stream, record.epoch), len(self._lives) + 1)
+
+    def _advance(self, records: Sequence[ChainedRecord], position: int, receive_wall_ms: int) -> None:
+        self.last_position = position
+        for record in records:
+            head = self._heads.get(record.stream)
+            if head is not None and head.epoch != record.epoch:
+                self._earlier.setdefault(record.stream, set()).add(head.epoch)
+            self._heads[record.stream] = StreamHead(
+                record.stream, record.epoch, record.sequence, record.digest, receive_wall_ms
+            )

@@ -1,0 +1,74 @@
+"""Rows to values and questions to SQL. Pure functions over sqlite-utils' dictionaries; owns no connection."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.selector_words import from_words
+from leasehold_broker.domain.stream_head import StreamHead
+
+Row = Mapping[str, Any]
+
+RECORDS = (
+    "SELECT e.position, e.receive_wall_ms, l.stream, l.epoch, e.sequence, e.previous_digest, e.digest, e.body "
+    "FROM events e JOIN lives l ON l.id = e.life WHERE e.position > :after"
+)
+LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms FROM lives ORDER BY stream, id"
+REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms FROM revocations"
+NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
+
+_CONDITIONS = {
+    "stream": "e.life IN (SELECT id FROM lives WHERE stream = :stream)",
+    "lease": "e.lease = :lease AND e.lease <> ''",
+    "subject": "e.subject = :subject AND e.subject <> ''",
+    "key": "e.position IN (SELECT position FROM event_keys WHERE key = :key)",
+    "outcome": "e.outcome = :outcome",
+    "start_wall_ms": "e.wall_ms >= :start_wall_ms",
+    "end_wall_ms": "e.wall_ms < :end_wall_ms",
+    "until_position": "e.position <= :until_position",
+}
+
+
+def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str, dict[str, str | int]]:
+    """The SQL for one page and its parameters; every value is bound, never written into the text."""
+    parameters: dict[str, str | int] = {"after": after_position, "limit": limit}
+    conditions = []
+    for name, condition in _CONDITIONS.items():
+        value = getattr(wanted, name)
+        if value:
+            conditions.append(condition)
+            parameters[name] = value
+    if wanted.type.endswith("."):
+        conditions.append("e.type >= :type AND e.type < :type_end")
+        parameters |= {"type": wanted.type, "type_end": wanted.type[:-1] + "/"}
+    elif wanted.type:
+        conditions.append("e.type = :type")
+        parameters["type"] = wanted.type
+    return " AND ".join([RECORDS, *conditions]) + " ORDER BY e.position LIMIT :limit", parameters
+
+
+def stored_record(row: Row) -> StoredRecord:
+    """One row of `RECORDS`."""
+    record = ChainedRecord(
+        row["stream"], row["epoch"], row["sequence"], row["previous_digest"], row["body"], row["digest"]
+    )
+    return StoredRecord(row["position"], row["receive_wall_ms"], record)
+
+
+def stream_head(row: Row) -> StreamHead:
+    """One row of `LIVES`."""
+    return StreamHead(row["stream"], row["epoch"], row["sequence"], row["digest"], row["receive_wall_ms"])
+
+
+def revocation(row: Row) -> Revocation:
+    """One row of `REVOCATIONS`.
+
+    Raises:
+        ValueError, msgspec.DecodeError: the row was damaged.
+    """
+    selector = from_words(msgspec.json.decode(row["selector"], type=dict[str, Any]))
+    return Revocation(row["epoch"], selector, row["note"], row["revoked_by"], row["create_wall_ms"])

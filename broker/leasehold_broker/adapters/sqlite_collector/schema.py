@@ -1,0 +1,119 @@
+"""The tables of the collector's file. Owns their shape and version; refuses a file of another version."""
+
+import sqlite3
+
+from sqlite_utils import Database
+
+SCHEMA_VERSION = 1
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Set the connection up for durable commits and create what is missing.
+
+    Raises:
+        ValueError: the file has a schema this program does not know.
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    database = Database(connection)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    if version != 0:
+        message = f"the collector's store has schema version {version}, this program knows {SCHEMA_VERSION}; update it"
+        raise ValueError(message)
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _create_log(database)
+        _create_revocations(database)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _create_log(database: Database) -> None:
+    lives = database.create_table(
+        "lives",
+        {
+            "id": int,
+            "stream": str,
+            "epoch": str,
+            "sequence": int,
+            "digest": bytes,
+            "receive_wall_ms": int,
+        },
+        pk="id",
+        not_null=["stream", "epoch", "sequence", "digest", "receive_wall_ms"],
+        strict=True,
+    )
+    lives.create_index(["stream", "epoch"], unique=True)
+    events = database.create_table(
+        "events",
+        {
+            "position": int,
+            "life": int,
+            "sequence": int,
+            "receive_wall_ms": int,
+            "wall_ms": int,
+            "type": str,
+            "outcome": str,
+            "lease": str,
+            "issuer": str,
+            "subject": str,
+            "previous_digest": bytes,
+            "digest": bytes,
+            "body": bytes,
+        },
+        pk="position",
+        not_null=["life", "sequence", "receive_wall_ms", "wall_ms", "type", "outcome", "digest", "body"],
+        foreign_keys=[("life", "lives", "id")],
+        strict=True,
+    )
+    events.create_index(["life", "sequence"], unique=True)
+    events.create_index(["type"])
+    database.execute("CREATE INDEX idx_events_lease ON events (lease) WHERE lease <> ''")
+    database.execute("CREATE INDEX idx_events_subject ON events (subject) WHERE subject <> ''")
+    events.create_index(["wall_ms"])
+    database.execute(
+        "CREATE TABLE event_keys (key TEXT NOT NULL, position INTEGER NOT NULL REFERENCES events (position), "
+        "PRIMARY KEY (key, position)) STRICT, WITHOUT ROWID"
+    )
+
+
+def _create_revocations(database: Database) -> None:
+    revocations = database.create_table(
+        "revocations",
+        {
+            "epoch": int,
+            "selector": str,
+            "note": str,
+            "revoked_by": str,
+            "request_id": str,
+            "create_wall_ms": int,
+        },
+        pk="epoch",
+        not_null=["selector", "note", "revoked_by", "request_id", "create_wall_ms"],
+        strict=True,
+    )
+    revocations.create_index(["revoked_by", "request_id"], unique=True)
+    database.create_table(
+        "applied",
+        {"epoch": int, "sidecar": str, "leases_ended": int, "calls_cut": int},
+        pk=("epoch", "sidecar"),
+        not_null=["leases_ended", "calls_cut"],
+        strict=True,
+    )
+    database.create_table(
+        "sidecars",
+        {
+            "name": str,
+            "environment": str,
+            "version": str,
+            "applied_epoch": int,
+            "last_heard_wall_ms": int,
+            "authority_ms": int,
+        },
+        pk="name",
+        not_null=["environment", "version", "applied_epoch", "last_heard_wall_ms", "authority_ms"],
+        strict=True,
+    )

@@ -1,0 +1,218 @@
+"""The collector's store: ports event_store, event_log and revocation_log over one SQLite file.
+
+Owns the writer's memory of stream heads, positions and the revocation epoch. What it says is synced (WAL,
+synchronous=FULL): heads and epochs are published after the commit, never before.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
+from leasehold_broker.adapters.sqlite_collector.reader import Reader
+from leasehold_broker.adapters.sqlite_collector.schema import prepare
+from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
+from leasehold_broker.ports.revocation_log import KnownSidecar
+
+PAGE_BYTES_MAX = 512 * 1024
+"""Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
+RECENT_REVOCATIONS_MAX = 1024
+
+
+class StoreBusyError(RuntimeError):
+    """Another process has this store open."""
+
+
+class CollectorStore:
+    """One file, one process, one writer thread, two reader threads."""
+
+    def __init__(self, path: Path, stream: str, epoch: str) -> None:
+        """Open or create the file.
+
+        Args:
+            path: of the SQLite file; its directory exists. Created readable by the owner only.
+            stream: name of the collector's own stream.
+            epoch: of this life of the collector: never used before.
+
+        Raises:
+            StoreBusyError: another collector has it open.
+            ValueError: written by another version of this program.
+            sqlite3.Error, OSError: not readable or writable.
+        """
+        self._path = path
+        self._lock = _lock(path)
+        self._loop = asyncio.get_running_loop()
+        self._grown = asyncio.Event()
+        self._last_position = 0
+        self._epoch = 0
+        self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
+        self._memory = WriterMemory(stream, epoch)
+        try:
+            self._writer = GroupWriter(self._connect, self._committed, self._memory.load)
+        except (sqlite3.Error, ValueError, OSError):
+            os.close(self._lock)
+            raise
+        # Two: a long question to the log must not keep a responder waiting.
+        self._log = Reader(path, "collector-log")
+        self._state = Reader(path, "collector-state")
+        self._publish()
+
+    def __repr__(self) -> str:
+        """Where it is and how far."""
+        return f"CollectorStore({self._path.name!r}, position={self._last_position}, epoch={self._epoch})"
+
+    @property
+    def stream(self) -> str:
+        """Name of the collector's own stream: no sidecar may own it."""
+        return self._memory.stream
+
+    async def close(self) -> None:
+        """Finish what is queued, sync, let go of the file."""
+        await asyncio.to_thread(self._writer.close)
+        await self._log.close()
+        await self._state.close()
+        os.close(self._lock)
+
+    async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
+        """As the port says."""
+        return await self._writer.submit(
+            lambda connection: self._memory.append(connection, stream, records, receive_wall_ms)
+        )
+
+    async def record(self, event: Event) -> None:
+        """Write an event of the collector itself into its own stream."""
+        await self._writer.submit(lambda connection: self._memory.record(connection, event))
+
+    async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
+        """As the port says; a page ends early once it holds `PAGE_BYTES_MAX` of bodies."""
+        sql, parameters = rows.question(wanted, after_position, limit)
+
+        def read(database: Database) -> list[StoredRecord]:
+            found: list[StoredRecord] = []
+            size = 0
+            for row in database.query(sql, parameters):
+                found.append(rows.stored_record(row))
+                size += len(found[-1].record.body)
+                if size >= PAGE_BYTES_MAX:
+                    break
+            return found
+
+        return await self._log.ask(read)
+
+    async def heads(self) -> Sequence[StreamHead]:
+        """As the port says."""
+        return await self._log.ask(lambda database: [rows.stream_head(row) for row in database.query(rows.LIVES)])
+
+    def last_position(self) -> int:
+        """As the port says."""
+        return self._last_position
+
+    async def wait_for_more(self, position: int) -> None:
+        """As the port says."""
+        while self._last_position <= position:
+            await self._grown.wait()
+
+    def epoch(self) -> int:
+        """As the port says."""
+        return self._epoch
+
+    async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
+        """As the port says."""
+        return await self._writer.submit(lambda connection: self._memory.issue(connection, draft, describe))
+
+    async def find(self, epoch: int) -> Revocation | None:
+        """As the port says."""
+        found = await self._revocations("WHERE epoch = :epoch LIMIT :limit", epoch, 1)
+        return found[0] if found else None
+
+    async def after(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """As the port says; recent entries come from memory, so that a push to many sidecars reads no disk."""
+        if epoch >= self._epoch:
+            return ()
+        recent = self._recent
+        if recent and recent[0].epoch <= epoch + 1:
+            return [entry for entry in recent if epoch < entry.epoch <= self._epoch][:limit]
+        return await self._revocations("WHERE epoch > :epoch ORDER BY epoch LIMIT :limit", epoch, limit)
+
+    async def before(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """As the port says."""
+        return await self._revocations("WHERE epoch < :epoch ORDER BY epoch DESC LIMIT :limit", epoch, limit)
+
+    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
+        """As the port says."""
+        sql = "SELECT epoch, sidecar, leases_ended, calls_cut FROM applied WHERE epoch = :epoch"
+        return await self._state.ask(
+            lambda database: {
+                row["sidecar"]: AppliedRevocation(row["epoch"], row["leases_ended"], row["calls_cut"])
+                for row in database.query(sql, {"epoch": epoch})
+            }
+        )
+
+    async def sidecars(self) -> Sequence[KnownSidecar]:
+        """As the port says."""
+        sql = (
+            "SELECT name, environment, version, applied_epoch, last_heard_wall_ms, authority_ms FROM sidecars "
+            "ORDER BY name"
+        )
+        return await self._state.ask(lambda database: [KnownSidecar(**row) for row in database.query(sql)])
+
+    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
+        """As the port says."""
+        await self._writer.submit(lambda connection: self._memory.heard(connection, sidecar, applied))
+
+    async def _revocations(self, condition: str, epoch: int, limit: int) -> list[Revocation]:
+        sql = f"{rows.REVOCATIONS} {condition}"
+        parameters = {"epoch": epoch, "limit": limit}
+        return await self._state.ask(lambda database: [rows.revocation(row) for row in database.query(sql, parameters)])
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        prepare(connection)
+        self._memory.load(connection)
+        newest = Database(connection).query(rows.NEWEST_REVOCATIONS, {"limit": RECENT_REVOCATIONS_MAX})
+        self._recent.extend(rows.revocation(row) for row in newest)
+        return connection
+
+    def _committed(self) -> None:
+        """On the writer's thread."""
+        position, epoch, issued = self._memory.last_position, self._memory.epoch, self._memory.take_issued()
+        self._loop.call_soon_threadsafe(self._advance, position, epoch, issued)
+
+    def _advance(self, position: int, epoch: int, issued: Sequence[Revocation]) -> None:
+        """On the loop, before any awaitable of that commit is done."""
+        self._recent.extend(issued)
+        self._epoch = epoch
+        if position > self._last_position:
+            self._last_position = position
+            grown, self._grown = self._grown, asyncio.Event()
+            grown.set()
+
+    def _publish(self) -> None:
+        self._last_position, self._epoch = self._memory.last_position, self._memory.epoch
+
+
+def _lock(path: Path) -> int:
+    """A lock beside the file, held while the process lives: two writers would fork the collector's own chain."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        message = f"{path} is open in another process; stop that collector first"
+        raise StoreBusyError(message) from None
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    return descriptor

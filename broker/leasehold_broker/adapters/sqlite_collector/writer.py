@@ -1,0 +1,171 @@
+"""The one thread that writes. Owns the queue, the grouping of jobs into one synced transaction, and the failures.
+
+A job is a function of the connection. Jobs run in the order submitted; those that wait together share one commit, and
+each learns of its result only after that commit is synced. A job that raises changes nothing and disturbs no other.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from leasehold_broker.domain.reasons import Reason, Refusal
+
+QUEUE_JOBS_MAX = 4096
+GROUP_JOBS_MAX = 256
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], Any]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    job: Job
+    future: "Future[Any]"
+
+
+class GroupWriter:
+    """Runs jobs on its own thread, many to one commit."""
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        committed: Callable[[], None],
+        rolled_back: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            connect: opens the connection, on the thread.
+            committed: called on the thread after each commit, before the results are handed out.
+            rolled_back: called on the thread after anything was rolled back.
+
+        Raises:
+            sqlite3.Error, ValueError, OSError: from `connect`.
+        """
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(QUEUE_JOBS_MAX)
+        self._connect = connect
+        self._committed = committed
+        self._rolled_back = rolled_back
+        self._closed = False
+        self._stale = False
+        self.commits = 0
+        self.failures = 0
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="collector-store", daemon=True)
+        self._thread.start()
+        started.result()
+
+    def submit(self, job: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+        """Queue a job; the awaitable is done once its transaction is synced.
+
+        Raises:
+            Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
+                SQLite failed.
+        """
+        if self._closed:
+            raise Refusal(
+                Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0
+            )
+        future: Future[T] = Future()
+        try:
+            self._queue.put_nowait(_Waiting(job, future))
+        except queue.Full:
+            raise Refusal(
+                Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
+            ) from None
+        return asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Finish what is queued, then end the thread. Blocks until then."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _run(self, started: "Future[None]") -> None:
+        try:
+            connection = self._connect()
+        except (sqlite3.Error, ValueError, OSError) as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        open_ = True
+        while open_:
+            group = [self._queue.get()]
+            while len(group) < GROUP_JOBS_MAX:
+                try:
+                    group.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            open_ = None not in group
+            self._commit(connection, [one for one in group if one is not None and _still_wanted(one)])
+        with suppress(sqlite3.Error):  # what was promised is in the WAL, synced
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    def _commit(self, connection: sqlite3.Connection, group: list[_Waiting]) -> None:
+        if not group:
+            return
+        outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
+        try:
+            if self._stale:
+                self._reload(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes.extend(self._attempt(connection, waiting) for waiting in group)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.failures += 1
+            self._stale = True
+            with suppress(sqlite3.Error):  # tried again before the next group, which is refused until it succeeds
+                self._reload(connection)
+            outcomes = [(waiting.future, None, _unavailable(error)) for waiting in group]
+        else:
+            self.commits += 1
+            self._committed()
+        for future, result, failure in outcomes:
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+    def _reload(self, connection: sqlite3.Connection) -> None:
+        """Take the memory from the file again, whatever the last group left behind."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._rolled_back(connection)
+        self._stale = False
+
+    def _attempt(
+        self, connection: sqlite3.Connection, waiting: _Waiting
+    ) -> tuple["Future[Any]", Any, Exception | None]:
+        connection.execute("SAVEPOINT job")
+        try:
+            result = waiting.job(connection)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - handed to the one who asked; others in the group are not disturbed
+            connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+            self._rolled_back(connection)
+            return waiting.future, None, error
+        connection.execute("RELEASE job")
+        return waiting.future, result, None
+
+
+def _still_wanted(waiting: _Waiting) -> bool:
+    return waiting.future.set_running_or_notify_cancel()
+
+
+def _unavailable(error: sqlite3.Error) -> Refusal:
+    return Refusal(
+        Reason.STORE_UNAVAILABLE,
+        "the collector cannot write its store; its operators must look at the disk",
+        detail=f"{type(error).__name__}: {error}",
+        retry_after_seconds=5.0,
+    )

@@ -1,0 +1,285 @@
+"""Rows of the state database. Owns the schema and how each change is written and read; knows no threads."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+import msgspec
+
+from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.lease import Lease
+from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
+from leasehold_broker.domain.replay import Showing
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.selector_words import from_words, to_words
+from leasehold_broker.ports.state_store import (
+    Change,
+    DropAccount,
+    DropHold,
+    DropLease,
+    DropRequest,
+    PutAccount,
+    PutHold,
+    PutLease,
+    PutRequest,
+    PutRevocation,
+    PutShowing,
+)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+  name TEXT PRIMARY KEY, digest BLOB NOT NULL, boot_id TEXT NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS accounts (
+  id TEXT PRIMARY KEY, caps TEXT NOT NULL, settled TEXT NOT NULL, overage TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holds (
+  id TEXT PRIMARY KEY, lease TEXT NOT NULL, carve INTEGER NOT NULL, amounts TEXT NOT NULL, legs TEXT NOT NULL)
+  STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (
+  scope TEXT NOT NULL, request_id TEXT NOT NULL, fingerprint BLOB NOT NULL, lease TEXT NOT NULL,
+  expire_wall_ms INTEGER NOT NULL, PRIMARY KEY (scope, request_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revocations (epoch INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS showings (
+  "table" TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL, until_wall_ms INTEGER NOT NULL,
+  PRIMARY KEY ("table", key)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS showings_until ON showings (until_wall_ms);
+CREATE TABLE IF NOT EXISTS outbox (
+  position INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
+  previous BLOB NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL) STRICT;
+"""
+
+PUT_LEASE = "INSERT OR REPLACE INTO leases (name, digest, boot_id, body) VALUES (?, ?, ?, ?)"
+PUT_LEASE_KEEP_TOKEN = "UPDATE leases SET boot_id = ?, body = ? WHERE name = ?"  # noqa: S105 - SQL, no secret
+PUT_HOLD = "INSERT INTO holds (id, lease, carve, amounts, legs) VALUES (?, ?, ?, ?, ?)"
+PUT_ACCOUNT = "INSERT OR REPLACE INTO accounts (id, caps, settled, overage) VALUES (?, ?, ?, ?)"
+PUT_REQUEST = (
+    "INSERT OR REPLACE INTO requests (scope, request_id, fingerprint, lease, expire_wall_ms) VALUES (?,?,?,?,?)"
+)
+PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
+PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
+PUT_RECORD = "INSERT INTO outbox (stream, epoch, sequence, previous, body, digest) VALUES (?, ?, ?, ?, ?, ?)"
+DROP_LEASE = "DELETE FROM leases WHERE name = ?"
+DROP_HOLD = "DELETE FROM holds WHERE id = ?"
+DROP_ACCOUNT = "DELETE FROM accounts WHERE id = ?"
+DROP_SHOWINGS = "DELETE FROM showings WHERE until_wall_ms < ?"
+DROP_REQUEST = "DELETE FROM requests WHERE scope = ? AND request_id = ?"
+
+_JSON = msgspec.json.Encoder()
+_LEASE = msgspec.json.Decoder(Lease)
+_AMOUNTS = msgspec.json.Decoder(Amounts)
+_LEGS = msgspec.json.Decoder(list[tuple[str, tuple[bool, bool, bool, bool, bool]]])
+_REVOCATION = msgspec.json.Decoder(dict[str, object])
+
+Row = tuple[object, ...]
+
+
+class Statements:
+    """The changes of one transaction, gathered by statement so that each runs once over many rows.
+
+    Later changes to the same row win; a hold that is opened and dropped within one transaction never reaches the disk.
+    """
+
+    def __init__(self, boot_id: str) -> None:
+        """Start empty; lease deadlines are of this boot."""
+        self._boot_id = boot_id
+        self._leases: dict[str, tuple[Lease, bytes | None] | None] = {}
+        self._holds: dict[str, PutHold | None] = {}
+        self._new_holds: set[str] = set()
+        self._accounts: dict[str, PutAccount | None] = {}
+        self._requests: dict[tuple[str, str], PutRequest | None] = {}
+        self._revocations: list[Revocation] = []
+        self._showings: list[PutShowing] = []
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Take changes in order."""
+        for change in changes:
+            self._add(change)
+
+    def _add(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm for each kind of change
+        match change:
+            case PutAccount():
+                self._accounts[change.account] = change
+            case PutHold():
+                self._holds[change.hold.id] = change
+                self._new_holds.add(change.hold.id)
+            case DropHold():
+                if change.hold in self._new_holds:
+                    del self._holds[change.hold]
+                    self._new_holds.discard(change.hold)
+                else:
+                    self._holds[change.hold] = None
+            case PutLease():
+                before = self._leases.get(change.lease.name)
+                digest = change.token_digest or (before[1] if before else None)
+                self._leases[change.lease.name] = (change.lease, digest)
+            case DropLease():
+                self._leases[change.lease] = None
+            case DropAccount():
+                self._accounts[change.account] = None
+            case PutRequest():
+                self._requests[change.scope, change.request_id] = change
+            case DropRequest():
+                self._requests[change.scope, change.request_id] = None
+            case PutRevocation():
+                self._revocations.append(change.revocation)
+            case PutShowing():
+                self._showings.append(change)
+            case _:
+                assert_never(change)
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Execute everything on the connection, inside its open transaction."""
+        self._run_leases(connection)
+        _put_and_drop(
+            connection,
+            PUT_HOLD,
+            DROP_HOLD,
+            [_hold_row(put) for put in self._holds.values() if put is not None],
+            [(hold,) for hold, put in self._holds.items() if put is None],
+        )
+        _put_and_drop(
+            connection,
+            PUT_ACCOUNT,
+            DROP_ACCOUNT,
+            [
+                (put.account, _text(put.caps), _text(put.settled), _text(put.overage))
+                for put in self._accounts.values()
+                if put is not None
+            ],
+            [(account,) for account, put in self._accounts.items() if put is None],
+        )
+        _put_and_drop(
+            connection,
+            PUT_REQUEST,
+            DROP_REQUEST,
+            [
+                (put.scope, put.request_id, put.fingerprint, put.lease, put.expire_wall_ms)
+                for put in self._requests.values()
+                if put is not None
+            ],
+            [key for key, put in self._requests.items() if put is None],
+        )
+        if self._revocations:
+            rows = [(entry.epoch, _revocation_body(entry)) for entry in self._revocations]
+            connection.executemany(PUT_REVOCATION, rows)
+        if self._showings:
+            connection.execute(DROP_SHOWINGS, (min(put.now_wall_ms for put in self._showings),))
+            connection.executemany(PUT_SHOWING, [_showing_row(put.showing) for put in self._showings])
+
+    def _run_leases(self, connection: sqlite3.Connection) -> None:
+        for name, put in self._leases.items():
+            if put is None:
+                connection.execute(DROP_LEASE, (name,))
+                continue
+            lease, digest = put
+            body = _JSON.encode(lease)
+            if digest is None:
+                connection.execute(PUT_LEASE_KEEP_TOKEN, (self._boot_id, body, name))
+            else:
+                connection.execute(PUT_LEASE, (name, digest, self._boot_id, body))
+
+
+def _put_and_drop(
+    connection: sqlite3.Connection, put: str, drop: str, put_rows: Sequence[Row], drop_rows: Sequence[Row]
+) -> None:
+    if put_rows:
+        connection.executemany(put, put_rows)
+    if drop_rows:
+        connection.executemany(drop, drop_rows)
+
+
+def _text(amounts: Amounts) -> str:
+    return _JSON.encode(amounts).decode()
+
+
+def _hold_row(put: PutHold) -> Row:
+    legs = _JSON.encode([(leg.account, leg.mask) for leg in put.hold.legs]).decode()
+    return (put.hold.id, put.lease, int(put.carve), _text(put.hold.amounts), legs)
+
+
+def _showing_row(showing: Showing) -> Row:
+    return (showing.table, showing.key, showing.holder, showing.until_wall_ms)
+
+
+def _revocation_body(entry: Revocation) -> bytes:
+    return _JSON.encode(
+        {
+            "epoch": entry.epoch,
+            "selector": to_words(entry.selector),
+            "note": entry.note,
+            "revoked_by": entry.revoked_by,
+            "create_wall_ms": entry.create_wall_ms,
+        }
+    )
+
+
+def read_leases(connection: sqlite3.Connection) -> list[tuple[Lease, bytes, str]]:
+    """Every lease with its token digest and the boot its deadlines belong to."""
+    rows = connection.execute("SELECT body, digest, boot_id FROM leases ORDER BY name").fetchall()
+    return [(_LEASE.decode(body), digest, boot_id) for body, digest, boot_id in rows]
+
+
+def keep_translated(connection: sqlite3.Connection, leases: Iterable[Lease], boot_id: str) -> None:
+    """Store leases whose deadlines were translated to this boot, so that it is done once for each boot."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(PUT_LEASE_KEEP_TOKEN, [(boot_id, _JSON.encode(lease), lease.name) for lease in leases])
+    connection.execute("COMMIT")
+
+
+def read_accounts(connection: sqlite3.Connection) -> list[PutAccount]:
+    """Every budget."""
+    rows = connection.execute("SELECT id, caps, settled, overage FROM accounts").fetchall()
+    return [
+        PutAccount(AccountId(name), _AMOUNTS.decode(caps), _AMOUNTS.decode(settled), _AMOUNTS.decode(overage))
+        for name, caps, settled, overage in rows
+    ]
+
+
+def read_holds(connection: sqlite3.Connection) -> list[PutHold]:
+    """Every open hold."""
+    rows = connection.execute("SELECT id, lease, carve, amounts, legs FROM holds ORDER BY id").fetchall()
+    return [
+        PutHold(
+            Hold(
+                HoldId(name),
+                tuple(Leg(AccountId(account), mask) for account, mask in _LEGS.decode(legs)),
+                _AMOUNTS.decode(amounts),
+            ),
+            lease,
+            bool(carve),
+        )
+        for name, lease, carve, amounts, legs in rows
+    ]
+
+
+def read_requests(connection: sqlite3.Connection) -> list[PutRequest]:
+    """Every remembered request."""
+    rows = connection.execute("SELECT scope, request_id, fingerprint, lease, expire_wall_ms FROM requests").fetchall()
+    return [PutRequest(*row) for row in rows]
+
+
+def read_showings(connection: sqlite3.Connection) -> list[Showing]:
+    """What tokens and proofs were shown."""
+    return [
+        Showing(*row)
+        for row in connection.execute('SELECT "table", key, holder, until_wall_ms FROM showings').fetchall()
+    ]
+
+
+def read_revocations(connection: sqlite3.Connection) -> list[Revocation]:
+    """Every revocation entry, in order of epoch."""
+    found = []
+    for (body,) in connection.execute("SELECT body FROM revocations ORDER BY epoch").fetchall():
+        match _REVOCATION.decode(body):
+            case {
+                "epoch": int(epoch),
+                "selector": dict(selector),
+                "note": str(note),
+                "revoked_by": str(revoked_by),
+                "create_wall_ms": int(create_wall_ms),
+            }:
+                found.append(Revocation(epoch, from_words(selector), note, revoked_by, create_wall_ms))
+            case _:
+                message = "a stored revocation is damaged"
+                raise ValueError(message)
+    return found

@@ -1,0 +1,154 @@
+"""The collector's configuration file. Owns shape, defaults and what is refused; deploy/config explains each line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leasehold_broker.config.doors import Door, Listen, loopback_address
+from leasehold_broker.config.parts import (
+    STREAM_NAME,
+    STREAM_NAME_RULE,
+    Issuer,
+    Logging,
+    Metrics,
+    Part,
+    check_logging,
+    issuer_rules,
+)
+from leasehold_broker.config.read import ConfigError, absolute, read_config
+from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
+
+AUTHORITY_SECONDS_MIN = 1
+AUTHORITY_SECONDS_MAX = 3600
+
+
+class _Collector(Part, frozen=True):
+    name: str
+    state_dir: str
+    authority_seconds: int = 60
+
+
+class _Grpc(Door, frozen=True):
+    socket: str = "/run/leasehold-collector/collector.sock"
+
+
+class _Sidecar(Part, frozen=True):
+    name: str
+    issuer: str
+    subject: str
+
+
+class _Operator(Part, frozen=True):
+    role: Role
+    uids: tuple[int, ...] = ()
+    issuer: str = ""
+    claim: str = ""
+    values: tuple[str, ...] = ()
+
+
+class _File(Part, frozen=True):
+    collector: _Collector
+    issuers: tuple[Issuer, ...]
+    sidecars: tuple[_Sidecar, ...]
+    operators: tuple[_Operator, ...]
+    grpc: _Grpc = _Grpc()
+    metrics: Metrics = Metrics()
+    logging: Logging = Logging()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorConfig:
+    """Everything a collector is told, checked. Paths are absolute.
+
+    Args:
+        sidecars: who writes which stream.
+        roles: of operators with verified tokens.
+        roles_of_uid: of operators on this machine, known over the Unix socket by the kernel's word.
+    """
+
+    path: Path
+    name: str
+    state_dir: Path
+    authority_seconds: int
+    grpc: Listen
+    issuers: tuple[IssuerRule, ...]
+    sidecars: tuple[SidecarRule, ...]
+    roles: tuple[RoleRule, ...]
+    roles_of_uid: dict[int, frozenset[Role]]
+    metrics: tuple[str, int] | None
+    log_level: str
+
+
+def load_collector(path: Path) -> CollectorConfig:
+    """Read and check a collector's configuration.
+
+    Raises:
+        ConfigError: says which setting is wrong and what to change.
+    """
+    path = path.absolute()
+    file = read_config(path, _File)
+    _check(file, path)
+    return CollectorConfig(
+        path=path,
+        name=file.collector.name,
+        state_dir=absolute(file.collector.state_dir, path.parent),
+        authority_seconds=file.collector.authority_seconds,
+        grpc=file.grpc.listen("grpc", path, tls_always=True),
+        issuers=issuer_rules(file.issuers, path),
+        sidecars=tuple(SidecarRule(one.issuer, one.subject, one.name) for one in file.sidecars),
+        roles=tuple(RoleRule(one.issuer, one.claim, value, one.role) for one in file.operators for value in one.values),
+        roles_of_uid=_roles_of_uid(file.operators),
+        metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
+        log_level=file.logging.level,
+    )
+
+
+def _check(file: _File, path: Path) -> None:
+    wrong: list[str] = []
+    names = [file.collector.name, *(sidecar.name for sidecar in file.sidecars)]
+    wrong += [f"name {name!r} {STREAM_NAME_RULE}" for name in names if not STREAM_NAME.fullmatch(name)]
+    wrong += [f"name {name!r} is used twice: each stream has one writer" for name in sorted(_repeated(names))]
+    if not AUTHORITY_SECONDS_MIN <= file.collector.authority_seconds <= AUTHORITY_SECONDS_MAX:
+        wrong.append(f"[collector] authority_seconds must be {AUTHORITY_SECONDS_MIN} to {AUTHORITY_SECONDS_MAX}")
+    issuers = {issuer.issuer for issuer in file.issuers}
+    wrong += [
+        f"{what} names issuer {issuer!r}, which no [[issuers]] has"
+        for what, issuer in (
+            *((f"sidecar {one.name!r}", one.issuer) for one in file.sidecars),
+            *(("an operator rule", one.issuer) for one in file.operators if one.issuer),
+        )
+        if issuer not in issuers
+    ]
+    wrong += [
+        f'issuer {one.name!r}: the collector keeps no list of what was shown; use replay "off" or '
+        '"bind-first-peer", and proof "none" or "mtls"'
+        for one in file.issuers
+        if one.replay is Replay.SINGLE_USE or one.proof in {Proof.DPOP, Proof.WIT}
+    ]
+    wrong += [
+        f'issuer {one.name!r}: proof = "mtls" needs [grpc.tls]: no certificate is asked for without it'
+        for one in file.issuers
+        if one.proof is Proof.MTLS and file.grpc.tls is None
+    ]
+    for operator in file.operators:
+        if bool(operator.uids) == bool(operator.issuer):
+            wrong.append("each of [[operators]] needs either uids or issuer with claim and values")
+        elif operator.issuer and not (operator.claim and operator.values):
+            wrong.append(f"the operator rule for {operator.issuer!r} needs claim and values")
+    if not any(operator.role is Role.RESPONDER for operator in file.operators):
+        wrong.append("no [[operators]] has the role responder: nobody could revoke")
+    if wrong:
+        message = f"{path}: " + "; ".join(wrong)
+        raise ConfigError(message)
+    check_logging(file.logging, path)
+
+
+def _roles_of_uid(operators: tuple[_Operator, ...]) -> dict[int, frozenset[Role]]:
+    roles: dict[int, frozenset[Role]] = {}
+    for operator in operators:
+        roles |= {uid: roles.get(uid, frozenset()) | {operator.role} for uid in operator.uids}
+    return roles
+
+
+def _repeated(names: list[str]) -> set[str]:
+    return {name for name in names if names.count(name) > 1}

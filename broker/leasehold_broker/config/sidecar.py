@@ -1,0 +1,288 @@
+"""The sidecar's configuration file. Owns shape, defaults and what is refused; deploy/config explains each line."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from leasehold_broker.config.doors import Door, Listen, is_loopback, loopback_address
+from leasehold_broker.config.parts import (
+    STREAM_NAME,
+    STREAM_NAME_RULE,
+    Issuer,
+    Logging,
+    Metrics,
+    Part,
+    check_logging,
+    issuer_rules,
+)
+from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, read_config, refuse_open_file
+from leasehold_broker.domain.issuer import IssuerRule, Proof
+from leasehold_broker.domain.scope import PROVIDERS
+
+
+class _Sidecar(Part, frozen=True):
+    name: str
+    state_dir: str
+    drain_seconds: float = 20.0
+
+
+class _Grpc(Door, frozen=True):
+    socket: str = "/run/leasehold/agent.sock"
+
+
+class _Egress(Door, frozen=True):
+    address: str = "127.0.0.1:8788"
+    hosts: tuple[str, ...] = ()
+    body_bytes_max: int = 8 * 1024 * 1024
+
+
+class _Policy(Part, frozen=True):
+    file: str
+    cedar_dir: str = ""
+
+
+class _Keys(Part, frozen=True):
+    file: str
+    master_key_file: str = ""
+
+
+class _Provider(Part, frozen=True):
+    origin: str
+    allow_private: bool = False
+
+
+class _Prices(Part, frozen=True):
+    override_file: str = ""
+
+
+class _Spool(Part, frozen=True):
+    bytes_max: int = 256 * 1024 * 1024
+
+
+class _Collector(Part, frozen=True):
+    target: str
+    token_file: str
+    ca_file: str = ""
+    certificate_file: str = ""
+    private_key_file: str = ""
+
+
+class _Alone(Part, frozen=True):
+    admin_socket: str
+    operator_uids: tuple[int, ...]
+
+
+class _File(Part, frozen=True):
+    sidecar: _Sidecar
+    policy: _Policy
+    keys: _Keys
+    issuers: tuple[Issuer, ...]
+    grpc: _Grpc = _Grpc()
+    egress: _Egress = _Egress()
+    providers: dict[str, _Provider] = msgspec.field(default_factory=dict)
+    prices: _Prices = _Prices()
+    spool: _Spool = _Spool()
+    collector: _Collector | None = None
+    alone: _Alone | None = None
+    metrics: Metrics = Metrics()
+    logging: Logging = Logging()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFilesAt:
+    """The policy file and the folder of Cedar files, if any."""
+
+    path: Path
+    cedar_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysAt:
+    """The encrypted key store and its master key file (None: a passphrase is asked for on standard input)."""
+
+    path: Path
+    master_key_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAt:
+    """Where a provider is reached: its origin, and whether a private address is meant."""
+
+    origin: str
+    allow_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorAt:
+    """How the collector is reached. `target` is a gRPC address; TLS unless it is a Unix socket."""
+
+    target: str
+    token_file: Path
+    ca_file: Path | None
+    certificate_file: Path | None
+    private_key_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A sidecar without a collector: local revocation by these uids on this socket."""
+
+    admin_socket: Path
+    operator_uids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarConfig:
+    """Everything a sidecar is told, checked. Paths are absolute; exactly one of `collector` and `alone` is set."""
+
+    path: Path
+    name: str
+    state_dir: Path
+    drain_seconds: float
+    grpc: Listen
+    egress: Listen
+    egress_hosts: tuple[str, ...]
+    body_bytes_max: int
+    policy: PolicyFilesAt
+    keys: KeysAt
+    issuers: tuple[IssuerRule, ...]
+    providers: dict[str, ProviderAt]
+    price_override: Path | None
+    spool_bytes_max: int
+    collector: CollectorAt | None
+    alone: Alone | None
+    metrics: tuple[str, int] | None
+    log_level: str
+
+
+def load_sidecar(path: Path) -> SidecarConfig:
+    """Read and check a sidecar's configuration.
+
+    Raises:
+        ConfigError: says which setting is wrong and what to change.
+    """
+    path = path.absolute()
+    file = read_config(path, _File)
+    base = path.parent
+    _check(file, path)
+    return SidecarConfig(
+        path=path,
+        name=file.sidecar.name,
+        state_dir=absolute(file.sidecar.state_dir, base),
+        drain_seconds=file.sidecar.drain_seconds,
+        grpc=file.grpc.listen("grpc", path, tls_always=True),
+        egress=file.egress.listen("egress", path),
+        egress_hosts=file.egress.hosts,
+        body_bytes_max=file.egress.body_bytes_max,
+        policy=_policy(file.policy, base),
+        keys=_keys(file.keys, base),
+        issuers=issuer_rules(file.issuers, path),
+        providers={name: _provider(name, provider, path) for name, provider in file.providers.items()},
+        price_override=absolute(file.prices.override_file, base) if file.prices.override_file else None,
+        spool_bytes_max=file.spool.bytes_max,
+        collector=_collector(file.collector, path) if file.collector else None,
+        alone=_alone(file.alone, base) if file.alone else None,
+        metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
+        log_level=file.logging.level,
+    )
+
+
+def _check(file: _File, path: Path) -> None:
+    wrong: list[str] = []
+    if not STREAM_NAME.fullmatch(file.sidecar.name):
+        wrong.append(f"[sidecar] name {file.sidecar.name!r} {STREAM_NAME_RULE}")
+    if not 0 <= file.sidecar.drain_seconds <= 600:
+        wrong.append(f"[sidecar] drain_seconds must be 0 to 600, was {file.sidecar.drain_seconds}")
+    if not file.issuers:
+        wrong.append("no [[issuers]]: nobody could acquire a lease; add the issuer of your workload tokens")
+    if (file.collector is None) == (file.alone is None):
+        wrong.append(
+            "exactly one of [collector] and [alone] must be there: a sidecar reports to a collector, or says "
+            "explicitly that it runs alone"
+        )
+    if not 1024 <= file.egress.body_bytes_max <= 256 * 1024 * 1024:
+        wrong.append("[egress] body_bytes_max must be 1 KiB to 256 MiB")
+    if file.spool.bytes_max < 64 * 1024:
+        wrong.append("[spool] bytes_max must be at least 65536")
+    wrong += [
+        f'issuer {issuer.name!r}: proof = "mtls" needs [grpc] with [grpc.tls]: no certificate is asked for without it'
+        for issuer in file.issuers
+        if issuer.proof is Proof.MTLS and file.grpc.tls is None
+    ]
+    wrong += [
+        f"[providers.{name}] is unknown; known: {', '.join(PROVIDERS)}"
+        for name in file.providers
+        if name not in PROVIDERS
+    ]
+    if wrong:
+        message = f"{path}: " + "; ".join(wrong)
+        raise ConfigError(message)
+    check_logging(file.logging, path)
+
+
+def _policy(policy: _Policy, base: Path) -> PolicyFilesAt:
+    path = absolute(policy.file, base)
+    refuse_open_file(path, PUBLIC, "policy")
+    return PolicyFilesAt(path, absolute(policy.cedar_dir, base) if policy.cedar_dir else None)
+
+
+def _keys(keys: _Keys, base: Path) -> KeysAt:
+    path = absolute(keys.file, base)
+    refuse_open_file(path, SECRET, "key store")
+    master = absolute(keys.master_key_file, base) if keys.master_key_file else None
+    if master is not None:
+        refuse_open_file(master, SECRET, "master key")
+    return KeysAt(path, master)
+
+
+def _provider(name: str, provider: _Provider, path: Path) -> ProviderAt:
+    parts = urlsplit(provider.origin)
+    plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.path.strip("/") and not parts.query
+    if not plain or parts.username is not None or parts.fragment:
+        message = f"{path}: [providers.{name}] origin {provider.origin!r} must be scheme://host[:port], nothing more"
+        raise ConfigError(message)
+    if parts.scheme == "http" and not (provider.allow_private and _is_this_machine(parts.hostname or "")):
+        message = (
+            f"{path}: [providers.{name}] origin {provider.origin!r} would send the key in the clear; use https, or, "
+            "for a server on this machine, a loopback address such as 127.0.0.1 with allow_private = true"
+        )
+        raise ConfigError(message)
+    return ProviderAt(provider.origin.rstrip("/"), provider.allow_private)
+
+
+def _is_this_machine(host: str) -> bool:
+    """True for a literal loopback address: a name could resolve to anything."""
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return False
+
+
+def _collector(collector: _Collector, path: Path) -> CollectorAt:
+    base = path.parent
+    token_file = absolute(collector.token_file, base)
+    ca_file = absolute(collector.ca_file, base) if collector.ca_file else None
+    if not collector.target.startswith("unix:") and ca_file is None:
+        message = f"{path}: [collector] target {collector.target!r} is not a Unix socket and needs ca_file (TLS)"
+        raise ConfigError(message)
+    if bool(collector.certificate_file) != bool(collector.private_key_file):
+        message = f"{path}: [collector] certificate_file and private_key_file belong together"
+        raise ConfigError(message)
+    key_file = absolute(collector.private_key_file, base) if collector.private_key_file else None
+    if key_file is not None:
+        refuse_open_file(key_file, SECRET, "private key")
+    return CollectorAt(
+        collector.target,
+        token_file,
+        ca_file,
+        absolute(collector.certificate_file, base) if collector.certificate_file else None,
+        key_file,
+    )
+
+
+def _alone(alone: _Alone, base: Path) -> Alone:
+    uids = frozenset(alone.operator_uids) or frozenset({os.geteuid()})
+    return Alone(absolute(alone.admin_socket, base), uids)
