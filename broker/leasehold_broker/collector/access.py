@@ -1,0 +1,141 @@
+"""Who is who at the collector: sidecars by configured subject, operators by claim or local uid, and their roles.
+
+Deny by default: an identity that no rule names is refused. Refuses to verify tokens itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.identity import Identity, Subject
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.time import Instant
+from leasehold_broker.ports.identity_verifier import IdentityVerifier
+from leasehold_broker.rpc.caller import Shown
+
+LOCAL_ISSUER = "local"
+"""Issuer shown for operators known by their uid. No token issuer has this name: those are URLs or trust domains."""
+LOCAL_SECONDS = 3600
+
+
+class Sidecars:
+    """Authenticates sidecars."""
+
+    def __init__(self, verifier: IdentityVerifier, rules: Sequence[SidecarRule]) -> None:
+        """Know these.
+
+        Raises:
+            ValueError: one identity is given two names.
+        """
+        self._verifier = verifier
+        self._names: dict[tuple[str, str], str] = {}
+        for rule in rules:
+            if self._names.setdefault((rule.issuer, rule.subject), rule.sidecar) != rule.sidecar:
+                message = f"subject {rule.subject!r} of {rule.issuer!r} is named as two sidecars; keep one"
+                raise ValueError(message)
+
+    async def authenticate(self, shown: Shown, now: Instant) -> Identity:
+        """The verified identity of a configured sidecar.
+
+        Raises:
+            Refusal: an identity reason, or SIDECAR_BANNED.
+        """
+        if shown.unverified_token is None:
+            raise Refusal(Reason.JWT_MALFORMED, "no workload token was sent", detail="no authorization metadata")
+        identity = await self._verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
+        self.name_of(identity)
+        return identity
+
+    def name_of(self, identity: Identity) -> str:
+        """The sidecar that this identity is; it owns the stream of that name.
+
+        Raises:
+            Refusal: SIDECAR_BANNED when no rule names it.
+        """
+        name = self._names.get((identity.subject.issuer, identity.subject.subject))
+        if name is None:
+            raise Refusal(
+                Reason.SIDECAR_BANNED,
+                "this identity is no sidecar of this collector; add its issuer and subject to the collector's "
+                "configuration",
+                detail=f"subject {identity.subject.subject!r} of {identity.subject.issuer!r}",
+            )
+        return name
+
+
+class Operators:
+    """Authenticates operators and knows their roles."""
+
+    def __init__(
+        self, verifier: IdentityVerifier | None, rules: Sequence[RoleRule], uids: Mapping[int, frozenset[Role]]
+    ) -> None:
+        """Know these.
+
+        Args:
+            verifier: of operators' tokens; None where only local uids are operators.
+            rules: roles from claims.
+            uids: roles of local users, by the uid that the kernel states.
+        """
+        self._verifier = verifier
+        self._rules = tuple(rules)
+        self._uids = dict(uids)
+
+    async def authenticate(self, shown: Shown, now: Instant) -> Identity:
+        """An operator with at least one role: by token when one is shown, else by uid.
+
+        Raises:
+            Refusal: an identity reason, or OPERATOR_NOT_ALLOWED.
+        """
+        if shown.unverified_token is None:
+            identity = _local(shown, now)
+        elif self._verifier is None:
+            raise Refusal(
+                Reason.ISSUER_NOT_TRUSTED, "no token is accepted here", detail="operators are known by uid only"
+            )
+        else:
+            identity = await self._verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
+            if identity.subject.issuer == LOCAL_ISSUER:
+                raise Refusal(Reason.ISSUER_NOT_TRUSTED, "this issuer is not trusted", detail="reserved issuer name")
+        if not self.roles_of(identity):
+            raise _not_allowed("has no role here", identity)
+        return identity
+
+    def roles_of(self, identity: Identity) -> frozenset[Role]:
+        """The roles of an identity that this object authenticated."""
+        if identity.subject.issuer == LOCAL_ISSUER:
+            return self._uids.get(int(identity.subject.subject.removeprefix("uid:")), frozenset())
+        return frozenset(rule.role for rule in self._rules if _holds(rule, identity))
+
+    def require(self, identity: Identity, *allowed: Role) -> None:
+        """Go on when the identity has one of these roles.
+
+        Raises:
+            Refusal: OPERATOR_NOT_ALLOWED.
+        """
+        if not self.roles_of(identity) & set(allowed):
+            needed = " or ".join(role.value for role in allowed)
+            why = f"needs the role {needed}"
+            raise _not_allowed(why, identity)
+
+
+def _local(shown: Shown, now: Instant) -> Identity:
+    if shown.peer.uid is None:
+        raise Refusal(
+            Reason.JWT_MALFORMED, "no token was sent", detail="no authorization metadata, and no uid over the network"
+        )
+    subject = Subject(LOCAL_ISSUER, f"uid:{shown.peer.uid}")
+    return Identity(subject, {}, "", now.wall_ms + LOCAL_SECONDS * 1000)
+
+
+def _holds(rule: RoleRule, identity: Identity) -> bool:
+    if rule.issuer != identity.subject.issuer:
+        return False
+    claim = identity.claims.get(rule.claim)
+    return claim == rule.value or (isinstance(claim, list) and rule.value in claim)
+
+
+def _not_allowed(why: str, identity: Identity) -> Refusal:
+    return Refusal(
+        Reason.OPERATOR_NOT_ALLOWED,
+        f"this operator {why}; ask whoever runs the collector to grant it in the configuration",
+        detail=f"{identity.subject.subject!r} of {identity.subject.issuer!r}",
+    )

@@ -1,0 +1,57 @@
+"""AuditService: pages, tail and heads of the log, for auditors and responders. Words in, words out."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import cast
+
+from leasehold.v1 import audit_service_pb2 as pb
+from leasehold_broker.collector.access import Operators
+from leasehold_broker.domain.audit_query import StoredRecord
+from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.flows.read_audit import ReadAudit
+from leasehold_broker.rpc.caller import CallContext
+from leasehold_broker.rpc.server import Handlers
+from leasehold_broker.wire.fields import check_known
+from leasehold_broker.wire.records import filter_from_proto, head_to_proto, stored_to_proto
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
+
+
+class AuditDoor:
+    """Handlers of AuditService."""
+
+    def __init__(self, read: ReadAudit, operators: Operators) -> None:
+        """Call this flow for these operators."""
+        self._read = read
+        self._operators = operators
+
+    def handlers(self) -> Handlers:
+        """By method name."""
+        return {
+            "ListEvents": self.list_events,
+            "WatchEvents": self.watch_events,
+            "ListStreams": self.list_streams,
+        }
+
+    async def list_events(self, request: pb.ListEventsRequest, call: CallContext) -> pb.ListEventsResponse:
+        """One page of what matches."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        check_known(request)
+        found, token = await self._read.page(filter_from_proto(request), request.page_size, request.page_token)
+        return pb.ListEventsResponse(events=stored_to_proto(found), next_page_token=token)
+
+    async def watch_events(
+        self, request: pb.WatchEventsRequest, call: CallContext
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """The log as it grows."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        after = request.after_position if request.HasField("after_position") else None
+        tail = cast("AsyncGenerator[Sequence[StoredRecord]]", self._read.watch(after))
+        async with aclosing(tail):
+            async for records in tail:
+                yield pb.WatchEventsResponse(events=stored_to_proto(records))
+
+    async def list_streams(self, _request: pb.ListStreamsRequest, call: CallContext) -> pb.ListStreamsResponse:
+        """The last record of every life of every stream."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        return pb.ListStreamsResponse(heads=[head_to_proto(head) for head in await self._read.heads()])

@@ -1,0 +1,79 @@
+"""RevocationService, at the collector and at the admin socket of a sidecar that runs alone. Words in, words out."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import cast
+
+from leasehold.v1 import revocation_service_pb2 as pb
+from leasehold_broker.collector.access import Operators
+from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.rpc.caller import CallContext
+from leasehold_broker.rpc.server import Handlers
+from leasehold_broker.wire.fields import check_known
+from leasehold_broker.wire.revocations import progress_to_proto, revocation_to_proto, selector_from_proto
+
+SERVICE = pb.DESCRIPTOR.services_by_name["RevocationService"]
+
+
+class RevocationDoor:
+    """Handlers of RevocationService."""
+
+    def __init__(self, issue: IssueRevocation, read: ReadRevocations, operators: Operators) -> None:
+        """Call these flows for these operators."""
+        self._issue = issue
+        self._read = read
+        self._operators = operators
+
+    def handlers(self) -> Handlers:
+        """By method name."""
+        return {
+            "RevokeLeases": self.revoke_leases,
+            "GetRevocation": self.get_revocation,
+            "ListRevocations": self.list_revocations,
+            "WatchRevocation": self.watch_revocation,
+        }
+
+    async def revoke_leases(self, request: pb.RevokeLeasesRequest, call: CallContext) -> pb.RevokeLeasesResponse:
+        """Revoke, or say what would die. Responders only."""
+        self._operators.require(call.identity, Role.RESPONDER)
+        check_known(request)
+        issued = await self._issue.run(
+            call.identity,
+            request.request_id,
+            selector_from_proto(request.selector),
+            request.note,
+            validate_only=request.validate_only,
+        )
+        return pb.RevokeLeasesResponse(
+            progress=None if issued.progress is None else progress_to_proto(issued.progress),
+            matching_leases=issued.matching.names,
+            matching_incomplete=not issued.matching.complete,
+        )
+
+    async def get_revocation(self, request: pb.GetRevocationRequest, call: CallContext) -> pb.GetRevocationResponse:
+        """One entry with its progress."""
+        self._operators.require(call.identity, Role.RESPONDER, Role.AUDITOR)
+        return pb.GetRevocationResponse(progress=progress_to_proto(await self._read.get(request.name)))
+
+    async def list_revocations(
+        self, request: pb.ListRevocationsRequest, call: CallContext
+    ) -> pb.ListRevocationsResponse:
+        """One page, newest first."""
+        self._operators.require(call.identity, Role.RESPONDER, Role.AUDITOR)
+        entries, token = await self._read.page(request.page_size, request.page_token)
+        return pb.ListRevocationsResponse(
+            revocations=[revocation_to_proto(entry) for entry in entries], next_page_token=token
+        )
+
+    async def watch_revocation(
+        self, request: pb.WatchRevocationRequest, call: CallContext
+    ) -> AsyncIterator[pb.WatchRevocationResponse]:
+        """The progress at once and at each change, until it is complete."""
+        self._operators.require(call.identity, Role.RESPONDER, Role.AUDITOR)
+        watching = cast("AsyncGenerator[RevocationProgress]", self._read.watch(request.name))
+        async with aclosing(watching):
+            async for progress in watching:
+                yield pb.WatchRevocationResponse(progress=progress_to_proto(progress))

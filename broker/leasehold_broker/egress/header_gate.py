@@ -1,0 +1,51 @@
+"""Where a caller may come from, and what of its headers goes on. Unknown means no.
+
+Owns the Host check (against DNS rebinding) and the refusal of browsers; takes the lease token out before anyone else
+sees the headers. Which of the other headers are taken is the provider module's word: what it does not know, it refuses.
+"""
+
+import re
+from collections.abc import Mapping
+
+from leasehold_broker.domain.reasons import Reason, Refusal
+
+CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "x-goog-api-key"})
+"""Where SDKs put the lease token; taken out once it has been looked at."""
+
+_BROWSERS = ("origin", "referer", "sec-fetch-site", "access-control-request-method")
+
+_HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
+
+
+def allowed_hosts(port: int | None, names: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The Host values that a listener takes.
+
+    Args:
+        port: of the TCP listener; None for a Unix socket.
+        names: configured names, lower case, with or without a port.
+    """
+    loopback = ("127.0.0.1", "localhost", "[::1]")
+    if port is None:
+        return frozenset({*loopback, *names})
+    with_port = {name if re.search(r":[0-9]+\Z", name) else f"{name}:{port}" for name in names}
+    return frozenset({*(f"{name}:{port}" for name in loopback), *names, *with_port})
+
+
+def check_origin(headers: Mapping[str, str], hosts: frozenset[str]) -> None:
+    """Refuse callers that came by a foreign name, and browsers.
+
+    Raises:
+        Refusal: HEADER_NOT_ALLOWED.
+    """
+    host = headers["host"]
+    if not _HOST.fullmatch(host) or host.lower() not in hosts:
+        raise Refusal(
+            Reason.HEADER_NOT_ALLOWED, "the Host header does not name this egress; use the base URL you were given"
+        )
+    if any(name in headers for name in _BROWSERS):
+        raise Refusal(Reason.HEADER_NOT_ALLOWED, "browsers may not call this egress; call it from the agent's process")
+
+
+def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that a provider's module gets to see; it refuses what it does not know."""
+    return {name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS}

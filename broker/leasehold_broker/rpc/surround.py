@@ -1,0 +1,237 @@
+"""What surrounds every call, unary or stream. Owns the order of the checks and the one way out.
+
+On the way in: request id, peer, metadata, deadline, occupancy, identity, audit of readers, handler. On the way out:
+refusals are recorded, then answered; faults are logged and answered without detail.
+
+Refuses to let anything else translate a refusal, and never writes a token, a message's content or an exception's text
+into the log.
+"""
+
+import asyncio
+import hashlib
+import ssl
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+
+from leasehold.v1.rpc_errors_pb2 import RpcStatus
+from leasehold_broker.domain.identity import Identity, Peer
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.rpc.access import Access, Audit, Method
+from leasehold_broker.rpc.caller import (
+    Authenticate,
+    CallContext,
+    PeerOf,
+    ReadRecorder,
+    Recorder,
+    read_shown,
+)
+from leasehold_broker.rpc.occupancy import Occupancy
+from leasehold_broker.wire import errors
+
+REQUIRED_KEY = "leasehold"
+REQUIRED_VALUE = "1"
+REQUEST_ID_HEADER = "leasehold-request-id"
+OVERTIME_RETRY_SECONDS = 1.0
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_log = structlog.get_logger("leasehold.rpc")
+
+Answer = TypeVar("Answer")
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every call is surrounded with.
+
+    Args:
+        peer_of: names the other end of a transport.
+        authenticate: one for each access class that is served.
+        recorder: writes refusals; awaited before the answer.
+        read_recorder: writes readings; needed when a served method has `Audit.READ`.
+        clock, entropy: time, and request ids.
+        calls: open calls per peer.
+        streams: open streams per peer.
+        spiffe_id_of: the SPIFFE ID of a verified client certificate (DER) that is an X.509-SVID; "" for any other.
+        refused: told the transport of each call that is refused, at once; slows a flooder down.
+        certificate_required: this server speaks mutual TLS; a call without a verified certificate is refused.
+    """
+
+    peer_of: PeerOf
+    authenticate: Mapping[Access, Authenticate]
+    recorder: Recorder
+    clock: Clock
+    entropy: Entropy
+    calls: Occupancy
+    streams: Occupancy
+    spiffe_id_of: Callable[[bytes], str]
+    read_recorder: ReadRecorder | None = None
+    certificate_required: bool = False
+    refused: Callable[[str], None] = lambda _transport: None
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a call so far, for the event of its refusal."""
+
+    request_id: str
+    peer: Peer | None = None
+    identity: Identity | None = None
+
+
+class Surround:
+    """Runs handlers in their surroundings."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        """Take the surroundings."""
+        self._with = surroundings
+
+    async def run(
+        self,
+        path: str,
+        method: Method,
+        context: ServicerContext,
+        act: Callable[[CallContext], Awaitable[Answer]],
+        *,
+        stream: bool,
+    ) -> Answer:
+        """Admit the call and run `act`; whatever goes wrong becomes the one fitting answer.
+
+        Args:
+            path: "leasehold.v1.LeaseService/AcquireLease".
+            method: its row in the access table.
+            context: gRPC's.
+            act: the handler, with the request bound.
+            stream: it answers with a stream: bounded by its own age, not by the time of a unary call.
+        """
+        metadata = _grouped(context)
+        known = _Known(_request_id(metadata, self._with.entropy))
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, known.request_id),))
+        try:
+            known.peer = self._peer(context)
+            _check_metadata(metadata)
+            _check_deadline(method, context, stream=stream)
+            holder = known.peer.binding
+            with self._with.calls.held(holder), self._with.streams.held(holder) if stream else nullcontext():
+                call = await self._admit(path, method, metadata, known, known.peer)
+                if stream:
+                    return await act(call)
+                return await _within(method.seconds_max, act(call))
+        except Refusal as refusal:
+            await self._refuse(path, context, refusal, known)
+        except Exception as fault:  # noqa: BLE001 - the border of the process: no fault's text may leave it
+            _log.error("rpc failed", method=path, request_id=known.request_id, **_shape(fault))
+            await _abort(context, errors.internal_status(known.request_id), known.request_id)
+
+    async def _admit(
+        self, path: str, method: Method, metadata: Mapping[str, list[str]], known: _Known, peer: Peer
+    ) -> CallContext:
+        now = self._with.clock.now()
+        shown = read_shown(peer, path, metadata)
+        identity = await self._with.authenticate[method.access](shown, now)
+        known.identity = identity
+        if method.audit is Audit.READ and self._with.read_recorder is not None:
+            await self._with.read_recorder.rpc_read(path, identity, peer, known.request_id)
+        return CallContext(path, known.request_id, peer, identity, now)
+
+    def _peer(self, context: ServicerContext) -> Peer:
+        transport = context.peer()
+        peer = self._with.peer_of(transport)
+        if peer is None:
+            raise Refusal(
+                Reason.PEER_MISMATCH, "this connection did not come through the door", detail="unknown transport"
+            )
+        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+        if certificate is not None:
+            der = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii"))
+            digest, spiffe_id = hashlib.sha256(der).hexdigest(), self._with.spiffe_id_of(der)
+            return replace(peer, certificate_sha256=digest, spiffe_id=spiffe_id, connection=transport)
+        if self._with.certificate_required or peer.uid is None:
+            raise Refusal(Reason.PEER_MISMATCH, "a client certificate is needed here", detail="no client certificate")
+        return replace(peer, connection=transport)
+
+    async def _refuse(self, path: str, context: ServicerContext, refusal: Refusal, known: _Known) -> NoReturn:
+        answer = refusal
+        self._with.refused(context.peer())
+        try:
+            await self._with.recorder.rpc_refused(path, refusal, known.identity, known.peer, known.request_id)
+        except Refusal as unrecorded:
+            answer = unrecorded
+        except Exception as fault:  # noqa: BLE001 - as above; without its event, the refusal is answered as our fault
+            _log.error("refusal not recorded", method=path, request_id=known.request_id, **_shape(fault))
+            await _abort(context, errors.internal_status(known.request_id), known.request_id)
+        _log.info("rpc refused", method=path, request_id=known.request_id, reason=answer.reason.value)
+        await _abort(context, errors.rpc_status(answer, known.request_id), known.request_id)
+
+
+async def _within(seconds: float, work: Awaitable[Answer]) -> Answer:
+    """Run a unary handler for at most `seconds`; the caller's own deadline is kept by gRPC, which cancels us."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    raise Refusal(
+        Reason.OVERLOADED,
+        f"this call took longer than {seconds:g} s; try again with the same request_id",
+        retry_after_seconds=OVERTIME_RETRY_SECONDS,
+    )
+
+
+async def _abort(context: ServicerContext, status: RpcStatus, request_id: str) -> NoReturn:
+    trailers = ((errors.STATUS_TRAILER, status.SerializeToString()), (REQUEST_ID_HEADER, request_id))
+    await context.abort(_CODES[status.code], status.message, trailers)
+    raise AssertionError("abort returned")
+
+
+def _grouped(context: ServicerContext) -> dict[str, list[str]]:
+    """Text metadata by key. Binary metadata is not used by us."""
+    grouped: dict[str, list[str]] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            grouped.setdefault(key, []).append(value)
+    return grouped
+
+
+def _request_id(metadata: Mapping[str, list[str]], entropy: Entropy) -> str:
+    """The caller's own id when it is one canonical UUID; else a new one. A label: nothing is decided by it."""
+    stated = metadata.get(REQUEST_ID_HEADER, [])
+    if len(stated) == 1 and len(stated[0]) == 36:
+        try:
+            if str(uuid.UUID(stated[0])) == stated[0]:
+                return stated[0]
+        except ValueError:
+            pass
+    return str(uuid.UUID(bytes=entropy.bytes(16), version=4))
+
+
+def _check_metadata(metadata: Mapping[str, list[str]]) -> None:
+    if metadata.get(REQUIRED_KEY) != [REQUIRED_VALUE]:
+        raise Refusal(
+            Reason.METADATA_MISSING,
+            f'every call must carry metadata "{REQUIRED_KEY}: {REQUIRED_VALUE}", once; add it to the call',
+        )
+
+
+def _check_deadline(method: Method, context: ServicerContext, *, stream: bool) -> None:
+    if method.mutating and not stream and context.time_remaining() is None:
+        raise Refusal(Reason.DEADLINE_MISSING, "this call changes something and must state a deadline; set a timeout")
+
+
+def _shape(fault: BaseException) -> dict[str, Any]:
+    """Type and place of a fault. Never its text, which may quote a request or a secret."""
+    frames = traceback.extract_tb(fault.__traceback__)[-8:]
+    return {
+        "fault": type(fault).__name__,
+        "frames": [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}:{frame.name}" for frame in frames],
+    }

@@ -1,0 +1,1 @@
+"""The thin gRPC door of the sidecar."""

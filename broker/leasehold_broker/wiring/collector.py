@@ -1,0 +1,155 @@
+"""The collector process: what plugs into what, what starts before what, and what stops in which order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import structlog
+
+from leasehold_broker import __version__
+from leasehold_broker.adapters.jwt_identities import JwtIdentities
+from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.private_files import make_folder
+from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
+from leasehold_broker.adapters.sqlite_collector import CollectorStore
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.system_entropy import SystemEntropy
+from leasehold_broker.collector import audit_door, revocation_door, sidecar_door
+from leasehold_broker.collector.access import Operators, Sidecars
+from leasehold_broker.collector.audit_door import AuditDoor
+from leasehold_broker.collector.revocation_door import RevocationDoor
+from leasehold_broker.collector.sidecar_door import MESSAGE_BYTES_MAX, SidecarDoor
+from leasehold_broker.config import CollectorConfig
+from leasehold_broker.domain.events import EventType
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.fleet_revocations import FleetRevocations
+from leasehold_broker.flows.ingest_events import IngestEvents
+from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.read_audit import ReadAudit
+from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.flows.sync_sidecar import SyncSidecar
+from leasehold_broker.rpc.access import Access
+from leasehold_broker.rpc.server import ServerLimits
+from leasehold_broker.wiring.failure import ProcessFailedError
+from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.life import new_life
+
+SESSION_SECONDS_MAX = 3600.0
+log = structlog.get_logger("leasehold.collector")
+
+
+async def run_collector(config: CollectorConfig, stop: asyncio.Event) -> None:
+    """Run a collector until `stop` is set.
+
+    Raises:
+        ProcessFailedError: it could not go on.
+        Refusal, OSError, RuntimeError, ValueError, sqlite3.Error: it could not start; the message says why.
+    """
+    collector = Collector(config)
+    async with collector.serving():
+        waits = [asyncio.create_task(event.wait()) for event in (stop, collector.gave_up)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+    if collector.gave_up.is_set():
+        raise ProcessFailedError(collector.failed)
+
+
+class Collector:
+    """Everything of one collector."""
+
+    def __init__(self, config: CollectorConfig) -> None:
+        """Take the settings; nothing is open yet."""
+        self._config = config
+        self._clock = SystemClock()
+        self._entropy = SystemEntropy()
+        self._peers = KernelPeers()
+        self._identities = JwtIdentities(config.issuers, self._clock, on_failure=_issuer_failed)
+        self._fleet = Fleet(config.authority_seconds)
+        self.failed = ""
+        self.gave_up = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Start in order; stop in order at the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._peers.close)
+            store = self._open_store()
+            stack.push_async_callback(store.close)
+            self._fleet.restore(await store.sidecars(), self._clock.now())
+            await self._identities.start()
+            stack.push_async_callback(self._identities.aclose)
+            records = CollectorRecords(store, self._clock)
+            await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
+            stack.push_async_callback(_stopped, records)
+            ingest = IngestEvents(store, self._clock)
+            door = self._door(store, records, ingest)
+            await door.start(self._socket_lost)
+            stack.push_async_callback(door.stop)
+            if self._config.metrics is not None:
+                metrics = PrometheusMetrics(*self._config.metrics, lambda: self._samples(records, ingest))
+                stack.push_async_callback(asyncio.to_thread, metrics.close)
+            log.info(
+                "serving",
+                name=self._config.name,
+                version=__version__,
+                grpc_socket=str(self._config.grpc.socket or ""),
+                grpc_port=door.port,
+            )
+            yield
+            log.info("stopping")
+
+    def _open_store(self) -> CollectorStore:
+        make_folder(self._config.state_dir)
+        return CollectorStore(self._config.state_dir / "collector.db", self._config.name, new_life())
+
+    def _door(self, store: CollectorStore, records: CollectorRecords, ingest: IngestEvents) -> GrpcDoor:
+        sidecars = Sidecars(self._identities, self._config.sidecars)
+        operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
+        door = GrpcDoor(
+            self._config.grpc,
+            self._peers,
+            {Access.SIDECAR: sidecars.authenticate, Access.OPERATOR: operators.authenticate},
+            records,
+            self._clock,
+            self._entropy,
+            _connection_refused,
+            records,
+            ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
+        )
+        issuer = FleetRevocations(self._fleet, store, self._clock)
+        sync = SyncSidecar(self._fleet, store, store, self._clock)
+        revocation = RevocationDoor(IssueRevocation(issuer, store, self._clock), ReadRevocations(issuer), operators)
+        sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
+        door.server.serve(revocation_door.SERVICE, revocation.handlers())
+        door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), operators).handlers())
+        door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())
+        door.server.serve(sidecar_door.INGEST_SERVICE, sidecar.ingest_handlers())
+        return door
+
+    def _socket_lost(self) -> None:
+        self.failed = "the gRPC socket was taken over by another process"
+        self.gave_up.set()
+
+    def _samples(self, records: CollectorRecords, ingest: IngestEvents) -> Iterator[Sample]:
+        yield Sample("collector_sidecars_connected", "Sidecars with a session.", self._fleet.connected_count())
+        yield Sample("collector_sidecars_known", "Sidecars ever seen.", len(self._fleet.members))
+        yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
+        yield Sample("collector_batches", "Batches taken.", ingest.batches_taken, counter=True)
+        for reason, count in tuple(records.refusals.items()):
+            yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
+
+
+async def _stopped(records: CollectorRecords) -> None:
+    with contextlib.suppress(Refusal):  # a disk that failed has been told already
+        await records.lifecycle(EventType.COLLECTOR_STOPPED, __version__)
+
+
+def _connection_refused(refusal: Refusal) -> None:
+    log.warning("connection refused", reason=refusal.reason, detail=refusal.detail)
+
+
+def _issuer_failed(rule: str, why: str) -> None:
+    log.warning("keys of an issuer cannot be fetched", issuer=rule, why=why)

@@ -1,0 +1,99 @@
+"""Puts a gRPC door together: accept shim, kernel peers, private listener, server."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import grpc
+
+from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, private_name
+from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.x509_svid import spiffe_id_of
+from leasehold_broker.config.doors import Listen, Tls
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.rpc.access import Access
+from leasehold_broker.rpc.caller import Authenticate, ReadRecorder, Recorder
+from leasehold_broker.rpc.occupancy import Occupancy
+from leasehold_broker.rpc.server import RpcServer, ServerLimits
+from leasehold_broker.rpc.surround import Surroundings
+from leasehold_broker.wiring.public_sockets import public_socket
+
+CALLS_PER_PEER_MAX = 256
+STREAMS_PER_PEER_MAX = 64
+STOP_GRACE_SECONDS = 1.0
+
+
+class GrpcDoor:
+    """A gRPC server behind its shim. Services are added between construction and `start`."""
+
+    def __init__(
+        self,
+        listen: Listen,
+        peers: KernelPeers,
+        authenticate: Mapping[Access, Authenticate],
+        recorder: Recorder,
+        clock: Clock,
+        entropy: Entropy,
+        on_refused: Callable[[Refusal], None],
+        read_recorder: ReadRecorder | None = None,
+        limits: ServerLimits | None = None,
+    ) -> None:
+        """Build it; nothing listens yet. `on_refused` is told connections that nobody can name."""
+        self._listen = listen
+        self._name = private_name()
+        self._shim = AcceptShim(peers, self._name, on_refused, plaintext=listen.tls is None)
+        self.server = RpcServer(
+            Surroundings(
+                peer_of=self._shim.peer_of,
+                authenticate=authenticate,
+                recorder=recorder,
+                clock=clock,
+                entropy=entropy,
+                calls=Occupancy("calls", CALLS_PER_PEER_MAX),
+                streams=Occupancy("streams", STREAMS_PER_PEER_MAX),
+                spiffe_id_of=spiffe_id_of,
+                read_recorder=read_recorder,
+                certificate_required=listen.tls is not None,
+                refused=self._shim.refused,
+            ),
+            limits,
+        )
+        self.port = 0
+
+    def descriptor_of(self, connection: str) -> int | None:
+        """The public socket of a connection by its name (`Peer.connection`); None once it has closed."""
+        return self._shim.descriptor_of(connection)
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return self._shim.connection_count
+
+    async def start(self, on_replaced: Callable[[], None]) -> None:
+        """Listen and serve; `on_replaced` is called when somebody takes over the public socket's path.
+
+        Raises:
+            ListenError: the socket cannot be published safely.
+            OSError, RuntimeError: an address cannot be bound.
+        """
+        credentials = None if self._listen.tls is None else server_credentials(self._listen.tls)
+        self.server.listen(GRPC_ABSTRACT + self._name, credentials)
+        await self.server.start()
+        if self._listen.socket is not None:
+            public = await public_socket(self._listen.socket, self._listen.socket_gid)
+            await self._shim.listen_unix(public, on_replaced)
+        if self._listen.host:
+            self.port = await self._shim.listen_tcp(self._listen.host, self._listen.port)
+
+    async def stop(self) -> None:
+        """Take no more connections, let open calls end within a short grace, close."""
+        self._shim.stop_accepting()
+        await self.server.stop(STOP_GRACE_SECONDS)
+        await self._shim.close()
+
+
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Mutual TLS from files."""
+    pair = (Path(tls.private_key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials([pair], Path(tls.client_ca).read_bytes(), require_client_auth=True)

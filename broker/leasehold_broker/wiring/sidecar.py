@@ -1,0 +1,309 @@
+"""The sidecar process: what plugs into what, what starts before what, and what stops in which order.
+
+Start: store, recovery, issuers, link to the centre, egress, gRPC door. Nothing listens before recovery is durable.
+Stop: nothing new, the egress drains and cuts, all is settled, the last event, doors close, the outbox is shipped, the
+store is closed.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+
+from leasehold.v1 import types_pb2
+from leasehold_broker import __version__
+from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
+from leasehold_broker.adapters.jwt_identities import JwtIdentities
+from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.peer_processes import PidfdProcesses
+from leasehold_broker.adapters.policy_files import PolicyFiles
+from leasehold_broker.adapters.process_hardening import assert_hardened
+from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics
+from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.system_entropy import SystemEntropy
+from leasehold_broker.config import SidecarConfig
+from leasehold_broker.config.doors import Tls
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.replay import Showing
+from leasehold_broker.egress.limits import EgressLimits
+from leasehold_broker.egress.parts import EgressParts, Target
+from leasehold_broker.egress.server import EgressServer
+from leasehold_broker.flows.acquire import AcquireLease
+from leasehold_broker.flows.apply_revocations import ApplyRevocations
+from leasehold_broker.flows.books import Books
+from leasehold_broker.flows.call import Calls
+from leasehold_broker.flows.delegate import DelegateLease
+from leasehold_broker.flows.end_with_process import EndWithProcess
+from leasehold_broker.flows.issuing import World
+from leasehold_broker.flows.journal import Journal
+from leasehold_broker.flows.policy_changes import PolicyChanges
+from leasehold_broker.flows.read import ReadLeases
+from leasehold_broker.flows.recover import Recover
+from leasehold_broker.flows.refusals import RecordRefusal
+from leasehold_broker.flows.release import ReleaseLease
+from leasehold_broker.flows.renew import RenewLease
+from leasehold_broker.flows.stop import Stop
+from leasehold_broker.flows.sweep import Sweep
+from leasehold_broker.ports.state_store import PutShowing
+from leasehold_broker.providers import all_providers, load_price_book
+from leasehold_broker.rpc.access import Access
+from leasehold_broker.rpc.caller import workload
+from leasehold_broker.sidecar import lease_service
+from leasehold_broker.sidecar.lease_service import LeaseDoor
+from leasehold_broker.wiring.failure import ProcessFailedError
+from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.public_sockets import public_socket
+from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
+from leasehold_broker.wiring.sidecar_keys import open_keys
+from leasehold_broker.wiring.sidecar_metrics import samples
+from leasehold_broker.wiring.sidecar_parts import SidecarParts
+
+SWEEP_SECONDS = 0.2
+PRUNE_EVERY_SWEEPS = 150
+log = structlog.get_logger("leasehold.sidecar")
+
+
+async def run_sidecar(
+    config: SidecarConfig, passphrase: Callable[[], bytes], stop: asyncio.Event, reload: asyncio.Event
+) -> None:
+    """Run a sidecar until `stop` is set.
+
+    Args:
+        config: checked settings.
+        passphrase: asked for the key store's, when the configuration names no master key file.
+        stop: set by SIGTERM and SIGINT.
+        reload: set by SIGHUP; looked at once a sweep.
+
+    Raises:
+        ProcessFailedError: it could not go on.
+        Refusal, OSError, RuntimeError, ValueError: it could not start; the message says why.
+    """
+    sidecar = Sidecar(config, passphrase)
+    async with sidecar.serving():
+        while not stop.is_set() and not sidecar.failed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
+            if reload.is_set():
+                reload.clear()
+                sidecar.policies.reload()
+            await sidecar.tick()
+    if sidecar.failed:
+        raise ProcessFailedError(sidecar.failed)
+
+
+class Sidecar:
+    """Everything of one sidecar."""
+
+    def __init__(self, config: SidecarConfig, passphrase: Callable[[], bytes]) -> None:
+        """Open the store, the keys and the policy; nothing listens yet."""
+        self.config = config
+        self.failed = ""
+        self._ticks = 0
+        self._clock = SystemClock()
+        self._entropy = SystemEntropy()
+        self._peers = KernelPeers()
+        self._keys = open_keys(config.keys, passphrase, self._clock)
+        self.store = SqliteStateStore(
+            config.state_dir, config.name, self._clock, StoreLimits(spool_bytes_max=config.spool_bytes_max)
+        )
+        self.books = Books()
+        self._journal = Journal(self.store)
+        self._policy_changes = PolicyChanges(self._journal, self._clock)
+        cedar = "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir)
+        self.policies = PolicyFiles(
+            str(config.policy.path), cedar, self._clock, self._policy_changes.loaded, self._policy_changes.rejected
+        )
+        self._identities = JwtIdentities(
+            config.issuers, self._clock, on_failure=_issuer_failed, keep=self._keep_showing
+        )
+        self._recorder = RecordRefusal(self.books, self.store, self._clock)
+        self.door = GrpcDoor(
+            config.grpc,
+            self._peers,
+            {Access.WORKLOAD: workload(self._identities)},
+            self._recorder,
+            self._clock,
+            self._entropy,
+            self._connection_refused,
+        )
+        self._processes = PidfdProcesses(self.door.descriptor_of)
+        self._end_with_process = EndWithProcess(self.books, self._journal, self._clock, self._processes)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Start in order; stop in order at the end."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._peers.close)
+            stack.push_async_callback(self.store.close)
+            stored = await Recover(self.books, self.store).run(self._clock.now(), __version__)
+            self._identities.restore(stored.showings, self._clock.now())
+            stack.callback(self._processes.close)
+            await self._end_with_process.resume()
+            self._policy_changes.loaded(self.policies.current())
+            await self._identities.start()
+            stack.push_async_callback(self._identities.aclose)
+            linked = await stack.enter_async_context(linked_centre(self._parts()))
+            world = World(self._clock, self._entropy, self.policies, linked.centre, self.store.pepper)
+            watch = asyncio.create_task(self.policies.watch(), name="policy watch")
+            stack.push_async_callback(_cancelled, watch)
+            egress, port = await self._open_egress(world, stack)
+            await self._open_door(world, port)
+            stack.push_async_callback(self._drain, egress)
+            if self.config.metrics is not None:
+                metrics = PrometheusMetrics(*self.config.metrics, lambda: samples(self.books, self.store, egress))
+                stack.push_async_callback(asyncio.to_thread, metrics.close)
+            self._log_serving(linked, port)
+            yield
+            log.info("stopping", open_calls=len(self.books.calls))
+
+    async def tick(self) -> None:
+        """What time brings: expiry, retries, pruning; notices a failed disk."""
+        self._ticks += 1
+        now = self._clock.now()
+        sweep = Sweep(self.books, self._journal)
+        await sweep.run(now)
+        self._end_with_process.tidy()
+        if self._ticks % PRUNE_EVERY_SWEEPS == 0:
+            await sweep.prune(now)
+            self._still_hardened()
+        if self.store.broken:
+            self.fail("the state directory's disk has failed")
+
+    def _still_hardened(self) -> None:
+        try:
+            assert_hardened()
+        except RuntimeError as fault:
+            self.fail(str(fault))
+
+    async def _keep_showing(self, showing: Showing) -> None:
+        await self.store.commit([], [PutShowing(showing, self._clock.now().wall_ms)])
+
+    def fail(self, why: str) -> None:
+        """Give up: stop serving and leave with an error."""
+        log.error("failed", why=why)
+        self.failed = self.failed or why
+
+    def _parts(self) -> SidecarParts:
+        apply = ApplyRevocations(self.books, self._journal, self._clock)
+        return SidecarParts(
+            self.config,
+            self._clock,
+            self._entropy,
+            self._peers,
+            self.books,
+            self._journal,
+            self.store,
+            apply,
+            self._recorder,
+            self.fail,
+        )
+
+    async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
+        config = self.config
+        prices = load_price_book(config.price_override, lambda: self._clock.now().wall_ms)
+        calls = Calls(self.books, self._journal, world, self._keys, prices)
+        targets, origins = {}, []
+        for name, provider in all_providers().items():
+            at = config.providers.get(name)
+            origin = UpstreamOrigin(at.origin, at.allow_private) if at else UpstreamOrigin(provider.default_origin)
+            origins.append(origin)
+            targets[name] = Target(provider, origin.url)
+        upstream = HttpUpstream(origins)
+        stack.push_async_callback(upstream.close)
+        egress = EgressServer(
+            EgressParts(
+                calls=calls,
+                refusals=self._recorder,
+                targets=targets,
+                upstream=upstream,
+                peers=self._peers,
+                entropy=self._entropy,
+                limits=EgressLimits(
+                    body_bytes_max=config.body_bytes_max, drain_seconds=max(0.001, config.drain_seconds)
+                ),
+                host_names=frozenset(config.egress_hosts),
+            )
+        )
+        port = 0
+        if config.egress.host:
+            tls = None if config.egress.tls is None else _server_tls(config.egress.tls)
+            port = await egress.listen_tcp(config.egress.host, config.egress.port, tls)
+        if config.egress.socket is not None:
+            public = await public_socket(config.egress.socket, config.egress.socket_gid)
+            await egress.listen_unix(public, lambda: self.fail("the egress socket was taken over by another process"))
+        return egress, port
+
+    async def _open_door(self, world: World, egress_port: int) -> None:
+        leases = LeaseDoor(
+            AcquireLease(self.books, self._journal, world, self._keys, self._end_with_process),
+            DelegateLease(self.books, self._journal, world),
+            RenewLease(self.books, self._journal, world),
+            ReleaseLease(self.books, self._journal, self._clock),
+            ReadLeases(self.books, self.policies, self._clock),
+            self._clock,
+            self._entropy,
+            self._endpoints(egress_port),
+        )
+        self.door.server.serve(lease_service.SERVICE, leases.handlers())
+        await self.door.start(lambda: self.fail("the gRPC socket was taken over by another process"))
+
+    def _endpoints(self, egress_port: int) -> list[types_pb2.Endpoint]:
+        egress = self.config.egress
+        host = f"[{egress.host}]" if ":" in egress.host else egress.host or "localhost"
+        scheme = "http" if egress.tls is None else "https"
+        authority = f"{host}:{egress_port}" if egress.host else host
+        return [
+            types_pb2.Endpoint(
+                provider=name,
+                base_url=f"{scheme}://{authority}/{name}{provider.sdk_path}",
+                unix_socket=str(egress.socket or ""),
+            )
+            for name, provider in all_providers().items()
+        ]
+
+    async def _drain(self, egress: EgressServer) -> None:
+        self.books.draining = True
+        await egress.drain()
+        await Stop(self.books, self._journal, self._clock).run(0)
+        await self.door.stop()
+
+    def _connection_refused(self, refusal: Refusal) -> None:
+        async def record() -> None:
+            with contextlib.suppress(Refusal):  # counted all the same; the connection is closed in any case
+                await self._recorder.rpc_refused("connect", refusal, None, None, "")
+
+        self._journal.in_background(record())
+
+    def _log_serving(self, linked: Linked, port: int) -> None:
+        log.info(
+            "serving",
+            name=self.config.name,
+            version=__version__,
+            egress_port=port,
+            grpc_socket=str(self.config.grpc.socket or ""),
+            grpc_port=self.door.port,
+            policy=self.policies.current().version,
+            centre=linked.kind,
+        )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _issuer_failed(rule: str, why: str) -> None:
+    log.warning("keys of an issuer cannot be fetched", issuer=rule, why=why)
+
+
+def _server_tls(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(Path(tls.certificate), Path(tls.private_key))
+    return context

@@ -1,0 +1,59 @@
+"""The centre of a sidecar that runs alone: revocation and the audit log on its admin socket, for local operators.
+
+The log is kept beside the state, for good.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
+
+from leasehold_broker.adapters.sqlite_collector import CollectorStore
+from leasehold_broker.collector import audit_door, revocation_door
+from leasehold_broker.collector.access import Operators
+from leasehold_broker.collector.audit_door import AuditDoor
+from leasehold_broker.collector.revocation_door import RevocationDoor
+from leasehold_broker.config.doors import Listen
+from leasehold_broker.config.sidecar import Alone
+from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.read_audit import ReadAudit
+from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.flows.revoke_alone import RevokeAlone
+from leasehold_broker.flows.ship_locally import ShipLocally
+from leasehold_broker.flows.store_events import StoreEvents
+from leasehold_broker.rpc.access import Access
+from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.life import new_life
+from leasehold_broker.wiring.sidecar_parts import SidecarParts
+
+
+@contextlib.asynccontextmanager
+async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Coroutine[None, None, None]]:
+    """Serve local operators; gives what ships the outbox into the log, to be kept running."""
+    log = CollectorStore(parts.config.state_dir / "audit.db", f"{parts.config.name}.centre", new_life())
+    records = CollectorRecords(log, parts.clock)
+    operators = Operators(None, (), dict.fromkeys(alone.operator_uids, frozenset({Role.RESPONDER, Role.AUDITOR})))
+    issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
+    door = GrpcDoor(
+        Listen(alone.admin_socket, None, "", 0, None),
+        parts.peers,
+        {Access.OPERATOR: operators.authenticate},
+        records,
+        parts.clock,
+        parts.entropy,
+        lambda _refusal: None,
+        records,
+    )
+    revocation = RevocationDoor(
+        IssueRevocation(issuer, StoreEvents(parts.store), parts.clock), ReadRevocations(issuer), operators
+    )
+    door.server.serve(revocation_door.SERVICE, revocation.handlers())
+    door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(log), operators).handlers())
+    await door.start(partial(parts.fail, "the admin socket was taken over by another process"))
+    shipping = ShipLocally(parts.config.name, parts.store, log, parts.clock)
+    try:
+        yield shipping.run()
+    finally:
+        await door.stop()
+        await log.close()

@@ -1,0 +1,44 @@
+"""What a sidecar's metrics endpoint shows. Reads counters that the rooms keep anyway."""
+
+from collections.abc import Iterator
+
+from leasehold_broker.adapters.prometheus_metrics import Sample
+from leasehold_broker.adapters.sqlite_state import SqliteStateStore
+from leasehold_broker.egress.server import EgressServer
+from leasehold_broker.flows.books import Books
+
+
+def samples(books: Books, store: SqliteStateStore, egress: EgressServer) -> Iterator[Sample]:
+    """Everything, as it is now; called from the scraper's thread, so it only reads."""
+    counters = books.counters
+    live = sum(len(names) for names in tuple(books.live_of_subject.values()))
+    yield Sample("live_leases", "Leases that can be used now.", live)
+    yield Sample("open_calls", "Calls that are admitted and not settled.", len(books.calls))
+    yield Sample("revocation_epoch", "Highest revocation that is in force here.", books.epoch)
+    yield Sample("spool_bytes", "Audit records that wait for the collector, in bytes.", store.spooled_bytes)
+    yield Sample("store_failed", "1 after the state disk has failed.", int(store.broken))
+    yield Sample("leases_issued", "Leases issued.", counters.leases_issued, counter=True)
+    yield Sample("calls_admitted", "Calls admitted.", counters.calls_admitted, counter=True)
+    yield Sample("calls_settled", "Calls settled.", counters.calls_settled, counter=True)
+    yield Sample("calls_cut", "Calls cut because their lease ended.", counters.calls_cut, counter=True)
+    yield Sample("charged_micro_usd", "Micro-USD charged.", counters.charged_micro_usd, counter=True)
+    yield Sample(
+        "estimated_settlements",
+        "Calls charged without the provider's word.",
+        counters.estimated_settlements,
+        counter=True,
+    )
+    yield Sample("outputs_lowered", "Calls whose output limit was lowered.", counters.outputs_lowered, counter=True)
+    for metric, count in tuple(counters.thresholds_crossed.items()):
+        yield Sample("budget_thresholds", "Budgets nearly used up.", count, counter=True, label=("metric", metric))
+    for reason, count in tuple(counters.refusals.items()):
+        yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
+    counts = egress.parts.counts
+    yield Sample("egress_open_connections", "Connections to the egress.", counts.open_connections)
+    yield Sample("egress_open_requests", "Requests in work at the egress.", counts.open_requests)
+    yield Sample("egress_requests", "Requests at the egress.", counts.requests, counter=True)
+    yield Sample("egress_relayed_bytes", "Bytes of answers relayed.", counts.relayed_bytes, counter=True)
+    yield Sample("egress_keys_redacted", "Echoes of a key taken out of answers.", counts.keys_redacted, counter=True)
+    yield Sample("egress_settle_failures", "Settlements that failed.", counts.settle_failures, counter=True)
+    for end, count in tuple(counts.ends.items()):
+        yield Sample("calls_ended", "Calls by the way they ended.", count, counter=True, label=("end", end))
