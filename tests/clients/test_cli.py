@@ -1,0 +1,220 @@
+"""The other commands: leases by hand, revocation, and how the command presents itself."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from leasehold import InvalidRequest, Scope, __version__
+from leasehold.cli.app import leasehold
+from leasehold.cli.options import _scopes
+from leasehold.operators import selector
+
+
+@pytest.fixture
+def run():
+    """The command, in this process."""
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(leasehold, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def where(running, token_file):
+    """Options that find the fake sidecar."""
+    return "--sidecar", running.target, "--token-file", token_file
+
+
+def test_version(run):
+    """`leasehold --version` names the distribution's version."""
+    assert f"leasehold, version {__version__}\n" == run("--version").stdout
+
+
+def test_without_click_a_sentence_says_what_to_install():
+    """The base distribution has no click; the command says how to get it."""
+    code = "import sys; sys.modules['click'] = None\nimport leasehold, leasehold.aio, leasehold.operators\n"
+    code += "from leasehold.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "python -m pip install 'leasehold[cli]'" in result.stderr
+
+
+def commands(command, path=()):
+    """All commands below one."""
+    yield path
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(leasehold)), ids="-".join)
+def test_every_command_explains_itself(run, path):
+    """Each command has help, and each that does something names its exit codes."""
+    result = run(*path, "--help")
+
+    assert result.exit_code == 0
+    if "--timeout" in result.stdout:
+        assert "Exit codes:" in result.stdout
+
+
+def test_a_lease_is_acquired_shown_listed_and_released(run, where, leases, tmp_path):
+    """By hand a lease stays until it is released; its token goes into a private file only."""
+    token_out = tmp_path / "lease-token"
+    acquired = run("lease", "acquire", *where, "--provider", "openai", "--budget", "1", "--token-out", token_out)
+    leases.charge("leases/1", 250_000)
+
+    assert acquired.exit_code == 0, acquired.output
+    assert (token_out.read_text(), token_out.stat().st_mode & 0o777) == ("lhs_secret-1", 0o600)
+    assert "0.25 USD of 1.00 USD spent, 0.00 USD held" in run("lease", "show", *where, "leases/1").stdout
+    assert "leases/1" in run("lease", "list", *where).stdout
+    assert run("lease", "release", *where, "leases/1").stdout == "leases/1 released; spent 0.25 of 1.00 USD\n"
+    assert "lhs_secret" not in acquired.output
+
+
+def test_a_token_file_is_never_overwritten(run, where, leases, tmp_path):
+    """An existing file is left alone, and the lease is not kept."""
+    path = tmp_path / "precious"
+    path.write_text("mine")
+    result = run("lease", "acquire", *where, "--provider", "openai", "--token-out", path)
+
+    assert (result.exit_code, path.read_text()) == (1, "mine")
+    assert len(leases.requests("ReleaseLease")) == 1
+
+
+def test_a_token_may_go_to_standard_output_alone(run, where):
+    """With '-' nothing but the token is printed, for a pipe."""
+    assert run("lease", "acquire", *where, "--provider", "openai", "--token-out", "-").stdout == "lhs_secret-1\n"
+
+
+def test_a_dry_run_holds_nothing(run, where, leases):
+    """--dry-run says what would be granted."""
+    result = run("lease", "acquire", *where, "--provider", "openai", "--dry-run")
+
+    assert (result.exit_code, leases.leases) == (0, {})
+
+
+def test_delegate_and_watch(run, where, leases):
+    """A child lease is acquired by hand, and a watch ends with it."""
+    run("lease", "acquire", *where, "--provider", "openai", "--budget", "1")
+    delegated = run("lease", "delegate", *where, "--budget", "0.1", "--json", "leases/1")
+    leases.revoke("leases/1")
+    watched = run("lease", "watch", *where, "leases/2")
+
+    assert json.loads(delegated.stdout)["parent"] == "leases/1"
+    assert watched.stdout.startswith("leases/2 revoked (LEASE_REVOKED)")
+
+
+def test_a_refusal_is_a_sentence_and_exit_code_1(run, where):
+    """A refusal goes to standard error with reason and next step, without a stack trace."""
+    result = run("lease", "show", *where, "leases/9")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("leasehold: there is no lease leases/9. [LEASE_NOT_FOUND] Next: check the name")
+
+
+def test_models_belong_to_their_provider():
+    """With several providers each model says whose it is."""
+    assert [Scope("openai", ("gpt-5",)), Scope("anthropic", ("claude-*",), (), (), 0)] == _scopes(
+        ["openai,anthropic"], ["openai=gpt-5", "anthropic=claude-*"], [], [], None
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--provider", "openai,anthropic", "--model", "gpt-5"),
+        ("--provider", "openai", "--model", "anthropic=claude"),
+        ("--model", "gpt-5"),
+        ("--provider", "openai", "--label", "novalue"),
+        (),
+    ],
+)
+def test_unclear_scopes_are_wrong_usage(run, where, options):
+    """What could mean two things is exit code 2, before anything is sent."""
+    assert run("lease", "acquire", *where, *options).exit_code == 2
+
+
+def test_a_revocation_waits_for_every_sidecar(run, collector, revocations):
+    """The command ends with 0 when all have acknowledged, and shows each."""
+
+    def acknowledge():
+        revocations.wait_for_entry()
+        revocations.acknowledge("sidecar-a")
+        revocations.acknowledge("sidecar-b")
+
+    thread = threading.Thread(target=acknowledge)
+    thread.start()
+    result = run("revoke", "--collector", collector.target, "--subject", "agent-*", "--note", "leak")
+    thread.join()
+
+    assert result.exit_code == 0, result.output
+    assert "revocations/1 is in force; 2 live leases match, as last reported" in result.stdout
+    assert "2 of 2 acknowledged; complete" in result.stdout
+    assert (revocations.requests[0].selector.subject.subject, revocations.requests[0].note) == ("agent-*", "leak")
+
+
+def test_a_revocation_that_is_not_acknowledged_in_time_exits_3(run, collector, revocations):
+    """In force but not known to be complete: exit code 3, and the table says who is waited for."""
+    revocations.applied["sidecar-a"] = 5
+    result = run("revoke", "--collector", collector.target, "--all", "--yes", "--wait", "0.3")
+
+    assert result.exit_code == 3
+    assert "1 of 2 acknowledged; not complete" in result.stdout
+    assert "not every sidecar has acknowledged within 0.3 s" in result.stderr
+
+
+def test_no_watch_does_not_wait(run, collector, revocations):
+    """--no-watch ends when the revocation is in force."""
+    result = run("revoke", "--collector", collector.target, "--lease", "leases/1", "--no-watch", "--json")
+
+    assert (result.exit_code, len(revocations.entries)) == (0, 1)
+
+
+def test_a_dry_run_changes_nothing(run, collector, revocations):
+    """--dry-run lists what would die."""
+    result = run("revoke", "--collector", collector.target, "--provider", "openai", "--dry-run")
+
+    assert result.stdout == "2 live leases match; nothing was changed\n  leases/1\n  leases/2\n"
+    assert revocations.entries == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--lease", "leases/1", "--all"),
+        ("--subject", ""),
+        ("--issuer", "https://i", "--key", "k"),
+        ("--all",),
+    ],
+)
+def test_an_unclear_revocation_is_wrong_usage(run, collector, revocations, options):
+    """Not exactly one selector, an empty one, or --all with nobody to ask: nothing is sent."""
+    result = run("revoke", "--collector", collector.target, *options)
+
+    assert result.exit_code == 2
+    assert revocations.requests == []
+
+
+def test_a_stranger_is_told_that_he_is_no_operator(run, collector, revocations):
+    """The collector's refusal comes out with its next step."""
+    revocations.forbidden = True
+    result = run("revoke", "--collector", collector.target, "--key", "anthropic-prod")
+
+    assert result.exit_code == 1
+    assert "[OPERATOR_NOT_ALLOWED] Next: ask the platform team to list you" in result.stderr
+
+
+def test_a_selector_needs_its_value():
+    """The library refuses an empty selector as well."""
+    with pytest.raises(InvalidRequest):
+        selector(key="")
+
+
+def test_a_bare_file_name_is_a_token_file(run, running, token_file, monkeypatch, leases):
+    """--token-file token means the file in this directory, not the token itself."""
+    monkeypatch.chdir(token_file.parent)
+
+    assert run("lease", "list", "--sidecar", running.target, "--token-file", "token").exit_code == 0

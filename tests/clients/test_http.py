@@ -1,0 +1,97 @@
+"""What is handed to the SDKs: arguments that their constructors take, and variables that they read."""
+
+import anthropic
+import openai
+import pytest
+from google import genai
+
+from leasehold import InvalidRequest, Scope
+from leasehold.http import (
+    STRIPPED_VARIABLES,
+    anthropic_kwargs,
+    child_environment,
+    environment,
+    google_kwargs,
+    openai_async_key,
+    openai_key,
+    openai_kwargs,
+)
+
+TOKEN = "lhs_secret-1"
+
+
+@pytest.fixture
+def lease(client):
+    """A lease on all three providers."""
+    with client.acquire(scopes=[Scope("anthropic"), Scope("openai"), Scope("gemini")]) as held:
+        yield held
+
+
+def test_the_openai_sdk_takes_the_arguments(lease):
+    """Base URL and key arrive in the OpenAI client."""
+    with openai.OpenAI(**openai_kwargs(lease)) as sdk:
+        assert (str(sdk.base_url), sdk.api_key) == ("http://127.0.0.1:9/openai/v1/", TOKEN)
+
+
+def test_the_anthropic_sdk_takes_the_arguments(lease, monkeypatch):
+    """Base URL and key arrive in the Anthropic client, and another credential in the environment stays out."""
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "other")
+    with anthropic.Anthropic(**anthropic_kwargs(lease)) as sdk:
+        assert (str(sdk.base_url).rstrip("/"), sdk.api_key) == ("http://127.0.0.1:9/anthropic", TOKEN)
+        assert sdk.auth_token is None
+
+
+def test_the_google_sdk_takes_the_arguments(lease, monkeypatch):
+    """Base URL and key arrive in the google-genai client, also where the environment asks for Vertex AI."""
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    with genai.Client(**google_kwargs(lease)) as sdk:
+        inner = sdk._api_client
+        assert (inner._http_options.base_url.rstrip("/"), inner.api_key) == ("http://127.0.0.1:9/gemini", TOKEN)
+        assert not inner.vertexai
+
+
+def test_the_sdks_read_the_variables(lease, monkeypatch):
+    """With nothing but the variables set, all three SDKs reach the sidecar with the lease."""
+    for name in STRIPPED_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment(lease).items():
+        monkeypatch.setenv(name, value)
+    with openai.OpenAI() as one, anthropic.Anthropic() as two, genai.Client() as three:
+        assert (str(one.base_url), one.api_key) == ("http://127.0.0.1:9/openai/v1/", TOKEN)
+        assert (str(two.base_url).rstrip("/"), two.api_key) == ("http://127.0.0.1:9/anthropic", TOKEN)
+        inner = three._api_client
+        assert (inner._http_options.base_url.rstrip("/"), inner.api_key) == ("http://127.0.0.1:9/gemini", TOKEN)
+
+
+async def test_a_callable_key_follows_the_current_lease(client, lease):
+    """The OpenAI SDK may ask for the key at each request, so leases can follow one another."""
+    with client.acquire(provider="openai") as second:
+        current = [lease]
+        key, async_key = openai_key(lambda: current[0]), openai_async_key(lambda: current[0])
+
+        assert (key(), await async_key()) == (TOKEN, TOKEN)
+        current[0] = second
+        assert (key(), await async_key()) == ("lhs_secret-2", "lhs_secret-2")
+
+
+def test_a_provider_outside_the_lease_is_an_error(client):
+    """Arguments for a provider that the lease does not reach are refused by name."""
+    with client.acquire(provider="anthropic") as lease, pytest.raises(InvalidRequest, match="reaches anthropic"):
+        openai_kwargs(lease)
+
+
+def test_a_child_gets_the_lease_and_no_key(lease):
+    """Keys and switches of the parent are taken out, the rest stays, loopback goes around any proxy."""
+    parent = {
+        "PATH": "/bin",
+        "OPENAI_API_KEY": "sk-real",
+        "MISTRAL_API_KEY": "real",
+        "GOOGLE_GENAI_USE_VERTEXAI": "true",
+        "NO_PROXY": "internal, localhost",
+    }
+    child, removed = child_environment(lease, parent)
+
+    assert removed == ["GOOGLE_GENAI_USE_VERTEXAI", "MISTRAL_API_KEY", "OPENAI_API_KEY"]
+    assert (TOKEN, "/bin", lease.name) == (child["OPENAI_API_KEY"], child["PATH"], child["LEASEHOLD_LEASE"])
+    assert child["NO_PROXY"] == "internal,localhost,127.0.0.1,::1"
+    assert "real" not in "".join(child.values())

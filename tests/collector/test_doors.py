@@ -1,0 +1,218 @@
+"""The operators' doors over a real server: who may do what, strict words, pages, watches, tails."""
+
+import asyncio
+import os
+import uuid
+
+import grpc
+import msgspec
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from tests.fakes.centre import Centre, Operator, Sidecar, SpeakingTokens, eventually
+from tests.fakes.streams import Emitter
+
+from leasehold.v1 import audit_service_pb2 as audit_pb
+from leasehold.v1 import revocation_service_pb2 as pb
+from leasehold_broker.adapters.collector_link.streams import reason_of
+from leasehold_broker.collector.access import Sidecars
+from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.domain.collector_rules import Role, SidecarRule
+from leasehold_broker.domain.reasons import Reason
+
+
+def wish(**selector) -> pb.RevokeLeasesRequest:
+    """A request with a fresh id."""
+    return pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), selector=pb.RevocationSelector(**selector), note="n")
+
+
+async def refusal(call) -> Reason | None:
+    """The reason in the answer of a call that must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    return reason_of(failed.value)
+
+
+async def test_a_responder_revokes_and_watches_until_it_is_complete(tmp_path):
+    """Revoke, get, list and watch agree, and the event names who did it."""
+    async with (
+        asyncio.timeout(20),
+        Centre(tmp_path) as centre,
+        Sidecar(centre.target) as sidecar,
+        Operator(centre.target, "alice/responder") as alice,
+    ):
+        await eventually(lambda: centre.fleet.connected_count() == 1)
+        answer = await alice.revocations.RevokeLeases(wish(key="anthropic-prod"), **alice.how)
+        entry = answer.progress.entry
+        assert (entry.name, entry.epoch, entry.selector.key) == ("revocations/1", 1, "anthropic-prod")
+        assert entry.revoked_by == "alice (https://issuer.test)"
+        watch = alice.revocations.WatchRevocation(pb.WatchRevocationRequest(name=entry.name), **alice.how)
+        steps = [step.progress async for step in watch]
+        assert steps[-1].complete
+        assert [row.applied_epoch for row in steps[-1].sidecars] == [1]
+        got = await alice.revocations.GetRevocation(pb.GetRevocationRequest(name=entry.name), **alice.how)
+        assert got.progress == steps[-1] or got.progress.complete
+        listed = await alice.revocations.ListRevocations(pb.ListRevocationsRequest(), **alice.how)
+        assert [one.name for one in listed.revocations] == ["revocations/1"]
+        assert [one.epoch for one in sidecar.sink.applied] == [1]
+        events = await centre.store.page(EventFilter(type="revocation.issued", key="anthropic-prod"), 0, 9)
+        assert msgspec.json.decode(events[0].record.body)["subject"]["subject"] == "alice"
+
+
+async def test_a_repeated_request_is_the_same_revocation(tmp_path):
+    """The same id gives the same entry; with another selector it is refused."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+        request = wish(provider="openai")
+        first = await alice.revocations.RevokeLeases(request, **alice.how)
+        second = await alice.revocations.RevokeLeases(request, **alice.how)
+        assert first.progress.entry == second.progress.entry
+        request.selector.provider = "gemini"
+        reason = await refusal(alice.revocations.RevokeLeases(request, **alice.how))
+        assert reason is Reason.REQUEST_ID_REUSED
+        assert centre.store.epoch() == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.RevokeLeasesRequest(request_id=str(uuid.uuid4())),
+        pb.RevokeLeasesRequest(request_id="7", selector=pb.RevocationSelector(key="k")),
+        wish(everything=False),
+        wish(key=""),
+        wish(key="a\nb"),
+        wish(key="k" * 257),
+        wish(lease="lhs_something-that-is-a-token"),
+        wish(subject=pb.SubjectSelector(subject="*")),
+        wish(subject=pb.SubjectSelector(subject="a*b")),
+        wish(subject=pb.SubjectSelector(issuer="https://x")),
+        pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), selector=pb.RevocationSelector(key="k"), note="x" * 501),
+        pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), selector=pb.RevocationSelector(key="k"), note="a\x1b[0m"),
+    ],
+)
+async def test_a_wish_that_is_not_clear_is_refused(tmp_path, request_):
+    """Nothing is revoked by a guess; the answer is FIELD_INVALID and the refusal is an event."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+        assert await refusal(alice.revocations.RevokeLeases(request_, **alice.how)) is Reason.FIELD_INVALID
+        assert centre.store.epoch() == 0
+        assert len(await centre.store.page(EventFilter(type="revocation.refused"), 0, 9)) == 1
+
+
+async def test_roles_are_kept_apart(tmp_path):
+    """An auditor reads and cannot revoke; a caller without a role gets nothing; a sidecar is no operator."""
+    async with (
+        asyncio.timeout(20),
+        Centre(tmp_path) as centre,
+        Operator(centre.target, "eve/auditor") as eve,
+        Operator(centre.target, "sidecar-1") as nobody,
+    ):
+        denied = Reason.OPERATOR_NOT_ALLOWED
+        assert await refusal(eve.revocations.RevokeLeases(wish(everything=True), **eve.how)) is denied
+        await eve.audit.ListEvents(audit_pb.ListEventsRequest(), **eve.how)
+        await eve.revocations.ListRevocations(pb.ListRevocationsRequest(), **eve.how)
+        assert await refusal(nobody.audit.ListStreams(audit_pb.ListStreamsRequest(), **nobody.how)) is denied
+        assert await refusal(nobody.revocations.RevokeLeases(wish(everything=True), **nobody.how)) is denied
+        assert centre.store.epoch() == 0
+
+
+async def test_a_local_uid_is_an_operator_when_configured(tmp_path):
+    """Without a token, the kernel's word for the uid counts, and only for the roles configured for it."""
+    uids = {os.getuid(): frozenset({Role.AUDITOR})}
+    how = {"metadata": (("leasehold", "1"),), "timeout": 10.0}
+    async with asyncio.timeout(20):
+        async with Centre(tmp_path, uids=uids) as centre, Operator(centre.target, "") as local:
+            await local.audit.ListStreams(audit_pb.ListStreamsRequest(), **how)
+            reason = await refusal(local.revocations.RevokeLeases(wish(everything=True), **how))
+            assert reason is Reason.OPERATOR_NOT_ALLOWED
+        async with Centre(tmp_path, "c2") as centre, Operator(centre.target, "") as local:
+            reason = await refusal(local.audit.ListStreams(audit_pb.ListStreamsRequest(), **how))
+            assert reason is Reason.OPERATOR_NOT_ALLOWED
+
+
+async def test_events_are_listed_in_pages_that_come_to_an_end(tmp_path):
+    """Every record once, in order, though reading adds events; a token is good for its own question only."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+        await centre.ingest.run("sidecar-1", Emitter().calls(120))
+        positions: list[int] = []
+        token = ""
+        while True:
+            request = audit_pb.ListEventsRequest(page_size=50, page_token=token)
+            answer = await eve.audit.ListEvents(request, **eve.how)
+            positions.extend(one.position for one in answer.events)
+            token = answer.next_page_token
+            if not token:
+                break
+            other = audit_pb.ListEventsRequest(page_token=token, lease="leases/other")
+            assert await refusal(eve.audit.ListEvents(other, **eve.how)) is Reason.FIELD_INVALID
+        assert positions == list(range(1, 122))
+        read = await centre.store.page(EventFilter(type="audit.read"), 0, 99)
+        assert len(read) >= 3
+        for bad in ("x", "AAAA", "!!", "A" * 400):
+            request = audit_pb.ListEventsRequest(page_token=bad)
+            assert await refusal(eve.audit.ListEvents(request, **eve.how)) is Reason.FIELD_INVALID
+
+
+async def test_events_are_filtered_over_the_wire(tmp_path):
+    """Filters and times arrive as they were meant."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+        await centre.ingest.run("sidecar-1", Emitter().calls(10))
+        request = audit_pb.ListEventsRequest(
+            stream="sidecar-1",
+            type="call.",
+            start_time=Timestamp(seconds=1_700_000_000, nanos=3_000_000),
+            end_time=Timestamp(seconds=1_700_000_000, nanos=6_000_000),
+        )
+        answer = await eve.audit.ListEvents(request, **eve.how)
+        assert [one.record.sequence for one in answer.events] == [3, 4, 5]
+        assert answer.next_page_token == ""
+
+
+async def test_the_tail_follows_the_log(tmp_path):
+    """From a position, everything after it, in order, old and new."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+        emitter = Emitter()
+        await centre.ingest.run("sidecar-1", emitter.calls(3))
+        tail = eve.audit.WatchEvents(audit_pb.WatchEventsRequest(after_position=1), **eve.how)
+        seen: list[int] = []
+        async for answer in tail:
+            seen.extend(one.position for one in answer.events)
+            if len(seen) == 3:
+                await centre.ingest.run("sidecar-1", emitter.calls(2))
+            if len(seen) >= 5:
+                break
+        tail.cancel()
+        assert seen == [2, 3, 4, 5, 6]
+        heads = await eve.audit.ListStreams(audit_pb.ListStreamsRequest(), **eve.how)
+        assert [(head.stream, head.sequence) for head in heads.heads] == [("collector", 1), ("sidecar-1", 5)]
+
+
+async def test_unknown_revocations_are_not_found(tmp_path):
+    """Get and watch of what does not exist say so."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+        for name in ("revocations/7", "revocations/", "7", "revocations/-1", "revocations/" + "9" * 30):
+            reason = await refusal(alice.revocations.GetRevocation(pb.GetRevocationRequest(name=name), **alice.how))
+            assert reason is Reason.REVOCATION_NOT_FOUND
+        watch = alice.revocations.WatchRevocation(pb.WatchRevocationRequest(name="revocations/7"), **alice.how)
+        assert await refusal(watch.read()) is Reason.REVOCATION_NOT_FOUND
+
+
+async def test_revocations_are_listed_newest_first_in_pages(tmp_path):
+    """Pages follow each other without repeats."""
+    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+        for number in range(5):
+            await alice.revocations.RevokeLeases(wish(key=f"k{number}"), **alice.how)
+        epochs: list[int] = []
+        token = ""
+        while True:
+            request = pb.ListRevocationsRequest(page_size=2, page_token=token)
+            answer = await alice.revocations.ListRevocations(request, **alice.how)
+            epochs.extend(one.epoch for one in answer.revocations)
+            token = answer.next_page_token
+            if not token:
+                break
+        assert epochs == [5, 4, 3, 2, 1]
+
+
+def test_one_identity_is_one_sidecar():
+    """A configuration that gives one identity two names is refused."""
+    rules = [SidecarRule("i", "s", "a"), SidecarRule("i", "s", "b")]
+    with pytest.raises(ValueError, match="two sidecars"):
+        Sidecars(SpeakingTokens(), rules)

@@ -1,0 +1,163 @@
+"""What the link does when the other side is silent, false, or rotated: it throws the channel away and starts anew."""
+
+import asyncio
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.fakes.centre import Centre, Sidecar, eventually
+from tests.fakes.manual_clock import ManualClock
+
+from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
+from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.shipping import BATCH_BYTES_MAX, first_batch
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord
+from leasehold_broker.domain.sync import Push
+from leasehold_broker.ports.outbox import PendingRecord
+
+
+async def test_a_silent_collector_is_left_for_a_new_connection(tmp_path):
+    """A peer that takes the connection and never answers is given up; the next connection is a new one."""
+    swallowing: list[asyncio.Task[None]] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        swallowing.append(asyncio.current_task())
+        while await reader.read(4096):
+            pass
+        writer.close()
+        await writer.wait_closed()
+
+    socket = tmp_path / "collector.sock"
+    async with asyncio.timeout(30):
+        sidecar = Sidecar(f"unix:{socket}")
+        sidecar.link._settings = replace(sidecar.settings, answer_seconds_max=0.2)
+        sidecar.emit(3)
+        hole = await asyncio.start_unix_server(swallow, socket)
+        async with sidecar:
+            await eventually(lambda: len(swallowing) >= 4)
+            assert sidecar.link.counters.failures["LINK_BROKEN"] >= 2
+            assert sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is not None
+            hole.close()
+            await asyncio.gather(*swallowing, return_exceptions=True)  # how they ended is not the question
+            socket.unlink(missing_ok=True)  # Python 3.13 has done it
+            async with Centre(tmp_path):
+                await sidecar.outbox.empty()
+                await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)
+
+
+async def test_mutual_tls_with_rotated_certificates(tmp_path):
+    """The link speaks mutual TLS, refuses a false collector, and reads rotated files at its next connect."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    certify(one)
+    certify(other)
+    async with asyncio.timeout(30), Centre(tmp_path) as unused:
+        assert unused.target
+        (tmp_path / "tls").mkdir()
+        centre = Centre(tmp_path / "tls")
+        credentials = grpc.ssl_server_credentials(
+            [((one / "key.pem").read_bytes(), (one / "cert.pem").read_bytes())],
+            root_certificates=(one / "cert.pem").read_bytes(),
+            require_client_auth=True,
+        )
+        port = centre.server.listen("127.0.0.1:0", credentials)
+        files = tmp_path / "files"
+        files.mkdir()
+        tls = TlsFiles(files / "cert.pem", files / "cert.pem", files / "key.pem", server_name="collector.test")
+        sidecar = Sidecar(f"127.0.0.1:{port}")
+        sidecar.link._settings = replace(sidecar.settings, tls=tls)
+        async with centre, sidecar:
+            await eventually(lambda: "FILE_UNREADABLE" in sidecar.link.counters.failures)
+            place(other, files)
+            await eventually(lambda: "UNAVAILABLE" in sidecar.link.counters.failures)
+            assert centre.fleet.members == {}
+            place(one, files)
+            await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)
+            sidecar.emit(2)
+            await sidecar.outbox.empty()
+
+
+def certify(folder: Path) -> None:
+    """A self-signed certificate for collector.test, and its key."""
+    folder.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("collector.test")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def place(source: Path, target: Path) -> None:
+    """Rotate the files that the link reads."""
+    for name in ("key.pem", "cert.pem"):
+        (target / name).write_bytes((source / name).read_bytes())
+
+
+def test_authority_starts_when_the_answered_heartbeat_was_sent():
+    """Not when the answer came, not for an answer to an older session, and not before its entries are applied."""
+    clock = ManualClock()
+    authority = Authority(clock.now())
+    first = authority.heartbeat(clock.now())
+    clock.advance(4)
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=1)
+    assert authority.lapsed_seconds(clock.now()) is not None
+    authority.answered(Push(2, (), 10.0, 0), applied_epoch=2)
+    assert authority.lapsed_seconds(clock.now()) is not None
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=2)
+    clock.advance(5.9)
+    assert authority.lapsed_seconds(clock.now()) is None
+    clock.advance(0.2)
+    assert authority.lapsed_seconds(clock.now()) is not None
+    authority.new_session()
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=2)
+    assert authority.lapsed_seconds(clock.now()) is not None
+
+
+def test_an_earlier_answer_never_shortens_authority():
+    """Answers may repeat or come late: the deadline only moves on."""
+    clock = ManualClock()
+    authority = Authority(clock.now())
+    first = authority.heartbeat(clock.now())
+    clock.advance(5)
+    second = authority.heartbeat(clock.now())
+    authority.answered(Push(0, (), 10.0, second), applied_epoch=0)
+    authority.answered(Push(0, (), 10.0, first), applied_epoch=0)
+    clock.advance(9.9)
+    assert authority.lapsed_seconds(clock.now()) is None
+
+
+def test_a_batch_is_one_epoch_within_its_bytes():
+    """Batches end at a change of epoch or at the byte limit, and hold at least one record, however large."""
+
+    def pending(position: int, epoch: str, size: int) -> PendingRecord:
+        return PendingRecord(position, ChainedRecord("s", epoch, position, GENESIS, bytes(size), GENESIS))
+
+    assert len(first_batch([pending(1, "a", 10), pending(2, "a", 10), pending(3, "b", 10)])) == 2
+    assert len(first_batch([pending(1, "a", BATCH_BYTES_MAX * 2), pending(2, "a", 10)])) == 1
+    assert len(first_batch([pending(n, "a", 10_000) for n in range(1, 9)])) == 4
+
+
+def test_waits_grow_to_their_cap_with_full_jitter():
+    """A wait lies between nothing and a ceiling that doubles up to its cap; refusals wait longer."""
+    most = Backoff(chance=lambda: 1.0)
+    assert [most.seconds(attempt, refused=False) for attempt in (0, 1, 2, 50)] == [0.1, 0.2, 0.4, 5.0]
+    assert most.seconds(50, refused=True) == 60.0
+    assert Backoff(chance=lambda: 0.0).seconds(50, refused=False) == 0.0

@@ -1,0 +1,148 @@
+"""The sidecar's configuration: what loads, and what is refused with a sentence that says what to change."""
+
+from pathlib import Path
+
+import pytest
+
+from leasehold_broker.config import ConfigError, load_sidecar
+
+GOOD = """
+[sidecar]
+name = "sidecar-a"
+state_dir = "state"
+
+[policy]
+file = "policy.toml"
+
+[keys]
+file = "keys.json"
+master_key_file = "master.key"
+
+[alone]
+admin_socket = "admin/admin.sock"
+operator_uids = [0]
+
+[[issuers]]
+name = "demo"
+kind = "oidc"
+issuer = "https://issuer.example"
+audience = "leasehold"
+algorithms = ["ES256"]
+replay = "off"
+jwks_file = "jwks.json"
+labels = { environment = { fixed = "dev" } }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with every file that a configuration names, each with the right mode."""
+    for name, mode in (("policy.toml", 0o644), ("keys.json", 0o600), ("master.key", 0o600), ("jwks.json", 0o644)):
+        path = tmp_path / name
+        path.write_text("")
+        path.chmod(mode)
+    return tmp_path
+
+
+def write(folder: Path, text: str, mode: int = 0o640) -> Path:
+    """The text as a configuration file."""
+    path = folder / "sidecar.toml"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def refusal(folder: Path, text: str, mode: int = 0o640) -> str:
+    """The sentence with which this configuration is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_sidecar(write(folder, text, mode))
+    return str(caught.value)
+
+
+def test_a_good_file_loads_with_absolute_paths(folder):
+    """Relative paths are taken from the file's own folder, and defaults listen on this machine only."""
+    config = load_sidecar(write(folder, GOOD))
+
+    assert folder / "state" == config.state_dir
+    assert config.egress.host == "127.0.0.1"
+    assert config.issuers[0].audience == "leasehold"
+    assert config.collector is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('jwks_file = "jwks.json"', 'jwks_file = "jwks.json"\nproof = "mtls"'), "needs [grpc] with [grpc.tls]"),
+        (('name = "sidecar-a"', 'name = "sidecar-a"\nnmae = "x"'), "unknown key `nmae` in `sidecar`"),
+        (('name = "sidecar-a"', 'name = "sidecar-a"\nname = "b"'), "not valid TOML"),
+        (("[policy]\n", "[polcy]\n[policy]\n"), "unknown key `polcy`"),
+        (('name = "sidecar-a"', 'name = "Side Car"'), "[sidecar] name 'Side Car' must be"),
+        (('algorithms = ["ES256"]', 'algorithms = ["HS256"]'), "'HS256' is not allowed"),
+        (("[alone]\n", '[collector]\ntarget = "unix:/x"\ntoken_file = "t"\n[alone]\n'), "exactly one of"),
+        (("operator_uids = [0]", 'operator_uids = ["root"]'), "operator_uids"),
+        (('file = "policy.toml"', 'file = "missing.toml"'), "policy file"),
+        (('master_key_file = "master.key"', 'master_key_file = "policy.toml"'), "chmod 600"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(folder, change, said):
+    """Each refusal names the setting, so that the operator knows what to change."""
+    assert said in refusal(folder, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8788", "[::]:8788", "192.0.2.1:8788"])
+@pytest.mark.parametrize("door", ["grpc", "egress"])
+def test_listening_beyond_this_machine_needs_tls(folder, address, door):
+    """Without TLS no door listens where others can reach it."""
+    said = refusal(folder, f'{GOOD}\n[{door}]\naddress = "{address}"\n')
+
+    assert "without TLS" in said
+    assert f"[{door}.tls]" in said
+
+
+def test_metrics_listen_on_loopback_only(folder):
+    """Metrics have no TLS at all, so they stay on this machine."""
+    assert "without TLS" in refusal(folder, f'{GOOD}\n[metrics]\naddress = "0.0.0.0:9464"\n')
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o666])
+def test_a_configuration_open_to_others_is_refused(folder, mode):
+    """Who can change it decides who is believed; who can read it learns where the secrets are."""
+    assert "chmod 640" in refusal(folder, GOOD, mode)
+
+
+def test_a_key_store_open_to_others_is_refused(folder):
+    """Not even the group may read the key store."""
+    (folder / "keys.json").chmod(0o640)
+
+    assert "key store file" in refusal(folder, GOOD)
+
+
+def test_a_provider_in_the_clear_must_be_meant(folder):
+    """A key is not sent over plain http unless the configuration says that the server is on this machine."""
+    text = f'{GOOD}\n[providers.anthropic]\norigin = "http://127.0.0.1:9"\n'
+
+    assert "in the clear" in refusal(folder, text)
+    assert load_sidecar(write(folder, text + "allow_private = true\n")).providers["anthropic"].allow_private
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "models.internal", "localhost"])
+def test_a_key_never_crosses_a_network_in_the_clear(folder, host):
+    """Plain http is for a literal loopback address only, whatever else is allowed: a name could be anywhere."""
+    text = f'{GOOD}\n[providers.anthropic]\norigin = "http://{host}:9"\nallow_private = true\n'
+
+    assert "in the clear" in refusal(folder, text)
+
+
+def test_an_unknown_provider_is_refused(folder):
+    """A typing error in a provider's name would otherwise leave its default in force."""
+    assert "[providers.antropic] is unknown" in refusal(
+        folder, f'{GOOD}\n[providers.antropic]\norigin = "https://api.anthropic.com"\n'
+    )
+
+
+def test_an_empty_list_of_operators_means_the_process_own_uid(folder):
+    """Nobody else may revoke at a sidecar that runs alone."""
+    config = load_sidecar(write(folder, GOOD.replace("operator_uids = [0]", "operator_uids = []")))
+
+    assert config.alone is not None
+    assert len(config.alone.operator_uids) == 1

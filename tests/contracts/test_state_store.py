@@ -1,0 +1,416 @@
+"""What every state store promises, asked of the one in memory and of the one on disk."""
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.fakes.core import Core
+from tests.fakes.manual_clock import ManualClock
+from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
+
+from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits, opening
+from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts
+from leasehold_broker.domain.audit_chain import GENESIS, broken_link
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.replay import Showing
+from leasehold_broker.domain.revocation import ByLease, Revocation
+from leasehold_broker.domain.time import NANOS
+from leasehold_broker.ports.state_store import (
+    DropAccount,
+    DropHold,
+    DropLease,
+    DropRequest,
+    PutAccount,
+    PutHold,
+    PutLease,
+    PutRequest,
+    PutRevocation,
+    PutShowing,
+)
+
+A = AccountId("lease:a")
+
+
+class MemoryHarness:
+    """Opens the store in memory."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        """Start with an empty disk."""
+        self.clock, self.disk = clock, MemoryDisk()
+
+    def open(self, spool_bytes_max: int = 2**30) -> MemoryStateStore:
+        """A new life of the store."""
+        return MemoryStateStore(self.disk, self.clock, "s", spool_bytes_max)
+
+    def reboot(self, _: pytest.MonkeyPatch) -> None:
+        """The machine starts anew."""
+        self.disk.boot_id = "boot-2"
+
+    def break_disk(self, store: MemoryStateStore) -> None:
+        """The next commits fail for want of space."""
+        store.down = Refusal(Reason.AUDIT_SPOOL_FULL, "no space")
+
+    def mend_disk(self, store: MemoryStateStore) -> None:
+        """There is space again."""
+        store.down = None
+
+
+class SqliteHarness:
+    """Opens the store on disk."""
+
+    def __init__(self, clock: ManualClock, directory: Path) -> None:
+        """Start with an empty directory."""
+        self.clock, self.directory = clock, directory
+        self._pages = 0
+
+    def open(self, spool_bytes_max: int = 2**30) -> SqliteStateStore:
+        """A new life of the store."""
+        return SqliteStateStore(self.directory, "s", self.clock, StoreLimits(spool_bytes_max))
+
+    def reboot(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The machine starts anew."""
+        monkeypatch.setattr(opening, "boot_id", lambda: "another boot")
+
+    def break_disk(self, store: SqliteStateStore) -> None:
+        """SQLite itself says that the disk is full, as soon as the file would have to grow."""
+        store._connection.execute("PRAGMA max_page_count = 1")
+
+    def mend_disk(self, store: SqliteStateStore) -> None:
+        """There is space again."""
+        store._connection.execute("PRAGMA max_page_count = 1000000")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryHarness | SqliteHarness:
+    """One implementation after the other."""
+    clock = ManualClock()
+    return MemoryHarness(clock) if request.param == "memory" else SqliteHarness(clock, tmp_path / "state")
+
+
+def event(number: int, padding: int = 0) -> Event:
+    """A distinguishable event."""
+    return Event(EventType.CALL_ADMITTED, number, Outcome.ALLOWED, details={"number": number, "padding": "x" * padding})
+
+
+def put_account(settled: int) -> PutAccount:
+    """The account with this much settled."""
+    return PutAccount(A, NO_CAPS, Amounts(settled), ZERO)
+
+
+async def commit_until_refused(store, padding: int) -> None:
+    """One commit after the other, far more than any limit in these tests takes."""
+    for number in range(200):
+        await store.commit([event(number, padding)], [put_account(number)])
+
+
+HOLD = Hold(HoldId("h1"), (Leg(A, ALL_METRICS), Leg(AccountId("b"), (True, False, True, False, True))), Amounts(7, 1))
+
+
+async def test_a2_commits_are_numbered_and_chained_in_the_order_of_the_calls(harness) -> None:
+    """Whatever is awaited first: the record of the earlier call comes first, without gaps, in one chain."""
+    store = harness.open()
+    waits = [store.commit([event(number), event(number + 1)]) for number in range(0, 200, 2)]
+    await asyncio.gather(*reversed(waits))
+    records = [one.record for one in await store.pending_after(0, 1000)]
+    previous = GENESIS
+    for sequence, record in enumerate(records, start=1):
+        assert broken_link(record, sequence, previous) is None
+        assert f'"number":{sequence - 1}'.encode() in record.body
+        previous = record.digest
+    assert len(records) == 200
+    await store.close()
+
+
+async def test_everything_that_was_committed_is_there_after_reopening(harness) -> None:
+    """State comes back as it was put, and reading it twice gives the same (B7)."""
+    store = harness.open()
+    core = await Core(store, harness.clock).recover()
+    lease = await core.lease()
+    entry = Revocation(1, ByLease("leases/x"), "note", "alice", 5)
+    asked = PutRequest("acquire|i|s", "id", b"f" * 32, lease.name, 9)
+    await store.commit([event(1)], [put_account(5), PutHold(HOLD, "a", carve=True), PutRevocation(entry), asked])
+    await store.close()
+    store = harness.open()
+    for _ in range(2):
+        state = store.load()
+        assert [lease] == [one for one, _ in state.leases]
+        assert [core.books.digest_of[lease.name]] == [digest for _, digest in state.leases]
+        assert [put_account(5)] == list(state.accounts)
+        assert [PutHold(HOLD, "a", carve=True)] == list(state.holds)
+        assert asked in list(state.requests)
+        assert [entry] == list(state.revocations)
+    await store.commit([], [DropLease(lease.name), DropHold(HOLD.id), DropAccount(A), DropRequest("acquire|i|s", "id")])
+    await store.close()
+    store = harness.open()
+    state = store.load()
+    assert (list(state.leases), list(state.holds), list(state.accounts)) == ([], [], [])
+    assert asked not in list(state.requests)
+    await store.close()
+
+
+async def test_first_showings_survive_and_go_once_they_have_run_out(harness) -> None:
+    """A showing is there after reopening, with its last holder; the next one sweeps out what has run out."""
+    store = harness.open()
+    old, long, again = Showing("t", "a", "", 1_000), Showing("t", "b", "uid:1", 9_000), Showing("u", "b", "", 9_000)
+    await store.commit([], [PutShowing(old, 500)])
+    await store.commit([], [PutShowing(long, 900), PutShowing(again, 900)])
+    await store.close()
+    store = harness.open()
+    assert {old, long, again} == set(store.load().showings)
+    fresh = Showing("t", "c", "", 9_500)
+    await store.commit([], [PutShowing(fresh, 2_000)])
+    assert {long, again, fresh} == set(store.load().showings)
+    await store.close()
+
+
+async def test_changes_of_one_turn_apply_in_order(harness) -> None:
+    """The later change to the same thing wins, and a hold that came and went is not there."""
+    store = harness.open()
+    await asyncio.gather(
+        store.commit([], [put_account(1), PutHold(HOLD, "a")]),
+        store.commit([], [DropHold(HOLD.id), put_account(2)]),
+        store.commit([], [put_account(3)]),
+    )
+    state = store.load()
+    assert ([put_account(3)], []) == (list(state.accounts), list(state.holds))
+    await store.close()
+
+
+async def test_a_lease_put_again_without_a_digest_keeps_its_token(harness) -> None:
+    """An ending does not know the token and must not lose it."""
+    store = harness.open()
+    core = await Core(store, harness.clock).recover()
+    lease = await core.lease()
+    await store.commit([], [PutLease(lease.frozen())])
+    ((stored, digest),) = store.load().leases
+    assert (lease.frozen(), core.books.digest_of[lease.name]) == (stored, digest)
+    await store.close()
+
+
+async def test_a1_a_failed_commit_stores_nothing_and_leaves_no_hole(harness) -> None:
+    """Events and changes fail together; the next record follows the last one that was stored."""
+    store = harness.open()
+    await store.commit([event(1)], [put_account(1)])
+    harness.break_disk(store)
+    with pytest.raises(Refusal) as caught:
+        await store.commit([event(2, padding=100_000)], [put_account(2)])
+    assert caught.value.reason == Reason.AUDIT_SPOOL_FULL
+    harness.mend_disk(store)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [put_account(1)] == list(store.load().accounts)
+    await store.commit([event(3)])
+    records = [one.record for one in await store.pending_after(0, 10)]
+    assert [record.sequence for record in records] == [1, 2]
+    assert records[1].previous_digest == records[0].digest
+    await store.close()
+
+
+async def test_a_commit_called_before_a_failure_was_known_fails_with_it(harness) -> None:
+    """No change overtakes one that it was built on, even where it would have found room itself."""
+    store = harness.open()
+    await store.commit([event(1)])
+    harness.break_disk(store)
+    outcomes: list[bool] = []
+
+    async def chain_of_two() -> None:
+        first = asyncio.ensure_future(store.commit([event(2, padding=100_000)], [put_account(2)]))
+        # Called in the very turn in which the failure is being told, before this task has seen it.
+        first.add_done_callback(lambda _: late.append(asyncio.ensure_future(store.commit([], [put_account(3)]))))
+        late: list[asyncio.Future[None]] = []
+        with pytest.raises(Refusal):
+            await first
+        harness.mend_disk(store)
+        outcomes.append(isinstance((await asyncio.gather(*late, return_exceptions=True))[0], Refusal))
+
+    await chain_of_two()
+    assert outcomes == [True]
+    await asyncio.sleep(0)  # the turn of the failure ends; since Python 3.12, gathering what is done does not end it
+    await store.commit([event(4)], [put_account(4)])
+    assert [put_account(4)] == list(store.load().accounts)
+    await store.close()
+
+
+async def test_a_full_spool_refuses_what_could_wait_and_takes_endings(harness) -> None:
+    """Settlements and revocations are written in the reserve; grants are refused until the collector has taken some."""
+    store = harness.open(spool_bytes_max=2000)
+    with pytest.raises(Refusal) as caught:
+        await commit_until_refused(store, padding=100)
+    assert caught.value.reason == Reason.AUDIT_SPOOL_FULL
+    await store.commit([event(7)], [put_account(7)], essential=True)
+    await store.commit([], [put_account(8)])
+    pending = await store.pending_after(0, 1000)
+    await store.acknowledge(pending[-1].position)
+    await store.commit([event(8)])
+    assert len(await store.pending_after(0, 10)) == 1
+    await store.close()
+
+
+async def test_a3_only_what_was_acknowledged_is_forgotten(harness) -> None:
+    """Positions are never used again, not after an acknowledgement and not by a later life."""
+    store = harness.open()
+    await store.commit([event(1), event(2), event(3)])
+    first, second, third = (one.position for one in await store.pending_after(0, 10))
+    assert [second] == [one.position for one in await store.pending_after(first, 1)]
+    await store.acknowledge(second)
+    assert [third] == [one.position for one in await store.pending_after(0, 10)]
+    await store.acknowledge(third)
+    await store.close()
+    store = harness.open()
+    await store.commit([event(4)])
+    (fourth,) = await store.pending_after(0, 10)
+    assert fourth.position > third
+    await store.close()
+
+
+async def test_waiting_for_more_ends_with_the_next_durable_record(harness) -> None:
+    """Who waits is woken by a commit, and does not wait for what is there."""
+    store = harness.open()
+    await store.commit([event(1)])
+    await asyncio.wait_for(store.wait_for_more(0), 5)
+    (first,) = await store.pending_after(0, 10)
+    waiting = asyncio.ensure_future(store.wait_for_more(first.position))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await store.commit([event(2)])
+    await asyncio.wait_for(waiting, 5)
+    await store.close()
+
+
+async def test_each_opening_is_a_new_life_of_the_stream(harness) -> None:
+    """A new epoch starts at sequence 1 from the beginning of the chain; the old records still wait before it."""
+    store = harness.open()
+    await store.commit([event(1)])
+    await store.close()
+    store = harness.open()
+    await store.commit([event(2)])
+    old, new = (one.record for one in await store.pending_after(0, 10))
+    assert old.epoch < new.epoch
+    assert (new.sequence, new.previous_digest) == (1, GENESIS)
+    await store.close()
+
+
+@pytest.mark.parametrize("set_back_seconds", [0, 1000])
+async def test_a_reboot_never_makes_a_lease_live_longer(harness, monkeypatch, set_back_seconds: int) -> None:
+    """Deadlines follow the wall clock's labels once, bounded by the lease's own life; then the boot clock again."""
+    store = harness.open()
+    core = await Core(store, harness.clock).recover()
+    lease = await core.lease(ttl_seconds=100)
+    await store.close()
+    harness.clock.advance(40)
+    harness.clock.boot_ns = 5 * NANOS
+    harness.clock.wall_ms -= set_back_seconds * 1000
+    harness.reboot(monkeypatch)
+    store = harness.open()
+    ((found, _),) = store.load().leases
+    left = found.expire_ns - 5 * NANOS
+    assert (100 if set_back_seconds else 60) * NANOS == left
+    assert found.max_expire_ns - 5 * NANOS <= lease.max_expire_ns - lease.expire_ns + 100 * NANOS
+    await store.close()
+    # A second start in the same boot finds the translated deadline, whatever the wall clock does.
+    harness.clock.wall_ms -= 3600 * 1000
+    store = harness.open()
+    assert [found] == [one for one, _ in store.load().leases]
+    await store.close()
+
+
+async def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
+    """State and token digests are private; the sentence says what to run."""
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o750)
+    with pytest.raises(RuntimeError, match="run: chmod 700"):
+        SqliteHarness(ManualClock(), directory).open()
+
+
+async def test_a_second_process_on_one_directory_is_refused(tmp_path: Path) -> None:
+    """Two writers of one budget would each spend it."""
+    harness = SqliteHarness(ManualClock(), tmp_path / "state")
+    store = harness.open()
+    with pytest.raises(RuntimeError, match="another sidecar uses"):
+        harness.open()
+    await store.close()
+    store = harness.open()
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["not a database", "broken row", "half a file"])
+async def test_a_damaged_file_is_a_clear_error_and_no_fresh_start(tmp_path: Path, damage: str) -> None:
+    """Forgetting what was spent would be worse than not starting; the lock is given back."""
+    harness = SqliteHarness(ManualClock(), tmp_path / "state")
+    store = harness.open()
+    core = await Core(store, harness.clock).recover()
+    await core.lease()
+    await store.close()
+    path = harness.directory / "state.db"
+    if damage == "not a database":
+        path.write_bytes(b"x" * 4096)
+    elif damage == "half a file":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE leases SET body = x'7b7d'")
+        connection.commit()
+        connection.close()
+    with pytest.raises(RuntimeError, match=r"is damaged .* move the state directory away"):
+        harness.open().load()
+
+
+async def test_commits_after_closing_are_refused(tmp_path: Path) -> None:
+    """Nobody waits for ever for a writer that has gone."""
+    store = SqliteHarness(ManualClock(), tmp_path / "state").open()
+    await store.close()
+    with pytest.raises(Refusal) as caught:
+        await store.commit([event(1)])
+    assert caught.value.reason == Reason.STORE_UNAVAILABLE
+
+
+async def test_a_fault_of_one_change_answers_everyone_and_stops_the_granting(tmp_path: Path) -> None:
+    """The only writer never dies silently: whoever waits is told, and so is everyone after."""
+    store = SqliteHarness(ManualClock(), tmp_path / "state").open()
+    core = await Core(store, ManualClock()).recover()
+    lease = await core.lease()
+    poison = PutHold(Hold(HoldId("\ud800"), (), Amounts(1)), lease.name)
+    answers = await asyncio.gather(store.commit([event(1)], [poison]), store.commit([event(2)]), return_exceptions=True)
+    answers.append((await asyncio.gather(store.commit([event(3)]), return_exceptions=True))[0])
+    assert [answer.reason for answer in answers] == [Reason.STORE_UNAVAILABLE] * 3
+    await store.close()
+
+
+async def test_a_full_disk_refuses_and_recovers_on_a_real_file_system(tmp_path: Path) -> None:
+    """On a file system of a few hundred kilobytes: refused when full, whole after space was made, chain unbroken."""
+    mount = shutil.which("mount")
+    small = tmp_path / "small"
+    small.mkdir()
+    if (
+        mount is None
+        or subprocess.run(  # noqa: ASYNC221 - a mount takes no time
+            [mount, "-t", "tmpfs", "-o", "size=600k,mode=0700", "tmpfs", str(small)], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        ballast = small / "ballast"
+        ballast.write_bytes(b"x" * 200_000)
+        harness = SqliteHarness(ManualClock(), small / "state")
+        store = harness.open()
+        with pytest.raises(Refusal) as caught:
+            await commit_until_refused(store, padding=10_000)
+        stored = len(await store.pending_after(0, 1000))
+        assert caught.value.reason == Reason.AUDIT_SPOOL_FULL
+        ballast.unlink()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await store.commit([event(stored)], [put_account(stored)])
+        await store.close()
+        store = harness.open()
+        records = [one.record for one in await store.pending_after(0, 1000)]
+        assert list(range(1, stored + 2)) == [record.sequence for record in records]
+        assert [put_account(stored)] == list(store.load().accounts)
+        await store.close()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)  # noqa: ASYNC221 - as above

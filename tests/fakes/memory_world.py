@@ -1,0 +1,77 @@
+"""Small, complete surroundings in memory: keys, policies, prices and a centre that obey the test."""
+
+from collections.abc import Sequence
+
+from leasehold_broker.domain.identity import Identity
+from leasehold_broker.domain.keys import KeyRecord, KeyState
+from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms
+from leasehold_broker.domain.price import ModelPrice
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.time import Instant
+
+
+class MemoryKeys:
+    """Implements the key store port."""
+
+    def __init__(self, *keys: KeyRecord) -> None:
+        """Start."""
+        self.by_name = {key.name: key for key in keys}
+
+    def records(self) -> Sequence[KeyRecord]:
+        """All keys, public part."""
+        return tuple(self.by_name.values())
+
+    def find(self, name: str) -> KeyRecord | None:
+        """One key, public part."""
+        return self.by_name.get(name)
+
+    async def secret(self, name: str) -> Secret:
+        """The key itself."""
+        key = self.by_name.get(name)
+        if key is None:
+            raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not in the store")
+        if key.state is not KeyState.ENABLED:
+            raise Refusal(Reason.KEY_DISABLED, f"key {name!r} is disabled")
+        return Secret(f"sk-canary-{name}".encode())
+
+
+class MemoryPolicies:
+    """Implements the policy source port; `policy` may be replaced at any time, as a reload would."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Start."""
+        self.policy = policy
+        self.forbidding: tuple[str, ...] = ()
+
+    def current(self) -> Policy:
+        """The policy in force."""
+        return self.policy
+
+    def forbidden_by(self, *_: Identity | LeaseRequest | Terms) -> tuple[str, ...]:
+        """The names that the test has set."""
+        return self.forbidding
+
+
+class MemoryPrices:
+    """Implements the price book port."""
+
+    def __init__(self, prices: dict[tuple[str, str], ModelPrice]) -> None:
+        """Start."""
+        self.prices = prices
+
+    def price(self, provider: str, model: str) -> ModelPrice | None:
+        """The price, or None."""
+        return self.prices.get((provider, model))
+
+
+class MemoryCentre:
+    """Implements the centre port: silent for as long as the test says."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.lapsed_seconds: float | None = None
+
+    def authority_lapsed_seconds(self, _: Instant) -> float | None:
+        """None while the authority holds."""
+        return self.lapsed_seconds

@@ -1,0 +1,100 @@
+"""Fuzz target for the border between protobuf words and domain words."""
+
+# ruff: noqa: PT017 - a refusal is one of the good answers here, not the expected one
+
+import contextlib
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError, Message
+
+from leasehold.v1 import audit_service_pb2, lease_service_pb2, revocation_service_pb2, sidecar_service_pb2
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.wire import audit_export, event_body, leases, records, revocations, sync
+
+
+def _acquire(message: Message) -> None:
+    asked = leases.acquire_request(message)
+    assert 1 <= len(asked.scopes) <= leases.SCOPES_MAX
+
+
+def _delegate(message: Message) -> None:
+    leases.delegate_request(message)
+    leases.delegate_binding(message)
+
+
+def _renew(message: Message) -> None:
+    count = leases.expected_renew_count(message)
+    assert count is None or count >= 0
+
+
+def _selector(message: Message) -> None:
+    selector = revocations.selector_from_proto(message)
+    assert revocations.selector_from_proto(revocations.selector_to_proto(selector)) == selector
+
+
+def _revocation(message: Message) -> None:
+    entry = revocations.revocation_from_proto(message)
+    if 0 <= entry.create_wall_ms < 2**45:
+        assert revocations.revocation_from_proto(revocations.revocation_to_proto(entry)) == entry
+
+
+def _record(message: Message) -> None:
+    record = records.record_from_proto(message)
+    assert records.record_from_proto(records.record_to_proto(record)) == record
+
+
+def _filter(message: Message) -> None:
+    asked = records.filter_from_proto(message)
+    assert asked.start_wall_ms >= 0
+    assert asked.end_wall_ms >= 0
+
+
+def _sync(message: Message) -> None:
+    heard = sync.message_from_proto(message)
+    assert sync.message_from_proto(sync.message_to_proto(heard)) == heard
+
+
+def _push(message: Message) -> None:
+    push = sync.push_from_proto(message)
+    assert 0 < push.authority_seconds <= sync.AUTHORITY_SECONDS_MAX
+
+
+READERS: tuple[tuple[type[Message], Callable[[Message], None]], ...] = (
+    (lease_service_pb2.AcquireLeaseRequest, _acquire),
+    (lease_service_pb2.DelegateLeaseRequest, _delegate),
+    (lease_service_pb2.RenewLeaseRequest, _renew),
+    (revocation_service_pb2.RevocationSelector, _selector),
+    (revocation_service_pb2.RevocationEntry, _revocation),
+    (audit_service_pb2.AuditRecord, _record),
+    (audit_service_pb2.ListEventsRequest, _filter),
+    (sidecar_service_pb2.SyncStateRequest, _sync),
+    (sidecar_service_pb2.SyncStateResponse, _push),
+)
+
+
+def protos(data: bytes) -> None:
+    """Any message is read into domain words that stay the same through another round, or refused by field.
+
+    The first byte chooses the message; beyond the messages it chooses the readers of event bodies and of exports.
+    """
+    chosen, rest = (data[0], data[1:]) if data else (0, b"")
+    chosen %= len(READERS) + 2
+    if chosen == len(READERS):
+        with contextlib.suppress(ValueError):
+            event_body.event_columns(rest)
+        return
+    if chosen > len(READERS):
+        with contextlib.suppress(ValueError):
+            stored = audit_export.decode_line(rest)
+            assert audit_export.decode_line(audit_export.encode_line(stored)) == stored
+        return
+    kind, read = READERS[chosen]
+    try:
+        message = kind.FromString(rest)
+    except DecodeError:
+        return
+    try:
+        read(message)
+    except Refusal as refusal:
+        assert refusal.reason is Reason.FIELD_INVALID
+        assert len(refusal.message) < 500

@@ -1,0 +1,35 @@
+"""The list of lines that may see a secret in the clear. A new one is added here, with its reason, or not at all."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_REVEAL = {
+    "broker/leasehold_broker/providers/anthropic.py": "places the key into the header",
+    "broker/leasehold_broker/providers/openai.py": "places the key into the header",
+    "broker/leasehold_broker/providers/gemini.py": "places the key into the header",
+    "broker/leasehold_broker/adapters/keys_local.py": "seals the key",
+    "broker/leasehold_broker/egress/redaction.py": "searches answers for an echo of the key",
+    "broker/leasehold_broker/flows/issuing.py": "digests a fresh lease token",
+    "broker/leasehold_broker/sidecar/lease_service.py": "shows a fresh lease token to its holder, once",
+}
+
+
+def revealers() -> set[str]:
+    """Files of the broker with a call to something named `reveal`."""
+    found = set()
+    for path in (ROOT / "broker").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reveal":
+                found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_only_the_listed_files_reveal_a_secret():
+    """No other line of the broker can put a key or a lease token in the clear."""
+    assert set() == revealers() - set(MAY_REVEAL)
+
+
+def test_the_list_has_no_stale_entry():
+    """A file that no longer reveals anything is taken off the list."""
+    assert set() == set(MAY_REVEAL) - revealers()

@@ -1,0 +1,207 @@
+"""The price book, against its source and by itself."""
+
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
+from types import SimpleNamespace
+
+import genai_prices
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leasehold_broker.domain.price import Usage, cost_micro_usd
+from leasehold_broker.providers import load_price_book
+from leasehold_broker.providers.prices import generate
+
+BOOK = load_price_book(wall_ms=lambda: int(MOMENT.timestamp() * 1000))
+MOMENT = datetime(2026, 11, 23, tzinfo=UTC)
+SOURCE = {"anthropic": "anthropic", "openai": "openai", "gemini": "google"}
+TABLE = msgspec.json.decode((Path(generate.__file__).parent / "table.json").read_bytes())
+NAMES = [
+    (provider, name, tuple(model.get("derived", ())))
+    for provider, models in TABLE["providers"].items()
+    for model in models
+    for name in (model["name"], *model.get("aliases", ()))
+]
+COUNTS = st.integers(0, 400_000)
+
+
+def source_micro_usd(provider: str, model: str, usage: Usage) -> int:
+    """What the source's own engine makes of this usage, rounded up to the micro-USD."""
+    theirs = SimpleNamespace(
+        input_tokens=usage.all_input_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_5m_tokens + usage.cache_write_1h_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_tokens=usage.output_tokens,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        price = genai_prices.calc_price(theirs, model, provider_id=SOURCE[provider], genai_request_timestamp=MOMENT)
+    return int((price.total_price * 10**6).to_integral_value(ROUND_CEILING))
+
+
+@settings(max_examples=3000, deadline=None)
+@given(st.sampled_from(NAMES), COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+def test_same_cost_as_the_source(
+    name: tuple[str, str, tuple[str, ...]], fresh: int, read: int, five: int, hour: int, output: int
+) -> None:
+    """On random usages, every name costs to the micro-dollar what the source's own engine computes."""
+    provider, model, derived = name
+    price = BOOK.price(provider, model)
+    assert price is not None
+    has = {unit for unit in ("cache_read", "cache_write_5m", "cache_write_1h", "output") if unit not in derived}
+    has &= {unit for unit in has if getattr(price.base, unit) is not None}
+    usage = Usage(
+        input_tokens=fresh,
+        cache_read_tokens=read if "cache_read" in has else 0,
+        cache_write_5m_tokens=five if "cache_write_5m" in has else 0,
+        cache_write_1h_tokens=hour if "cache_write_1h" in has else 0,
+        output_tokens=output if "output" in has else 0,
+    )
+    assert source_micro_usd(provider, model, usage) == cost_micro_usd(usage, price)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "known_as"),
+    [
+        ("anthropic", "claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+        ("anthropic", "claude-opus-4-20250514", "claude-opus-4-0"),
+        ("anthropic", "claude-3-5-haiku-20241022", "claude-3-5-haiku-latest"),
+        ("openai", "gpt-4o-2024-05-13", "gpt-4o-2024-05-13"),
+        ("openai", "gpt-6-sol-2026-09-01", "gpt-6-sol"),
+        ("gemini", "gemini-2.0-flash-001", "gemini-2.0-flash"),
+    ],
+)
+def test_documented_dated_names(provider: str, model: str, known_as: str) -> None:
+    """A vendor's dated form of a known name has that name's price, which is also the source's."""
+    price = BOOK.price(provider, model)
+    assert price is not None
+    assert known_as == price.model
+    usage = Usage(1000, output_tokens=100)
+    assert source_micro_usd(provider, model, usage) == cost_micro_usd(usage, price)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("anthropic", "claude-sonnet-4-5-turbo"),
+        ("anthropic", "claude-sonnet-4-5-20259999"),
+        ("anthropic", "claude-sonnet-4-5-20250929-extra"),
+        ("anthropic", "claude"),
+        ("openai", "gpt-4o-2024-13-01"),
+        ("openai", "gpt-5-ultra"),
+        ("openai", "ft:gpt-4o:acme"),
+        ("openai", "gpt-4o-audio-preview"),
+        ("openai", "gpt-4o-search-preview"),
+        ("openai", "o3-deep-research"),
+        ("openai", "gpt-image-1"),
+        ("gemini", "gemini-2.5-flash-image"),
+        ("gemini", "gemini-2.5-pro-tts"),
+        ("gemini", "claude-sonnet-4-5"),
+        ("gemini", "tunedModels/x"),
+        ("nobody", "gpt-5"),
+        ("openai", ""),
+    ],
+)
+def test_unknown_stays_unknown(provider: str, model: str) -> None:
+    """A name that only resembles a known one, another unit of charge, or another vendor's model has no price."""
+    assert BOOK.price(provider, model) is None
+
+
+def test_a_price_to_come_applies_on_its_day() -> None:
+    """A price that rises on a known day applies from then on; near it, and without a clock, the dearer one does."""
+
+    def rate(day: datetime) -> int:
+        price = load_price_book(wall_ms=lambda: int(day.timestamp() * 1000)).price("gemini", "gemini-3.8-flash")
+        assert price is not None
+        return price.base.input
+
+    assert rate(datetime(2026, 11, 23, tzinfo=UTC)) == 750_000
+    assert rate(datetime(2026, 12, 31, 12, tzinfo=UTC)) == 1_500_000
+    assert rate(datetime(2027, 3, 1, tzinfo=UTC)) == 1_500_000
+    blind = load_price_book().price("gemini", "gemini-3.8-flash")
+    assert blind is not None
+    assert blind.base.input == 1_500_000
+
+
+def test_one_hour_cache_writes_cost_twice_the_input() -> None:
+    """Anthropic's documented rule holds in every row that has cache writes, derived or not."""
+    for model in TABLE["providers"]["anthropic"]:
+        for period in model["periods"]:
+            for rates in (period["rates"], *(tier["rates"] for tier in period.get("tiers", ()))):
+                if "cache_write_5m" in rates:
+                    assert rates["cache_write_1h"] == 2 * rates["input"]
+
+
+def test_embeddings_have_no_window() -> None:
+    """An embedding's window is per text and must not cap the bound of a call with many texts."""
+    for model in ("text-embedding-3-small", "text-embedding-3-large"):
+        price = BOOK.price("openai", model)
+        assert price is not None
+        assert price.context_tokens_max == 0
+        assert price.base.output is None
+
+
+def test_override(tmp_path: Path) -> None:
+    """An operator's price wins by its exact name, changes the version, and adds private models."""
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        '[[price]]\nprovider = "openai"\nmodel = "gpt-5"\ninput = 1000000\noutput = 8000000\ncache_read = 100000\n'
+        '[[price]]\nprovider = "openai"\nmodel = "private-1"\ninput = 7\noutput = 9\noutput_tokens_max = 100\n'
+    )
+    book = load_price_book(path)
+    price = book.price("openai", "gpt-5")
+    assert price is not None
+    assert (price.base.input, price.base.output, price.base.cache_read) == (1_000_000, 8_000_000, 100_000)
+    private = book.price("openai", "private-1")
+    assert private is not None
+    assert private.output_tokens_max == 100
+    assert book.version != BOOK.version
+    assert private.version == book.version
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1.5\n', "input"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = -1\n', "input"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\ninpt = 1\n', "inpt"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\n', "input"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\n' * 2, "twice"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\noutput_tokens_max = -1\n', "negative"),
+        ("[[price]\n", "price override file"),
+    ],
+)
+def test_wrong_override_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    """A wrong override names what is wrong."""
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=named):
+        load_price_book(path)
+
+
+def test_the_shipped_table_is_what_the_generator_makes() -> None:
+    """Generated again for its own day, the table is the same."""
+    assert generate.table(datetime.fromisoformat(TABLE["generated"]).date()) == TABLE
+
+
+def test_rates_must_be_whole() -> None:
+    """A rate that is no whole number of pico-USD is refused, never rounded."""
+    assert generate._pico(Decimal("0.0375"), 10**6) == 37_500
+    with pytest.raises(ValueError, match="whole"):
+        generate._pico(Decimal("0.0000001"), 10**6)
+
+
+def test_the_broker_does_not_load_the_source() -> None:
+    """Loading the providers and the book imports neither the price source nor pydantic."""
+    code = (
+        "import sys; from leasehold_broker.providers import load_price_book; load_price_book();"
+        "sys.exit(bool({'genai_prices', 'pydantic', 'httpx2'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

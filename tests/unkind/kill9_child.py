@@ -1,0 +1,58 @@
+"""The process that gets killed: a sidecar's heart under load, and a provider that notes every call before serving it.
+
+Run as: python -m tests.unkind.kill9_child <state directory> <file of served calls>. Says "ready" once calls flow.
+"""
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+from tests.fakes.core import PEER, Core, caps, identity, plan, request, used
+
+from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.system_entropy import SystemEntropy
+from leasehold_broker.domain.reasons import Refusal
+
+WORKERS = 24
+CAP = 200_000_000
+
+
+async def calls(core: Core, lease, served: int, rng: random.Random) -> None:
+    """Admit, note, serve, settle, for ever."""
+    while True:
+        try:
+            admitted = await core.calls.admit(lease, plan(100, rng.choice((10, 100))), "r", lambda *_: None)
+        except Refusal:
+            await asyncio.sleep(0)
+            continue
+        hold = core.books.ledger.hold(admitted.call_id)
+        output = rng.randint(0, hold.amounts.output_tokens)
+        os.write(served, f"{admitted.call_id} {lease.name} {100 + output * 5}\n".encode())
+        if rng.random() < 0.3:
+            await asyncio.sleep(rng.random() * 0.01)
+        await core.calls.settle(admitted.call_id, used(100, output))
+
+
+async def main(directory: Path, served_file: Path) -> None:
+    """Recover, then load."""
+    clock = SystemClock()
+    store = SqliteStateStore(directory, "kill9", clock, StoreLimits())
+    core = await Core(store, clock, entropy=SystemEntropy()).recover()
+    root = (
+        await core.acquire.run(identity(), PEER, request(caps(cost_micro_usd=CAP)), "one", validate_only=False)
+    ).lease
+    narrow = request(caps(cost_micro_usd=CAP // 4), scopes=())
+    child = (await core.delegate.run(identity(), PEER, root.name, narrow, "two", None)).lease
+    served = os.open(served_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    async with asyncio.TaskGroup() as group:
+        for worker in range(WORKERS):
+            rng = random.Random(os.urandom(8))
+            group.create_task(calls(core, child if worker % 3 == 0 else root, served, rng))
+        os.write(1, b"ready\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
