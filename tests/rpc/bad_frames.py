@@ -3,6 +3,7 @@
 Origin, licence and what is left out: tests/vectors/grpc_bad_client/README.md. H names hex text.
 """
 
+import gzip
 import select
 import socket
 import sys
@@ -164,6 +165,16 @@ def _streams(count: int) -> Iterator[int]:
     return iter(range(1, 2 * count, 2))
 
 
+def _compression_bombs(request: bytes, count: int) -> Iterator[bytes]:
+    """Messages below the bound, as long as they are packed."""
+    packed = gzip.compress(bytes(60_000_000), mtime=0)[:65000]
+    message = b"\1" + len(packed).to_bytes(4) + packed
+    for stream in _streams(count):
+        yield frame(HEADERS, END_HEADERS, stream, request + literal(b"grpc-encoding", b"gzip"))
+        for at in range(0, len(message), 16000):
+            yield frame(DATA, END_STREAM if at + 16000 >= len(message) else 0, stream, message[at : at + 16000])
+
+
 def floods(count: int) -> dict[str, Iterator[bytes]]:
     """Long attacks by name, piece by piece; each has `count` steps."""
     request = request_headers()
@@ -191,7 +202,12 @@ def floods(count: int) -> dict[str, Iterator[bytes]]:
         "header bomb": (
             frame(HEADERS, END_HEADERS, stream, request + entry + b"\xbe" * 4000) for stream in _streams(count)
         ),
+        "header bombs within bounds": (
+            frame(HEADERS, END_HEADERS, stream, request + (entry if stream == 1 else b"") + b"\xbe" * 100)
+            for stream in _streams(count)
+        ),
         "cut headers": (frame(HEADERS, 0, stream, big[:16000]) for stream in _streams(count)),
+        "compression bomb": _compression_bombs(request, count // 20),
         "empty data": (
             (frame(HEADERS, END_HEADERS, 1, request) if step == 0 else frame(DATA, 0, 1)) for step in range(count)
         ),

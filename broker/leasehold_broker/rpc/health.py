@@ -43,6 +43,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the librar
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
         return _Response(status=self._status(request.service))
 
+    async def List(  # noqa: N802 - the name is the protocol's
+        self,
+        request: health_pb2.HealthListRequest,  # noqa: ARG002 - it is empty
+        context: grpc.aio.ServicerContext[health_pb2.HealthListRequest, health_pb2.HealthListResponse],  # noqa: ARG002
+    ) -> health_pb2.HealthListResponse:
+        """The state of everything that is served."""
+        statuses = {service: _Response(status=self._status(service)) for service in self._services}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(  # noqa: N802 - the name is the protocol's
         self, request: health_pb2.HealthCheckRequest, context: _Context
     ) -> None:

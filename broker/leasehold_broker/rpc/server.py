@@ -14,9 +14,9 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from leasehold_broker.rpc.access import AccessTableError, Audit, Method, methods_of
+from leasehold_broker.rpc.access import AccessTableError, Audit, Method, Plane, methods_of
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.health import Health
 from leasehold_broker.rpc.surround import ServicerContext, Surround, Surroundings
@@ -26,6 +26,7 @@ UnaryHandler = Callable[[Any, CallContext], Awaitable[Message]]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Message]]
 """Takes the same and answers with an async generator; it is closed when the caller goes away."""
 Handlers = Mapping[str, UnaryHandler | StreamHandler]
+HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class RpcServer:
         self._surroundings = surroundings
         self._surround = Surround(surroundings)
         self._server = grpc.aio.server(options=server_options(limits), maximum_concurrent_rpcs=limits.calls_max)
+        self._planes: set[Plane] = set()
         self._health = Health()
+        methods_of(HEALTH, [name for name in vars(Health) if name[0].isupper()])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def serve(self, service: ServiceDescriptor, handlers: Handlers) -> None:
@@ -102,9 +105,14 @@ class RpcServer:
                 proto says that the answer is a stream.
 
         Raises:
-            AccessTableError: a method lacks a handler, a row of the access table, or what that row asks for.
+            AccessTableError: a method lacks a handler, a row of the access table, or what that row asks for; or this
+                server would serve agents and those who govern them.
         """
-        rows = methods_of(service.full_name, (method.name for method in service.methods), handlers)
+        rows = methods_of(service, handlers)
+        self._planes |= {row.plane for row in rows.values()}
+        if Plane.AGENTS in self._planes and len(self._planes) > 1:
+            planes = " and ".join(sorted(self._planes))
+            raise AccessTableError(service.full_name, "*", f"one server must not serve {planes}")
         for method in service.methods:
             row = rows[method.name]
             if row.access not in self._surroundings.authenticate:
