@@ -5,7 +5,6 @@ origin is configured so, reuse of a connection after anything unexpected, and re
 """
 
 import asyncio
-import ipaddress
 import re
 import socket
 import ssl
@@ -15,11 +14,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from leasehold_broker.adapters.http_upstream_connection import UpstreamConnection, UpstreamSettings
+from leasehold_broker.adapters.public_addresses import is_public
 from leasehold_broker.ports.provider import UpstreamRequest
 from leasehold_broker.ports.upstream import KeyHeader, UpstreamCall, UpstreamFailure, UpstreamListener
 
 _HEAD = re.compile(r"[A-Z]+ /[!-\"$-~]*+ HTTP/1\.1(?:\r\n[a-z0-9\-]++: [ -~]*+)*+")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -270,18 +269,6 @@ class _Opening:
             self._call.abort()
         elif self.task is not None:
             self.task.cancel()
-
-
-def is_public(address: str) -> bool:
-    """True for an address of the public internet; also looks at the IPv4 address inside IPv6 clothes."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
-        if inner is None and parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner is not None:
-            parsed = inner
-    return parsed.is_global and not parsed.is_multicast
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:
