@@ -14,7 +14,7 @@ SPECIAL = """
     2001:2::/48 2001:10::/28 2001:20::/28 2001:db8::/32 2002::/16 3fff::/20 4000::/3 5f00::/16 8000::/3 fc00::/7
     fd00:ec2::254/128 fe80::/10 fec0::/10 ff00::/8
 """
-"""IANA's registries of special-purpose addresses (2026), what leads to a cloud's credentials, and what is unassigned."""
+"""IANA's registries of special-purpose addresses (2026), cloud services, and what is unassigned."""
 
 
 @pytest.mark.parametrize("network", SPECIAL.split())
