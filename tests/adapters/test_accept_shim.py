@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
+from leasehold_broker.adapters.accept_pipe import TurnedAway
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.public_socket import ListenError, PublicSocket, SocketPlace
@@ -343,3 +345,28 @@ def test_a_path_that_is_too_long_is_refused_in_words(tmp_path: Path) -> None:
     """The limit of Unix socket paths is named, not met as an obscure error."""
     with pytest.raises(ListenError, match="too long for a Unix socket"):
         PublicSocket(SocketPlace(tmp_path / ("x" * 100) / "s"))
+
+
+async def test_a_flood_of_connections_is_one_line_in_the_log() -> None:
+    """Connections that are turned away are told in sums, at the latest when the shim stops."""
+    with capture_logs() as lines:
+        turned_away = TurnedAway()
+        for count in range(1000):
+            turned_away.add("connections_max", f"uid:{count % 7}")
+        turned_away.add("header block too long", "uid:1")
+        assert lines == []
+        turned_away.tell()
+        turned_away.tell()
+    told = {line["why"]: (line["count"], line["last_peer"]) for line in lines}
+    assert told == {"connections_max": (1000, "uid:5"), "header block too long": (1, "uid:1")}
+    assert len(lines) == 2
+
+
+async def test_sums_are_told_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second after the first that was turned away, without another one."""
+    monkeypatch.setattr("leasehold_broker.adapters.accept_pipe.TELL_SECONDS", 0.0)
+    with capture_logs() as lines:
+        TurnedAway().add("connections_max", "")
+        async with asyncio.timeout(5):
+            while not lines:  # noqa: ASYNC110 - the log tells nobody
+                await asyncio.sleep(0)

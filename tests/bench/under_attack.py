@@ -2,8 +2,10 @@
 
 For each kind: latency of the agent's calls through the egress and of its RPCs, alone and under attack in turn, several
 times; medians of the ratios. The attacker is another user where this runs as root, else another process of this user.
-The agent calls at a steady pace, on connections that it has: aims are p99 at most doubled, at most 50 MiB more memory,
-at most 2 fetches of an issuer's keys a minute.
+The agent calls at a steady pace, on connections that it has. Each row ends with the verdict on the aims: p99 of calls
+and of RPCs at most doubled, at most 50 MiB more memory, at most 2 fetches of an issuer's keys a minute; and on the
+attack itself, which must have sent what it is said to send. Exits with 1 when a row fails. Needs a machine that does
+nothing else: p99 of an agent that is alone must not vary by half.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import grpc
 import uvloop
+from tests.bench.attacker import BAD_TOKENS_PER_SECOND, IDLE_STREAMS, RESETS, SLOW
 from tests.bench.load import at, request_bytes
 from tests.bench.world import SIDECAR, SUBJECT, BenchStage
 
@@ -28,6 +31,10 @@ KINDS = ("pings", "resets", "slow", "idle", "tokens")
 ATTACKER, GROUP = 61002, 61009
 CALLS_PER_SECOND, RPCS_PER_SECOND = 60, 20
 MIB = 1024 * 1024
+P99_RATIO_MAX, GROWN_MIB_MAX, FETCHES_PER_MINUTE_MAX = 2.0, 50.0, 2.0
+SENT_MIN = {"resets": RESETS, "idle": IDLE_STREAMS}
+CONNECTED_MIN = {"slow": SLOW}
+RATE_PER_SECOND_MIN = {"tokens": 0.95 * BAD_TOKENS_PER_SECOND, "pings": 100.0}
 
 
 class AttackedStage(BenchStage):
@@ -134,17 +141,43 @@ class Cost:
     """What one kind of attack cost, in medians over the rounds."""
 
     kind: str
-    sent: str
+    sent: int
+    connected: int
+    attack_seconds: float
     calls: tuple[float, float, float, float]
     rpcs: tuple[float, float, float, float]
     grown_mib: float
     busy: float
     fetches_per_minute: float
 
+    def missed(self) -> list[str]:
+        """The aims that were missed, in words; empty when all were met."""
+        missed = [
+            f"p99 of {what} {row[3] / row[2]:.1f} times"
+            for what, row in (("calls", self.calls), ("RPCs", self.rpcs))
+            if row[3] > P99_RATIO_MAX * row[2]
+        ]
+        if self.grown_mib > GROWN_MIB_MAX:
+            missed.append(f"{self.grown_mib:.0f} MiB more")
+        if self.fetches_per_minute > FETCHES_PER_MINUTE_MAX:
+            missed.append(f"{self.fetches_per_minute:.0f} fetches a minute")
+        return missed
+
+    def too_weak(self) -> list[str]:
+        """Where the attack was less than it is said to be, in words; empty when it was in full."""
+        weak = []
+        if self.sent < SENT_MIN.get(self.kind, 0):
+            weak.append(f"only {self.sent} sent")
+        if self.connected < CONNECTED_MIN.get(self.kind, 0):
+            weak.append(f"only {self.connected} connections")
+        if self.sent < RATE_PER_SECOND_MIN.get(self.kind, 0) * self.attack_seconds:
+            weak.append(f"only {self.sent / self.attack_seconds:.0f} a second")
+        return weak
+
 
 async def measured(stage: AttackedStage, agent: Agent, kind: str, seconds: float, rounds: int) -> Cost:
     """Alone and under attack in turn."""
-    calls, rpcs, fetches, busy, sent = [], [], [], [], b""
+    calls, rpcs, fetches, busy, sent = [], [], [], [], []
     before = stage.resident_mb()
     for _ in range(rounds):
         quiet = await agent.work(seconds)
@@ -153,7 +186,8 @@ async def measured(stage: AttackedStage, agent: Agent, kind: str, seconds: float
         await asyncio.sleep(2)
         loud = await agent.work(seconds)
         fetches.append(sum(one >= since for one in stage.fetches) * 60 / max(60.0, seconds))
-        sent, _ = await process.communicate()
+        told, _ = await process.communicate()
+        sent.append(tuple(map(int, told.split())))
         busy.append((stage.cpu_seconds() - cpu) / (time.monotonic() - since))
         for kept, alone, attacked in ((calls, quiet[0], loud[0]), (rpcs, quiet[1], loud[1])):
             kept.append((at(alone, 0.5), at(attacked, 0.5), at(alone, 0.99), at(attacked, 0.99)))
@@ -163,7 +197,15 @@ async def measured(stage: AttackedStage, agent: Agent, kind: str, seconds: float
 
     grown = (stage.resident_mb() - before) * 1e6 / MIB
     return Cost(
-        kind, sent.decode().strip(), medians(calls), medians(rpcs), grown, statistics.median(busy), max(fetches)
+        kind,
+        min(one for one, _ in sent),
+        min(one for _, one in sent),
+        seconds + 3,
+        medians(calls),
+        medians(rpcs),
+        grown,
+        statistics.median(busy),
+        max(fetches),
     )
 
 
@@ -189,8 +231,8 @@ async def run(seconds: float, rounds: int, kinds=KINDS, *, pin: bool = True) -> 
                 return [await measured(stage, agent, kind, seconds, rounds) for kind in kinds]
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print; 1 when an aim was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
@@ -198,8 +240,9 @@ def main() -> None:
     given = parser.parse_args()
     sys.stdout.write(
         "attack  sent conns    calls p50 alone/attacked (ratio)   p99                    rpc p50"
-        "                p99                    MiB  cpu  fetches/min\n"
+        "                p99                    MiB  cpu  fetches/min  verdict\n"
     )
+    failed = False
     for cost in uvloop.run(run(given.seconds, given.rounds, given.kinds)):
         shown = "  ".join(
             f"{alone:6.2f} {attacked:6.2f} ({attacked / alone:4.1f})"
@@ -207,8 +250,13 @@ def main() -> None:
             for alone, attacked in ((row[0], row[1]), (row[2], row[3]))
         )
         rest = f"{cost.grown_mib:5.1f}  {cost.busy:4.0%}  {cost.fetches_per_minute:4.1f}"
-        sys.stdout.write(f"{cost.kind:7} {cost.sent:13} {shown}  {rest}\n")
+        missed = cost.missed() + cost.too_weak()
+        failed = failed or bool(missed)
+        verdict = f"FAIL: {', '.join(missed)}" if missed else "pass"
+        sys.stdout.write(f"{cost.kind:7} {cost.sent:6} {cost.connected:6} {shown}  {rest}  {verdict}\n")
+        sys.stdout.flush()
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,13 +14,40 @@ from leasehold_broker.adapters.header_blocks import HeaderBlocks
 from leasehold_broker.adapters.refusal_brake import RefusalBrake
 
 PIPE_BUFFER_BYTES = 256 * 1024
+TELL_SECONDS = 1.0
 _log = structlog.get_logger("leasehold.accept")
+
+
+class TurnedAway:
+    """Connections that were closed by us, told to the log in sums: a flood of them must not fill the disk."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._counts: dict[str, tuple[int, str]] = {}
+        self._due: asyncio.TimerHandle | None = None
+
+    def add(self, why: str, peer: str) -> None:
+        """One more of `peer`; `why` is one of few fixed words."""
+        count, _ = self._counts.get(why, (0, ""))
+        self._counts[why] = count + 1, peer
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(TELL_SECONDS, self.tell)
+
+    def tell(self) -> None:
+        """Log the sums now, if there are any."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        for why, (count, peer) in self._counts.items():
+            _log.warning("connections turned away", why=why, count=count, last_peer=peer)
+        self._counts.clear()
 
 
 class Shim(Protocol):
     """What a public end asks of the shim."""
 
     brake: RefusalBrake
+    turned_away: "TurnedAway"
     plaintext: bool
 
     def admit(self, front: "Front", transport: asyncio.Transport) -> "Pipe | None":
@@ -181,7 +208,7 @@ class Front(Leg):
     def data_received(self, data: bytes) -> None:
         """Pass on, or wait, with one read's worth at most."""
         if self._blocks is not None and not self._blocks.allow(data):
-            _log.warning("connection ended", why="header block too long", peer=self.holder)
+            self._shim.turned_away.add("header block too long", self.holder)
             if self.pipe is not None:
                 self.pipe.abort()
             return

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from leasehold_broker.adapters.accept_pipe import Front, Pipe
+from leasehold_broker.adapters.accept_pipe import Front, Pipe, TurnedAway
 from leasehold_broker.adapters.refusal_brake import RefusalBrake
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Refusal
@@ -98,6 +98,7 @@ class AcceptShim:
         self._pipes: dict[str, Pipe] = {}
         self._open: Counter[str] = Counter()
         self.brake = RefusalBrake()
+        self.turned_away = TurnedAway()
         self._servers: list[asyncio.Server] = []
         self._publics: list[PublicListener] = []
         self._watches: dict[PublicListener, asyncio.TimerHandle] = {}
@@ -146,6 +147,7 @@ class AcceptShim:
         for watch in self._watches.values():
             watch.cancel()
         self._watches.clear()
+        self.turned_away.tell()
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -175,7 +177,7 @@ class AcceptShim:
     def admit(self, front: "Front", transport: asyncio.Transport) -> "Pipe | None":
         """A new connection: its pipe, or None when it must be closed."""
         if len(self._pipes) >= self._limits.connections_max:
-            _log.warning("connection refused", why="connections_max")
+            self.turned_away.add("connections_max", "")
             return None
         try:
             peer = self._resolver.peer_of(transport.get_extra_info("socket"))
@@ -183,7 +185,7 @@ class AcceptShim:
             self._on_refused(refusal)
             return None
         if self._open[peer.binding] >= self._limits.connections_per_peer_max:
-            _log.warning("connection refused", why="connections_per_peer_max", peer=peer.binding)
+            self.turned_away.add("connections_per_peer_max", peer.binding)
             return None
         name = f"leasehold-peer-{secrets.token_hex(16)}"
         back = self._connect(name)
@@ -206,7 +208,7 @@ class AcceptShim:
             back.connect(self._private)
             pid = _CREDENTIALS.unpack(back.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
         except OSError as fault:
-            _log.error("private listener unreachable", fault=type(fault).__name__)
+            self.turned_away.add(f"private listener unreachable: {type(fault).__name__}", "")
             back.close()
             return None
         if pid != os.getpid():
