@@ -29,8 +29,8 @@ from leasehold_broker.domain.scope import Scope, matches, narrow, within
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import NANOS, Instant
 
-RATES = Rates(3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000)
-LONG = Rates(6_000_000, 22_500_000, 600_000, 7_500_000, 12_000_000)
+RATES = Rates(3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000, file_search=7)
+LONG = Rates(6_000_000, 22_500_000, 600_000, 7_500_000, 12_000_000, file_search=7)
 PRICE = ModelPrice("m", RATES, (Tier(1000, LONG),), 2000, 500, "v")
 counts = st.integers(0, 3000)
 
@@ -55,7 +55,7 @@ def test_b12_no_usage_within_the_request_costs_more_than_the_hold(inputs, output
     usage = Usage(fresh, read, write_5m, write_1h, output * choices)
     assert cost_micro_usd(usage, PRICE) <= held.cost_micro_usd
     charge = charge_for(
-        CallOutcome(CallEnd.FINISHED, sent=True, status=200, usage=usage, usage_final=True), held, PRICE, metered=True
+        CallOutcome(CallEnd.FINISHED, sent=True, status=200, usage=usage, usage_final=True), held, PRICE, wanted
     )
     assert charge.amounts is not None
     assert charge.amounts.fits(held)
@@ -69,7 +69,7 @@ def test_b11_the_hold_grows_with_the_request(small, more, output, longer, choice
         plan(input_tokens_bound=small + more, output_tokens_stated=output),
         plan(input_tokens_bound=small, output_tokens_stated=output + longer),
         plan(input_tokens_bound=small, output_tokens_stated=output, choices=choices),
-        plan(input_tokens_bound=small, output_tokens_stated=output, fixed_pico_usd=fixed),
+        plan(input_tokens_bound=small, output_tokens_stated=output, units_bound=Usage(file_searches=fixed)),
     ):
         assert base.fits(worst_case(larger, PRICE, 0, NO_CAPS).amounts)
 
@@ -136,7 +136,7 @@ def test_a_unit_without_a_price_is_an_error_and_charged_at_the_hold() -> None:
         cost_micro_usd(usage, PRICE)
     held = Amounts(9, 1, 1, 1)
     outcome = CallOutcome(CallEnd.FINISHED, sent=True, usage=usage, usage_final=True)
-    charge = charge_for(outcome, held, PRICE, metered=True)
+    charge = charge_for(outcome, held, PRICE, plan())
     assert (charge.amounts, charge.estimated) == (held, True)
 
 

@@ -39,7 +39,9 @@ KEY = KeyRecord("anthropic-prod", "anthropic", "prod", KeyState.ENABLED, 1, 0)
 OPENAI_KEY = KeyRecord("openai-prod", "openai", "prod", KeyState.ENABLED, 1, 0)
 MODEL = "claude-small"
 # 1 USD a million input tokens, 5 USD a million output tokens: 1 and 5 micro-USD a token.
-PRICE = ModelPrice(MODEL, Rates(1_000_000, 5_000_000, 100_000, 1_250_000, 2_000_000), (), 200_000, 64_000, "v1")
+PRICE = ModelPrice(
+    MODEL, Rates(1_000_000, 5_000_000, 100_000, 1_250_000, 2_000_000, file_search=1_000_000), (), 200_000, 64_000, "v1"
+)
 GRANT = Grant(
     name="agents",
     issuer=ISSUER,

@@ -98,7 +98,7 @@ async def test_b11_a_larger_request_never_holds_less(core: Core) -> None:
         plan(2, 1),
         plan(2, 2),
         plan(2, 2, choices=2),
-        plan(2, 2, choices=2, fixed_pico_usd=10**7),
+        plan(2, 2, choices=2, units_bound=Usage(file_searches=10)),
     ):
         admitted = await core.admit(lease, wanted)
         held.append(core.books.ledger.hold(admitted.call_id).amounts)
@@ -154,7 +154,7 @@ async def test_b3_b5_every_end_is_charged_by_rule(core: Core, outcome, charged: 
 async def test_server_tools_without_a_last_word_are_charged_at_the_hold(core: Core) -> None:
     """What a search brings in is billed as input after the first report: partial usage proves nothing."""
     lease = await core.lease()
-    admitted = await core.admit(lease, plan(tools=("web_search_1",), fixed_pico_usd=10_000 * 10**6))
+    admitted = await core.admit(lease, plan(tools=("web_search_1",), units_bound=Usage(file_searches=10_000)))
     settled = await core.calls.settle(admitted.call_id, CallOutcome(CallEnd.CLIENT_GONE, sent=True, usage=PART))
     assert settled.charged.cost_micro_usd == 10_700
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leasehold_broker.domain.price import ANY
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.provider import Provider, Route
 from leasehold_broker.providers import all_providers, anthropic_body, gemini_body, openai_body
@@ -64,8 +65,8 @@ PDF = {"type": "document", "source": {"type": "base64", "media_type": "applicati
 UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"container": "c"}),
     ("messages", {"mcp_servers": [{"url": "https://x"}]}),
-    ("messages", {"speed": "fast"}),
-    ("messages", {"inference_geo": "us"}),
+    ("messages", {"speed": "faster"}),
+    ("messages", {"inference_geo": "mars"}),
     ("messages", {"service_tier": "priority"}),
     ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]}),
     ("messages", {"tools": [{"type": "code_execution_20250825", "name": "c"}]}),
@@ -79,8 +80,7 @@ UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"modalities": ["text", "audio"]}),
     ("chat", {"prediction": {"type": "content", "content": "x"}}),
     ("chat", {"web_search_options": {}}),
-    ("chat", {"service_tier": "priority"}),
-    ("chat", {"service_tier": "flex"}),
+    ("chat", {"service_tier": "scale"}),
     ("chat", {"prompt_cache_options": {"ttl": "12h"}}),
     ("chat", {"messages": [{"role": "user", "content": [IMAGE_URL]}]}),
     ("chat", {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}),
@@ -103,7 +103,7 @@ UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
     ("generate", {"tools": [{"google_search": {}}]}),
     ("generate", {"tools": [{"codeExecution": {}}]}),
     ("generate", {"tools": [{"urlContext": {}}]}),
-    ("generate", {"serviceTier": "priority"}),
+    ("generate", {"serviceTier": "turbo"}),
     ("generate", {"generationConfig": {"responseModalities": ["IMAGE"]}}),
     ("generate", {"generationConfig": {"speechConfig": {}}}),
     ("generate", {"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]}),
@@ -177,6 +177,20 @@ def test_plans_state_limits_and_choices() -> None:
     assert not planned("count").metered
     assert planned("messages", stream=True).stream
     assert planned("stream").stream
+
+
+def test_plans_say_where_a_call_may_be_served() -> None:
+    """A tier or place asked for, and the one it may fall back to; an unnamed place is whichever the workspace has."""
+    assert (planned("messages").service_tiers, planned("messages").regions) == (("",), (ANY,))
+    fast = planned("messages", speed="fast", inference_geo="us")
+    assert (fast.service_tiers, fast.regions) == (("fast", ""), ("us",))
+    assert planned("messages", inference_geo="global").regions == ("global",)
+    for kind in ("chat", "responses"):
+        assert planned(kind, service_tier="auto").service_tiers == ("default",)
+        assert planned(kind, service_tier="flex").service_tiers == ("flex", "default")
+        assert planned(kind, service_tier="fast").service_tiers == ("priority", "default")
+        assert sent(kind, service_tier="fast")["service_tier"] == "fast"
+    assert planned("generate", serviceTier="flex").service_tiers == ("flex", "")
 
 
 def test_requests_place_the_limit_and_the_tier() -> None:

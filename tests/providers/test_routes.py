@@ -204,7 +204,7 @@ def test_anthropic_versions_and_betas() -> None:
     assert sent["anthropic-beta"] == "output-128k-2025-02-19,pdfs-2024-09-25"
     for wrong in (
         {"anthropic-version": "2029-01-01"},
-        {"anthropic-beta": "fast-mode-2026-02-01"},
+        {"anthropic-beta": "context-1m-2025-08-07"},
         {"anthropic-beta": "pdfs-2024-09-25,context-1m-2025-08-07"},
         {"anthropic-workspace-id": "w"},
     ):

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from leasehold_broker.domain.amounts import UNLIMITED, Amounts
-from leasehold_broker.domain.price import PICO_PER_MICRO, ModelPrice, Usage, micro_usd
+from leasehold_broker.domain.price import (
+    OUTPUT_RATES,
+    PICO_PER_MICRO,
+    ModelPrice,
+    Rates,
+    UnpricedUnitError,
+    Usage,
+    call_pico_usd,
+    dearest_output,
+    micro_usd,
+)
 from leasehold_broker.domain.reasons import Reason, Refusal
 
 OUTPUT_TOKENS_DEFAULT = 4096
@@ -24,12 +34,17 @@ class CallPlan:
         metered: False for routes that the provider does not bill (count_tokens, models): these hold one request and
             concurrency, no money.
         stream: the answer is a stream of events.
-        input_tokens_bound: no tokenizer can make more of this request, everything billed as input included.
+        input_tokens_bound: no tokenizer can make more of this request, everything billed as input included, but for
+            what `units_bound` counts.
         output_tokens_stated: the request's own output limit per choice; None when it states none.
         output_limited: True when this route takes an output limit at all (False: embeddings).
         choices: answers asked for; the output bound is multiplied by it.
         tools: server-side tool types that the request switches on.
-        fixed_pico_usd: dearest per-use charges that the request can cause (server tools), in pico-USD.
+        units_bound: the most of every unit that is counted apart from text input and output: audio, pictures by the
+            piece, characters, seconds, uses of server tools.
+        output_rates: names of the rates that its output tokens may be billed at; those that the model does not have
+            cannot apply.
+        service_tiers, regions: where it may be served, in the words of the price table; the dearest is held.
         output_tokens_floor: smallest output limit that may be chosen for this request: below it the vendor refuses it,
             or the answer is of no use.
         cache_writes: False when the request provably makes the provider write nothing to a prompt cache, so that the
@@ -47,8 +62,16 @@ class CallPlan:
     output_tokens_floor: int = 1
     choices: int = 1
     tools: tuple[str, ...] = field(default=())
-    fixed_pico_usd: int = 0
+    units_bound: Usage = field(default=Usage())
+    output_rates: tuple[str, ...] = OUTPUT_RATES
+    service_tiers: tuple[str, ...] = ("",)
+    regions: tuple[str, ...] = ("",)
     cache_writes: bool = True
+
+    @property
+    def runs_server_tools(self) -> bool:
+        """The provider may run tools, which go on after its last report."""
+        return self.units_bound.tool_uses > 0
 
 
 class CallEnd(StrEnum):
@@ -114,7 +137,8 @@ def worst_case(
         lower: False: a stated limit is left as it is, fit or not; one that is not stated is chosen all the same.
 
     Raises:
-        Refusal: PRICE_UNKNOWN, SCOPE_EXCEEDED (stated limit above the scope's).
+        Refusal: PRICE_UNKNOWN (of the model, or of a unit, tier or region that the request may use), SCOPE_EXCEEDED
+            (stated limit above the scope's).
     """
     if not plan.metered:
         return WorstCase(Amounts(requests=1, concurrency=1), None)
@@ -123,12 +147,20 @@ def worst_case(
             Reason.PRICE_UNKNOWN,
             f"no price is known for model {plan.model!r} of {plan.provider}; ask the platform team to add one",
         )
-    if price.context_tokens_max and not price.tiers:
-        input_bound = min(plan.input_tokens_bound, price.context_tokens_max)
+    if price.context_tokens_max and not price.tiered:
+        text_bound = min(plan.input_tokens_bound, price.context_tokens_max)
     else:
-        input_bound = plan.input_tokens_bound
-    input_rate, output_rate = price.dearest_rates(input_bound, cache_writes=plan.cache_writes)
-    base_pico = input_bound * input_rate + plan.fixed_pico_usd
+        text_bound = plan.input_tokens_bound
+    input_bound = text_bound + plan.units_bound.all_input_tokens
+    try:
+        rates = price.dearest(input_bound, plan.service_tiers, plan.regions)
+        base_pico = text_bound * _input_rate(rates, plan) + call_pico_usd(plan.units_bound, rates)
+        output_rate = dearest_output(rates, plan.output_rates) if plan.output_limited else 0
+    except UnpricedUnitError as error:
+        raise Refusal(
+            Reason.PRICE_UNKNOWN,
+            f"{plan.model} of {plan.provider}: {error}; ask for what has a price, or ask the platform team to add one",
+        ) from error
     asked, stated = _output_asked(plan, price, scope_output_max)
     limit = asked
     if lower or not stated:
@@ -139,7 +171,19 @@ def worst_case(
     cost = micro_usd(base_pico + output * output_rate)
     lowered = limit < asked
     placed = limit if plan.output_limited and (lowered or not stated) else None
-    return WorstCase(Amounts(cost, input_bound, output, 1, 1), placed, lowered)
+    held = Amounts(cost, input_bound, output + plan.units_bound.all_output_tokens, 1, 1)
+    return WorstCase(held, placed, lowered)
+
+
+def _input_rate(rates: Rates, plan: CallPlan) -> int:
+    """The dearest that a token of text or of a picture can be: fresh, cached or written."""
+    known = [rates.input, rates.cache_read, rates.input_image, rates.cache_read_image]
+    if plan.cache_writes:
+        known += [rates.cache_write_5m, rates.cache_write_1h]
+    found = [rate for rate in known if rate is not None]
+    if not found and plan.input_tokens_bound:
+        raise UnpricedUnitError("no input rate")
+    return max(found, default=0)
 
 
 def _output_asked(plan: CallPlan, price: ModelPrice, scope_output_max: int) -> tuple[int, bool]:
@@ -162,7 +206,7 @@ def _affordable_output(plan: CallPlan, headroom: Amounts, base_pico: int, output
     """The largest output limit that the headroom pays for; UNLIMITED when it caps neither tokens nor money."""
     most = UNLIMITED
     if headroom.output_tokens < UNLIMITED:
-        most = headroom.output_tokens // plan.choices
+        most = (headroom.output_tokens - plan.units_bound.all_output_tokens) // plan.choices
     if headroom.cost_micro_usd < UNLIMITED and output_rate:
         left_pico = headroom.cost_micro_usd * PICO_PER_MICRO - base_pico
         most = min(most, left_pico // (output_rate * plan.choices))

@@ -7,11 +7,20 @@
   except that input which the provider has already reported is charged as reported.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.amounts import Amounts
-from leasehold_broker.domain.call import CallEnd, CallOutcome
-from leasehold_broker.domain.price import ModelPrice, UnpricedUnitError, Usage, cost_micro_usd, usage_amounts
+from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
+from leasehold_broker.domain.price import (
+    ModelPrice,
+    UnpricedUnitError,
+    Usage,
+    call_pico_usd,
+    cost_micro_usd,
+    dearest_output,
+    micro_usd,
+    usage_amounts,
+)
 
 UNBILLED_STATUSES = frozenset({*range(400, 500), 500, 501, 503, 529} - {408, 499})
 """Answers for which the vendors document no charge. A timeout (408, 499, 502, 504) may hide a billed answer."""
@@ -25,14 +34,12 @@ class Charge:
     estimated: bool
 
 
-def charge_for(
-    outcome: CallOutcome, held: Amounts, price: ModelPrice | None, *, metered: bool, fixed_pico_usd: int = 0
-) -> Charge:
-    """The charge for a call that ended like this and held `held`, of which `fixed_pico_usd` for server tools."""
+def charge_for(outcome: CallOutcome, held: Amounts, price: ModelPrice | None, plan: CallPlan) -> Charge:
+    """The charge for a call that was planned like this, held `held` and ended like that."""
     if not outcome.sent:
         return Charge(None, estimated=False)
     one_request = Amounts(requests=1)
-    if not metered or price is None:
+    if not plan.metered or price is None:
         return Charge(one_request, estimated=False)
     if outcome.usage is not None and outcome.usage_final:
         try:
@@ -41,9 +48,14 @@ def charge_for(
             return Charge(held, estimated=True)
     if outcome.end is CallEnd.PROVIDER_REFUSED and outcome.status in UNBILLED_STATUSES:
         return Charge(one_request, estimated=False)
+    return Charge(_estimate(outcome.usage, held, price, plan), estimated=True)
+
+
+def _estimate(usage: Usage | None, held: Amounts, price: ModelPrice, plan: CallPlan) -> Amounts:
     # Server tools run on after the last report, and what they find is billed as input of its own.
-    estimate = _no_less if fixed_pico_usd else _at_most
-    return Charge(estimate(outcome.usage, held, price), estimated=True)
+    if plan.runs_server_tools or usage is None or not usage.all_input_tokens:
+        return _no_less(usage, held, price)
+    return _at_most(usage, held, price, plan)
 
 
 def _no_less(usage: Usage | None, amounts: Amounts, price: ModelPrice) -> Amounts:
@@ -57,20 +69,16 @@ def _no_less(usage: Usage | None, amounts: Amounts, price: ModelPrice) -> Amount
     return Amounts(*(max(pair) for pair in zip(amounts, known, strict=True)))
 
 
-def _at_most(usage: Usage | None, held: Amounts, price: ModelPrice) -> Amounts:
-    if usage is None or not usage.all_input_tokens:
-        return _no_less(usage, held, price)
-    rest = Usage(
-        usage.input_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_5m_tokens,
-        usage.cache_write_1h_tokens,
-        max(held.output_tokens, usage.output_tokens),
-        web_searches=usage.web_searches,
-    )
+def _at_most(usage: Usage, held: Amounts, price: ModelPrice, plan: CallPlan) -> Amounts:
+    """Input as reported, and all the output that was held, at the dearest rate it can have; never above the hold."""
+    tiers = (usage.service_tier,) if usage.service_tier else plan.service_tiers
+    regions = (usage.region,) if usage.region else plan.regions
+    output = max(held.output_tokens, usage.all_output_tokens)
     try:
-        reached = usage_amounts(rest, cost_micro_usd(rest, price))
+        rates = price.dearest(usage.all_input_tokens, tiers, regions)
+        reported = replace(usage, output_tokens=0, output_audio_tokens=0, output_image_tokens=0)
+        pico = call_pico_usd(reported, rates) + output * dearest_output(rates, plan.output_rates)
     except UnpricedUnitError:
         return held
-    cost = min(reached.cost_micro_usd, held.cost_micro_usd)
-    return _no_less(usage, Amounts(cost, reached.input_tokens, reached.output_tokens, 1, 0), price)
+    cost = min(micro_usd(pico), held.cost_micro_usd)
+    return _no_less(usage, Amounts(cost, usage.all_input_tokens, output, 1, 0), price)

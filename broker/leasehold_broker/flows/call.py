@@ -6,7 +6,7 @@ that each admitted call is settled or voided exactly once, whatever happens to t
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from leasehold_broker.domain.amounts import ZERO, Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan, WorstCase, worst_case
@@ -33,6 +33,7 @@ from leasehold_broker.ports.state_store import Change, DropHold, PutHold, PutLea
 
 NOT_SENT = CallOutcome(CallEnd.NOT_SENT, sent=False)
 UNKNOWN = CallOutcome(CallEnd.UNKNOWN, sent=True)
+_USAGE_NAMES = tuple(each.name for each in fields(Usage))
 SETTLED_MAX = 1024
 """Settlements remembered for a second `settle` of the same call."""
 
@@ -214,9 +215,7 @@ class Calls:
         if hold is None:
             message = f"call {call.id} is open without a hold"
             raise RuntimeError(message)
-        charge = charge_for(
-            outcome, hold.amounts, call.price, metered=call.plan.metered, fixed_pico_usd=call.plan.fixed_pico_usd
-        )
+        charge = charge_for(outcome, hold.amounts, call.price, call.plan)
         ledger = self._books.ledger
         settlement = ledger.void(hold.id) if charge.amounts is None else ledger.settle(hold.id, charge.amounts)
         self._forget(call)
@@ -326,6 +325,8 @@ def _settled_event(
         details["overage"] = amount_details(settlement.overage)
     if outcome.usage is not None:
         details["usage"] = _usage_details(outcome.usage)
+    if call.price is not None:
+        details["price_version"] = call.price.version
     if call.cut_by is not None:
         details["cut_by"] = call.cut_by[1].reason.value
     return Event(
@@ -340,14 +341,4 @@ def _settled_event(
 
 
 def _usage_details(usage: Usage) -> dict[str, Detail]:
-    found: dict[str, Detail] = {
-        "input": usage.input_tokens,
-        "cache_read": usage.cache_read_tokens,
-        "cache_write_5m": usage.cache_write_5m_tokens,
-        "cache_write_1h": usage.cache_write_1h_tokens,
-        "output": usage.output_tokens,
-        "reasoning": usage.reasoning_tokens,
-        "web_searches": usage.web_searches,
-        "service_tier": usage.service_tier,
-    }
-    return {name: value for name, value in found.items() if value}
+    return {name.removesuffix("_tokens"): value for name in _USAGE_NAMES if (value := getattr(usage, name))}

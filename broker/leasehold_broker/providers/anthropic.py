@@ -42,6 +42,7 @@ _BETAS: Final = frozenset(
         "dev-full-thinking-2025-05-14",
         "effort-2025-11-24",
         "extended-cache-ttl-2025-04-11",
+        "fast-mode-2026-02-01",
         "fine-grained-tool-streaming-2025-05-14",
         "interleaved-thinking-2025-05-14",
         "model-context-window-exceeded-2025-08-26",
@@ -149,6 +150,8 @@ class Anthropic:
             # Prompt caching is asked for by this member, and by nothing else; a mere mention in a text costs a larger
             # hold, never a smaller one.
             cache_writes=b'"cache_control"' in canonical(content),
+            service_tiers=shapes.service_tiers(content),
+            regions=shapes.regions(content),
         )
 
     def request(

@@ -6,6 +6,7 @@ the shapes: anthropic 2.12.0, types/message_create_params.py and types/beta/mess
 
 from typing import Final
 
+from leasehold_broker.domain.price import ANY
 from leasehold_broker.ports.provider import Json
 from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, VENDOR_TOOL_OVERHEAD, Parts
 from leasehold_broker.providers.checks import (
@@ -115,10 +116,21 @@ def thinking_budget(body: Object) -> int:
     return whole(as_object(thinking, "thinking"), "budget_tokens", 1, 10_000_000, "thinking.") or 0
 
 
+def service_tiers(body: Object) -> tuple[str, ...]:
+    """Where a checked request may be served: what asks to be fast may be served at the standard speed."""
+    return ("fast", "") if body.get("speed") == "fast" else ("",)
+
+
+def regions(body: Object) -> tuple[str, ...]:
+    """Where a checked request may be served: one that names no place goes where the workspace's setting says."""
+    place = kind_of(body, "inference_geo")
+    return (place,) if place else (ANY,)
+
+
 def _options(body: Object) -> None:
     one_of(body, "service_tier", frozenset(("auto", "standard_only")), "priority capacity has a price of its own")
-    one_of(body, "speed", frozenset(("standard",)), "fast mode has a price of its own")
-    one_of(body, "inference_geo", frozenset(("global",)), "a region has a price of its own")
+    one_of(body, "speed", frozenset(("standard", "fast")), "no price is known for it")
+    one_of(body, "inference_geo", frozenset(("global", "us")), "no price is known for it")
     limit = whole(body, "max_tokens", 0, 10_000_000)
     budget = thinking_budget(body)
     if budget and limit is not None and budget >= limit:

@@ -147,6 +147,7 @@ class Gemini:
             output_limited=True,
             output_tokens_floor=shapes.thinking_budget(settings) + OUTPUT_TOKENS_FLOOR,
             choices=whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1,
+            service_tiers=shapes.service_tiers(body),
         )
 
     def request(

@@ -98,7 +98,7 @@ _TILE_TOKENS: Final = 258
 _IMAGE_TOKENS_MIN: Final = 2_304
 """An image at a fixed resolution costs up to 2,240 tokens, whatever its size."""
 _RESPONSE_FIELDS: Final = frozenset(("id", "name", "response", "willContinue", "scheduling"))
-_TIERS: Final = frozenset(("standard", "unspecified"))
+_TIERS: Final = frozenset(("standard", "unspecified", "flex", "priority"))
 _EMBED_FIELDS: Final = frozenset(("model", "content", "taskType", "title", "outputDimensionality"))
 _EMBED_REFUSED: Final = {"embedContentConfig": "give taskType, title and outputDimensionality beside the content"}
 
@@ -137,7 +137,7 @@ def walk(body: Object) -> Parts:
         Refusal: BODY_INVALID, COST_UNBOUNDED.
     """
     parts = Parts()
-    one_of(body, "serviceTier", _TIERS, "this tier has a price of its own")
+    one_of(body, "serviceTier", _TIERS, "no price is known for it")
     contents(body.get("contents"), parts)
     system = body.get("systemInstruction")
     if system is not None:
@@ -152,6 +152,12 @@ def walk(body: Object) -> Parts:
         declared = as_list(tool.get("functionDeclarations") or [], f"{where}.functionDeclarations")
         parts.extra_tokens += TOOLS_OVERHEAD + TOOL_OVERHEAD * len(declared)
     return parts
+
+
+def service_tiers(body: Object) -> tuple[str, ...]:
+    """Where a checked request may be served: any tier may fall back to the standard one."""
+    tier = kind_of(body, "serviceTier")
+    return (tier, "") if tier in {"flex", "priority"} else ("",)
 
 
 def config(body: Object) -> Object:

@@ -134,6 +134,8 @@ class OpenAI:
             output_limited=True,
             output_tokens_floor=OUTPUT_TOKENS_FLOOR,
             choices=choices,
+            output_rates=("output",),
+            service_tiers=shapes.service_tiers(body),
         )
 
     def request(
@@ -145,7 +147,7 @@ class OpenAI:
             return door.upstream(route.method, route.upstream_path, None, stream=False)
         sent = dict(body)
         if route.operation != "embeddings":
-            sent["service_tier"] = "default"
+            sent["service_tier"] = shapes.service_tier(body)
             if output_tokens_limit is not None:
                 sent[_limit_member(route, sent)] = output_tokens_limit
             if route.operation == "chat.completions" and sent.get("stream") is True:

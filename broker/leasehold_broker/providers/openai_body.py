@@ -117,7 +117,7 @@ RESPONSE_REFUSED: Final = {
 EMBEDDING_FIELDS: Final = frozenset(["dimensions", "encoding_format", "input", "model", "user"])
 
 _STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
-_TIERS: Final = frozenset(("auto", "default"))
+_TIERS: Final = frozenset(("auto", "default", "fast", "flex", "priority"))
 _CHAT_TEXT_PARTS: Final = frozenset(("text", "refusal"))
 _MESSAGE_FIELDS: Final = frozenset(
     [
@@ -144,8 +144,20 @@ def image_tokens_max(model: str) -> int:
     return _TILES_MINI if model.startswith("gpt-4o-mini") else _PATCHES_MAX
 
 
+def service_tier(body: Object) -> str:
+    """The tier that a checked request is sent with: one that leaves it to the vendor is sent with the default."""
+    tier = kind_of(body, "service_tier")
+    return "default" if tier in {"", "auto"} else tier
+
+
+def service_tiers(body: Object) -> tuple[str, ...]:
+    """Where a checked request may be served: fast mode is reported as priority, and any tier may fall back."""
+    tier = service_tier(body)
+    return ("default",) if tier == "default" else ("priority" if tier == "fast" else tier, "default")
+
+
 def _shared_options(body: Object) -> None:
-    one_of(body, "service_tier", _TIERS, "this tier has a price of its own")
+    one_of(body, "service_tier", _TIERS, "no price is known for it")
     cache = body.get("prompt_cache_options")
     if cache is not None:
         one_of(as_object(cache, "prompt_cache_options"), "ttl", frozenset(("30m",)), "no price is known for it")

@@ -54,13 +54,19 @@ def _word(report: Object, name: str, priced: frozenset[str]) -> str:
     return value
 
 
-_ANTHROPIC_TIERS: Final = frozenset({"standard"})
-_ANTHROPIC_SPEEDS: Final = frozenset({"standard"})
-_ANTHROPIC_PLACES: Final = frozenset({"", "global", "not_available"})
-_OPENAI_TIERS: Final = frozenset({"", "default"})
-_GEMINI_TRAFFIC: Final = frozenset({"ON_DEMAND", "TRAFFIC_TYPE_UNSPECIFIED"})
-_GEMINI_TIERS: Final = frozenset({"standard", "unspecified", "STANDARD", "UNSPECIFIED"})
-_GEMINI_MODALITIES: Final = frozenset({"TEXT", "IMAGE", "DOCUMENT", "MODALITY_UNSPECIFIED"})
+_ANTHROPIC_TIERS: Final = frozenset({"standard", "batch"})
+_ANTHROPIC_SPEEDS: Final = {"": "", "standard": "", "fast": "fast"}
+_ANTHROPIC_PLACES: Final = {"": "", "global": "", "not_available": "", "us": "us"}
+_OPENAI_TIERS: Final = frozenset({"", "default", "flex", "priority", "fast"})
+_GEMINI_TRAFFIC: Final = {
+    "": "",
+    "ON_DEMAND": "",
+    "TRAFFIC_TYPE_UNSPECIFIED": "",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+}
+_GEMINI_TIERS: Final = {"": "", "standard": "standard", "unspecified": "", "flex": "flex", "priority": "priority"}
+_GEMINI_TEXT: Final = frozenset({"TEXT", "DOCUMENT", "MODALITY_UNSPECIFIED"})
 
 
 def anthropic_usage(report: Json, *, writes_1h: bool) -> Usage | None:
@@ -83,8 +89,8 @@ def anthropic_usage(report: Json, *, writes_1h: bool) -> Usage | None:
             hour += unsplit
         else:
             five += unsplit
-        _word(report, "speed", _ANTHROPIC_SPEEDS)
-        _word(report, "inference_geo", _ANTHROPIC_PLACES)
+        speed = _ANTHROPIC_SPEEDS[_word(report, "speed", frozenset(_ANTHROPIC_SPEEDS))]
+        tier = _word(report, "service_tier", _ANTHROPIC_TIERS)
         tools = _details(report, "server_tool_use")
         output = _count(report, "output_tokens", required=True)
         return Usage(
@@ -95,7 +101,8 @@ def anthropic_usage(report: Json, *, writes_1h: bool) -> Usage | None:
             output_tokens=output,
             reasoning_tokens=min(output, _count(_details(report, "output_tokens_details"), "thinking_tokens")),
             web_searches=_count(tools, "web_search_requests"),
-            service_tier=_word(report, "service_tier", _ANTHROPIC_TIERS),
+            service_tier=speed or tier,
+            region=_ANTHROPIC_PLACES[_word(report, "inference_geo", frozenset(_ANTHROPIC_PLACES))],
         )
     except _UnusableError:
         return None
@@ -116,20 +123,24 @@ def openai_usage(report: Json, tier: Json, *, prompt: str, completion: str) -> U
         total = _count(report, f"{prompt}_tokens", required=True)
         details = _details(report, f"{prompt}_tokens_details")
         output_details = _details(report, f"{completion}_tokens_details")
-        if _count(details, "audio_tokens") or _count(output_details, "audio_tokens"):
-            return None
         cached = _count(details, "cached_tokens")
         written = _count(details, "cache_write_tokens")
         long = _count(_details(details, "cache_write_tokens_details"), "ttl_12h_tokens")
-        output = _count(report, f"{completion}_tokens")
+        sound, pictures = _count(details, "audio_tokens"), _count(details, "image_tokens")
+        spoken, painted = _count(output_details, "audio_tokens"), _count(output_details, "image_tokens")
+        output = _rest(_count(report, f"{completion}_tokens"), spoken, painted)
         return Usage(
-            input_tokens=_rest(total, cached, written),
+            input_tokens=_rest(total, cached, written, sound, pictures),
             cache_read_tokens=cached,
             cache_write_5m_tokens=_rest(written, long),
             cache_write_1h_tokens=long,
             output_tokens=output,
             reasoning_tokens=min(output, _count(output_details, "reasoning_tokens")),
             service_tier=_word({"tier": tier}, "tier", _OPENAI_TIERS),
+            input_audio_tokens=sound,
+            input_image_tokens=pictures,
+            output_audio_tokens=spoken,
+            output_image_tokens=painted,
         )
     except _UnusableError:
         return None
@@ -140,32 +151,54 @@ def gemini_usage(report: Json) -> Usage | None:
     if not isinstance(report, dict):
         return None
     try:
-        for name in ("promptTokensDetails", "candidatesTokensDetails", "toolUsePromptTokensDetails"):
-            _modalities(report.get(name))
-        prompt = _count(report, "promptTokenCount", required=True)
-        cached = _count(report, "cachedContentTokenCount")
+        prompt, cache, said = (
+            _modalities(report, total, details)
+            for total, details in (
+                ("promptTokenCount", "promptTokensDetails"),
+                ("cachedContentTokenCount", "cacheTokensDetails"),
+                ("candidatesTokenCount", "candidatesTokensDetails"),
+            )
+        )
+        found = _modalities(report, "toolUsePromptTokenCount", "toolUsePromptTokensDetails")
+        if "promptTokenCount" not in report or found["AUDIO"] or found["IMAGE"]:
+            return None
         thoughts = _count(report, "thoughtsTokenCount")
-        _word(report, "trafficType", _GEMINI_TRAFFIC)
+        traffic = _GEMINI_TRAFFIC[_word(report, "trafficType", frozenset(_GEMINI_TRAFFIC))]
+        tier = _GEMINI_TIERS.get(str(report.get("serviceTier") or "").lower())
+        if tier is None:
+            return None
         return Usage(
-            input_tokens=_rest(prompt, cached) + _count(report, "toolUsePromptTokenCount"),
-            cache_read_tokens=cached,
-            output_tokens=_count(report, "candidatesTokenCount") + thoughts,
+            input_tokens=_rest(prompt["TEXT"], cache["TEXT"]) + found["TEXT"],
+            cache_read_tokens=cache["TEXT"],
+            output_tokens=said["TEXT"] + thoughts,
             reasoning_tokens=thoughts,
-            service_tier=_word(report, "serviceTier", _GEMINI_TIERS),
+            service_tier=traffic or tier,
+            input_audio_tokens=_rest(prompt["AUDIO"], cache["AUDIO"]),
+            input_image_tokens=_rest(prompt["IMAGE"], cache["IMAGE"]),
+            cache_read_audio_tokens=cache["AUDIO"],
+            cache_read_image_tokens=cache["IMAGE"],
+            output_audio_tokens=said["AUDIO"],
+            output_image_tokens=said["IMAGE"],
         )
     except _UnusableError:
         return None
 
 
-def _modalities(details: Json) -> None:
-    """Audio and video have prices of their own, which the table does not carry."""
-    if details is None:
-        return
-    if not isinstance(details, list):
-        raise _UnusableError("details")
-    for entry in details:
+def _modalities(report: Object, total: str, details: str) -> dict[str, int]:
+    """A count by what it is of. What its details leave out is text; video has a price that no route here can bound."""
+    counts = {"TEXT": _count(report, total), "AUDIO": 0, "IMAGE": 0}
+    entries = report.get(details)
+    if entries is None:
+        return counts
+    if not isinstance(entries, list):
+        raise _UnusableError(details)
+    for entry in entries:
         if not isinstance(entry, dict):
-            raise _UnusableError("details")
+            raise _UnusableError(details)
         modality = entry.get("modality", "TEXT")
-        if not (isinstance(modality, str) and modality in _GEMINI_MODALITIES) and _count(entry, "tokenCount"):
+        if modality in ("AUDIO", "IMAGE"):
+            counts[modality] += _count(entry, "tokenCount")
+        elif not (isinstance(modality, str) and modality in _GEMINI_TEXT) and _count(entry, "tokenCount"):
             raise _UnusableError("modality")
+    counts["TEXT"] = _rest(counts["TEXT"], counts["AUDIO"], counts["IMAGE"])
+    return counts
