@@ -126,6 +126,32 @@ async def test_a2_commits_are_numbered_and_chained_in_the_order_of_the_calls(har
     await store.close()
 
 
+async def test_a_deferred_commit_comes_before_the_next_one_and_needs_none(harness) -> None:
+    """It shares the sync of what is asked for after it, in the order of the calls; alone it becomes durable too."""
+    store = harness.open()
+    settled = asyncio.ensure_future(store.commit([event(1)], [put_account(1)], essential=True, deferred=True))
+    await store.commit([event(2)], [put_account(2)])
+    assert settled.done()
+    await asyncio.wait_for(store.commit([event(3)], [put_account(3)], essential=True, deferred=True), 30)
+    bodies = [one.record.body for one in await store.pending_after(0, 10)]
+    assert [f'"number":{number}'.encode() in body for number, body in enumerate(bodies, start=1)] == [True] * 3
+    assert [put_account(3)] == list(store.load().accounts)
+    await store.close()
+
+
+async def test_closing_writes_what_was_deferred(harness) -> None:
+    """Nothing that was decided is lost by a stop in good order."""
+    store = harness.open()
+    await store.commit([event(1)])
+    last = asyncio.ensure_future(store.commit([event(2)], [put_account(2)], essential=True, deferred=True))
+    await store.close()
+    await last
+    store = harness.open()
+    assert [put_account(2)] == list(store.load().accounts)
+    assert len(await store.pending_after(0, 10)) == 2
+    await store.close()
+
+
 async def test_everything_that_was_committed_is_there_after_reopening(harness) -> None:
     """State comes back as it was put, and reading it twice gives the same (B7)."""
     store = harness.open()

@@ -105,7 +105,12 @@ class MemoryStateStore:
         )
 
     def commit(
-        self, events: Sequence[Event], changes: Sequence[Change] = (), *, essential: bool = False
+        self,
+        events: Sequence[Event],
+        changes: Sequence[Change] = (),
+        *,
+        essential: bool = False,
+        deferred: bool = False,  # noqa: ARG002 - this disk is never busy: company would save nothing
     ) -> Awaitable[None]:
         """Queue; durable at the next turn of the loop, or when flushed."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

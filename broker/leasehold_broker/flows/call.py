@@ -158,7 +158,7 @@ class Calls:
             return self._settled.get(call_id) or Settled(ZERO, estimated=False, remaining_micro_usd=None)
         now = self._world.clock.now()
         batch, settled = self._decide_settlement(call, outcome, now)
-        await self._journal.ending(batch)
+        await self._journal.ending(batch, deferred=True)
         return settled
 
     def _take_back(self, call: OpenCall, hold: Hold) -> None:

@@ -90,8 +90,10 @@ class Journal:
                 retry_after_seconds=1.0,
             )
 
-    async def ending(self, batch: Batch) -> bool:
+    async def ending(self, batch: Batch, *, deferred: bool = False) -> bool:
         """Make an ending durable, now or later: never raises a refusal. The order of calls is kept.
+
+        `deferred`: nobody waits for the answer; it may share the sync of the next commit.
 
         An empty batch waits for the endings before it.
 
@@ -105,7 +107,9 @@ class Journal:
         if self._failed:
             self._unwritten[number] = batch
             return await self.retry()
-        written = asyncio.ensure_future(self._store.commit(batch.events, batch.changes, essential=True))
+        written = asyncio.ensure_future(
+            self._store.commit(batch.events, batch.changes, essential=True, deferred=deferred)
+        )
         self._unwritten[number] = batch
         self._in_flight.add(written)
         written.add_done_callback(lambda done: self._ended(number, done))

@@ -131,7 +131,12 @@ class StateStore(Protocol):
         ...
 
     def commit(
-        self, events: Sequence[Event], changes: Sequence[Change] = (), *, essential: bool = False
+        self,
+        events: Sequence[Event],
+        changes: Sequence[Change] = (),
+        *,
+        essential: bool = False,
+        deferred: bool = False,
     ) -> Awaitable[None]:
         """Make events and changes durable together, numbered and chained; the awaitable is done after the sync.
 
@@ -142,6 +147,7 @@ class StateStore(Protocol):
             events: may be empty for changes that no event describes.
             changes: applied in order.
             essential: settlements and endings: accepted in the reserve beyond the spool's limit.
+            deferred: nobody waits for it: it may wait some milliseconds for the next commit and share its sync.
 
         Raises (from the awaitable):
             Refusal: AUDIT_SPOOL_FULL (events shipped too slowly, or no room), STORE_UNAVAILABLE (disk failed) or

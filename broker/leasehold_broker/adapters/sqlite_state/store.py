@@ -36,6 +36,8 @@ GROUP_MAX = 256
 RECORD_OVERHEAD_BYTES = 160
 """What a record takes in the spool besides its body."""
 PEPPER_BYTES = 32
+DEFERRED_SECONDS = 0.004
+"""How long a commit that nobody waits for may wait for company."""
 TRIM_SECONDS = 0.25
 _COMMIT, _STOP = "commit", "stop"
 
@@ -111,6 +113,8 @@ class SqliteStateStore:
         self._before = self._marks()
         # Idle, or a fill is scheduled, or the thread is committing: then nothing else touches the connection.
         self._busy = False
+        self._urgent = False
+        self._deferred: asyncio.TimerHandle | None = None
         # From a failed commit until everybody who waited for it has been told.
         self._failing = False
         # What lies in an empty outbox has all been acknowledged, in an earlier life.
@@ -164,7 +168,12 @@ class SqliteStateStore:
             raise damaged(self._path, error) from error
 
     def commit(
-        self, events: Sequence[Event], changes: Sequence[Change] = (), *, essential: bool = False
+        self,
+        events: Sequence[Event],
+        changes: Sequence[Change] = (),
+        *,
+        essential: bool = False,
+        deferred: bool = False,
     ) -> Awaitable[None]:
         """See `StateStore.commit`."""
         done: asyncio.Future[None] = self._running_loop().create_future()
@@ -178,7 +187,7 @@ class SqliteStateStore:
             done.set_exception(answers.overloaded())
             return done
         # Encoded here, so that an event that cannot be encoded fails at its author.
-        self._ask(_Commit([encode_event(event) for event in events], changes, essential, done))
+        self._ask(_Commit([encode_event(event) for event in events], changes, essential, done), urgent=not deferred)
         return done
 
     async def pending_after(self, position: int, limit: int) -> Sequence[PendingRecord]:
@@ -240,6 +249,8 @@ class SqliteStateStore:
             with contextlib.suppress(Refusal):
                 await self.trim()
         self._closing = True
+        if self._waiting and not self._busy:
+            self._fill_soon(self._running_loop())
         await self._idle.wait()
         if self._loop is not None:
             self._commits.put(_STOP)
@@ -258,17 +269,35 @@ class SqliteStateStore:
         self.start()
         return asyncio.get_running_loop()
 
-    def _ask(self, job: _Job) -> None:
+    def _ask(self, job: _Job, *, urgent: bool = True) -> None:
         self._waiting.append(job)
+        self._urgent = self._urgent or urgent
         self._idle.clear()
+        if not self._busy:
+            self._go_on(asyncio.get_running_loop())
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nothing is being written: see to what waits."""
+        if not self._waiting:
+            self._idle.set()
+        elif self._urgent or self._closing or len(self._waiting) >= GROUP_MAX:
+            self._fill_soon(loop)
+        elif self._deferred is None:
+            self._deferred = loop.call_later(DEFERRED_SECONDS, self._fill_soon, loop)
+
+    def _fill_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._deferred is not None:
+            self._deferred.cancel()
+            self._deferred = None
         if not self._busy:
             self._busy = True
             # Soon, not now: whatever else this turn of the loop asks for shares the transaction.
-            asyncio.get_running_loop().call_soon(self._fill)
+            loop.call_soon(self._fill)
 
     def _fill(self) -> None:
         """Put the oldest of what waits into a transaction and have it committed."""
         self._group = [self._waiting.popleft() for _ in range(min(GROUP_MAX, len(self._waiting)))]
+        self._urgent = self._urgent and bool(self._waiting)
         self._before = self._marks()
         try:
             self._answers = self._transaction(self._group)
@@ -303,6 +332,7 @@ class SqliteStateStore:
             told = [(job.done, self._failure(failure)) for job in self._group]
             told += [(job.done, behind) for job in self._waiting]
             self._waiting.clear()
+            self._urgent = False
             self._failing = True
         for future, answer in told:
             if future.done():
@@ -316,11 +346,8 @@ class SqliteStateStore:
         if failure is not None:
             # After the callbacks of those futures, which were queued just now: nobody commits anew unknowing.
             asyncio.get_running_loop().call_soon(self._told)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._fill)
-        else:
-            self._busy = False
-            self._idle.set()
+        self._busy = False
+        self._go_on(asyncio.get_running_loop())
 
     def _told(self) -> None:
         self._failing = False
