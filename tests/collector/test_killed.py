@@ -31,7 +31,8 @@ async def collector_process(folder: Path, epoch: str):
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        assert await process.stdout.readline() == b"ready\n"
+        while (line := await process.stdout.readline()) != b"ready\n":
+            assert line, "the collector ended before it was ready"
         yield process
     finally:
         process.kill()

@@ -1,6 +1,7 @@
 """What the link does when the other side is silent, false, or rotated: it throws the channel away and starts anew."""
 
 import asyncio
+import contextlib
 import datetime as dt
 from dataclasses import replace
 from pathlib import Path
@@ -58,19 +59,18 @@ async def test_mutual_tls_with_rotated_certificates(tmp_path):
     async with asyncio.timeout(30), Centre(tmp_path) as unused:
         assert unused.target
         (tmp_path / "tls").mkdir()
-        centre = Centre(tmp_path / "tls")
         credentials = grpc.ssl_server_credentials(
             [((one / "key.pem").read_bytes(), (one / "cert.pem").read_bytes())],
             root_certificates=(one / "cert.pem").read_bytes(),
             require_client_auth=True,
         )
-        port = centre.server.listen("127.0.0.1:0", credentials)
         files = tmp_path / "files"
         files.mkdir()
         tls = TlsFiles(files / "cert.pem", files / "cert.pem", files / "key.pem", server_name="collector.test")
-        sidecar = Sidecar(f"127.0.0.1:{port}")
-        sidecar.link._settings = replace(sidecar.settings, tls=tls)
-        async with centre, sidecar:
+        async with Centre(tmp_path / "tls", tcp=credentials) as centre, contextlib.AsyncExitStack() as stack:
+            sidecar = Sidecar(f"127.0.0.1:{centre.port}")
+            sidecar.link._settings = replace(sidecar.settings, tls=tls)
+            await stack.enter_async_context(sidecar)
             await eventually(lambda: "FILE_UNREADABLE" in sidecar.link.counters.failures)
             place(other, files)
             await eventually(lambda: "UNAVAILABLE" in sidecar.link.counters.failures)

@@ -1,6 +1,7 @@
 """A whole collector for tests: real gRPC server, real SQLite; only token verification is in memory."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
@@ -36,8 +38,11 @@ from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
 from leasehold_broker.rpc.surround import Surroundings
+from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 
 ISSUER = "https://issuer.test"
+ORIGIN = "log.test/centre"
+CHECKPOINT_SECONDS = 0.02
 
 
 class SpeakingTokens:
@@ -75,8 +80,16 @@ class Centre:
         clock: Clock | None = None,
         token_seconds: float = 600.0,
         uids: dict[int, frozenset[Role]] | None = None,
+        tcp: grpc.ServerCredentials | None = None,
     ) -> None:
         """Build it; `open` serves."""
+        self.plan = CheckpointPlan(
+            ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", None, CHECKPOINT_SECONDS
+        )
+        self.failures: list[str] = []
+        self.port = 0
+        self._tcp = tcp
+        self._stack = contextlib.AsyncExitStack()
         self.target = f"unix:{folder / 'collector.sock'}"
         self.clock = clock or SystemClock()
         self.store = CollectorStore(folder / "collector.db", "collector", epoch)
@@ -92,9 +105,8 @@ class Centre:
         self.operators = Operators(
             verifier, [RoleRule(ISSUER, "groups", role.value, role) for role in Role], uids or {}
         )
-        self.server = self._server()
 
-    def _server(self) -> RpcServer:
+    def _server(self, prove: Prove) -> RpcServer:
         surroundings = Surroundings(
             lambda _transport: Peer(os.getuid()),
             {Access.SIDECAR: self.sidecars.authenticate, Access.OPERATOR: self.operators.authenticate},
@@ -114,20 +126,26 @@ class Centre:
             IssueRevocation(self.issuer, self.store, self.clock), ReadRevocations(self.issuer), self.operators
         )
         server.serve(revocation_door.SERVICE, revocations.handlers())
-        server.serve(audit_door.SERVICE, audit_door.AuditDoor(ReadAudit(self.store), self.operators).handlers())
+        server.serve(audit_door.SERVICE, audit_door.AuditDoor(ReadAudit(self.store), prove, self.operators).handlers())
         server.listen(self.target)
+        if self._tcp is not None:
+            self.port = server.listen("127.0.0.1:0", self._tcp)
         return server
 
     async def __aenter__(self) -> Self:
         """Serve."""
         self.fleet.restore(await self.store.sidecars(), self.clock.now())
+        self._stack.push_async_callback(self.store.close)
+        signing = checkpoints(self.plan, self.store, self.clock, self.failures.append)
+        self.prove, self.publish = await self._stack.enter_async_context(signing)
+        self.server = self._server(self.prove)
+        self._stack.push_async_callback(self.server.stop, 0)
         await self.server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop at once, as a crash would, but close the file."""
-        await self.server.stop(0)
-        await self.store.close()
+        await self._stack.aclose()
 
 
 class Operator:

@@ -31,7 +31,11 @@ class Emitter:
 
     def emit(self, event: Event) -> ChainedRecord:
         """The next record."""
-        record = chain(self.stream, self.epoch, self.sequence + 1, self.digest, encode_event(event))
+        return self.put(encode_event(event))
+
+    def put(self, body: bytes) -> ChainedRecord:
+        """The next record, with any body."""
+        record = chain(self.stream, self.epoch, self.sequence + 1, self.digest, body)
         self.sequence, self.digest = record.sequence, record.digest
         return record
 

@@ -1,4 +1,4 @@
-"""AuditService: pages, tail and heads of the log, for auditors and responders. Words in, words out."""
+"""AuditService: pages, tail, checkpoint and proofs of the log, for auditors and responders. Words in, words out."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -8,11 +8,12 @@ from leasehold.v1 import audit_service_pb2 as pb
 from leasehold_broker.collector.access import Operators
 from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.server import Handlers
 from leasehold_broker.wire.fields import check_known
-from leasehold_broker.wire.records import filter_from_proto, head_to_proto, stored_to_proto
+from leasehold_broker.wire.records import checkpoint_to_proto, filter_from_proto, head_to_proto, stored_to_proto
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
 
@@ -20,9 +21,10 @@ SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
 class AuditDoor:
     """Handlers of AuditService."""
 
-    def __init__(self, read: ReadAudit, operators: Operators) -> None:
-        """Call this flow for these operators."""
+    def __init__(self, read: ReadAudit, prove: Prove, operators: Operators) -> None:
+        """Call these flows for these operators."""
         self._read = read
+        self._prove = prove
         self._operators = operators
 
     def handlers(self) -> Handlers:
@@ -31,6 +33,9 @@ class AuditDoor:
             "ListEvents": self.list_events,
             "WatchEvents": self.watch_events,
             "ListStreams": self.list_streams,
+            "GetCheckpoint": self.get_checkpoint,
+            "GetInclusionProof": self.get_inclusion_proof,
+            "GetConsistencyProof": self.get_consistency_proof,
         }
 
     async def list_events(self, request: pb.ListEventsRequest, call: CallContext) -> pb.ListEventsResponse:
@@ -55,3 +60,31 @@ class AuditDoor:
         """The last record of every life of every stream."""
         self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
         return pb.ListStreamsResponse(heads=[head_to_proto(head) for head in await self._read.heads()])
+
+    async def get_checkpoint(self, _request: pb.GetCheckpointRequest, call: CallContext) -> pb.GetCheckpointResponse:
+        """The newest signed head."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        checkpoint = checkpoint_to_proto(self._prove.checkpoint())
+        return pb.GetCheckpointResponse(checkpoint=checkpoint, verifier_key=self._prove.verifier_key)
+
+    async def get_inclusion_proof(
+        self, request: pb.GetInclusionProofRequest, call: CallContext
+    ) -> pb.GetInclusionProofResponse:
+        """That one event is in the tree."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        check_known(request)
+        found = await self._prove.inclusion(request.position)
+        return pb.GetInclusionProofResponse(
+            event=stored_to_proto([found.stored])[0],
+            checkpoint=checkpoint_to_proto(found.checkpoint),
+            hashes=found.hashes,
+        )
+
+    async def get_consistency_proof(
+        self, request: pb.GetConsistencyProofRequest, call: CallContext
+    ) -> pb.GetConsistencyProofResponse:
+        """That the tree only grew."""
+        self._operators.require(call.identity, Role.AUDITOR, Role.RESPONDER)
+        check_known(request)
+        newest, hashes = await self._prove.consistency(request.old_size)
+        return pb.GetConsistencyProofResponse(checkpoint=checkpoint_to_proto(newest), hashes=hashes)

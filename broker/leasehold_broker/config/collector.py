@@ -1,5 +1,6 @@
 """The collector's configuration file. Owns shape, defaults and what is refused; deploy/config explains each line."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,23 @@ from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
 
 AUTHORITY_SECONDS_MIN = 1
 AUTHORITY_SECONDS_MAX = 3600
+CHECKPOINT_SECONDS_MIN = 0.1
+CHECKPOINT_SECONDS_MAX = 3600.0
+ORIGIN = re.compile(r"[!-*,-~]{1,128}")
+"""Of a log: a signed note gives "+" and space a meaning of their own."""
 
 
 class _Collector(Part, frozen=True):
     name: str
     state_dir: str
     authority_seconds: int = 60
+
+
+class _Audit(Part, frozen=True):
+    origin: str = ""
+    key_file: str = ""
+    checkpoint_seconds: float = 1.0
+    checkpoint_copy: str = ""
 
 
 class _Grpc(Door, frozen=True):
@@ -51,9 +63,27 @@ class _File(Part, frozen=True):
     issuers: tuple[Issuer, ...]
     sidecars: tuple[_Sidecar, ...]
     operators: tuple[_Operator, ...]
+    audit: _Audit = _Audit()
     grpc: _Grpc = _Grpc()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """How the log is signed and kept.
+
+    Args:
+        origin: name of the log, in every checkpoint.
+        key_file: the signing key; made at the first start when it is missing.
+        checkpoint_seconds: at most one checkpoint in this time.
+        checkpoint_copy: the newest checkpoint is copied here, and the log must continue it at the next start.
+    """
+
+    origin: str
+    key_file: Path
+    checkpoint_seconds: float
+    checkpoint_copy: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +100,7 @@ class CollectorConfig:
     name: str
     state_dir: Path
     authority_seconds: int
+    audit: AuditConfig
     grpc: Listen
     issuers: tuple[IssuerRule, ...]
     sidecars: tuple[SidecarRule, ...]
@@ -93,6 +124,7 @@ def load_collector(path: Path) -> CollectorConfig:
         name=file.collector.name,
         state_dir=absolute(file.collector.state_dir, path.parent),
         authority_seconds=file.collector.authority_seconds,
+        audit=_audit(file, path),
         grpc=file.grpc.listen("grpc", path, tls_always=True),
         issuers=issuer_rules(file.issuers, path),
         sidecars=tuple(SidecarRule(one.issuer, one.subject, one.name) for one in file.sidecars),
@@ -100,6 +132,23 @@ def load_collector(path: Path) -> CollectorConfig:
         roles_of_uid=_roles_of_uid(file.operators),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
+    )
+
+
+def _audit(file: _File, path: Path) -> AuditConfig:
+    audit, state_dir = file.audit, absolute(file.collector.state_dir, path.parent)
+    origin = audit.origin or f"leasehold/{file.collector.name}"
+    if not ORIGIN.fullmatch(origin):
+        message = f"{path}: [audit] origin {origin!r} must be 1 to 128 visible ASCII characters without '+'"
+        raise ConfigError(message)
+    if not CHECKPOINT_SECONDS_MIN <= audit.checkpoint_seconds <= CHECKPOINT_SECONDS_MAX:
+        message = f"{path}: [audit] checkpoint_seconds must be {CHECKPOINT_SECONDS_MIN} to {CHECKPOINT_SECONDS_MAX}"
+        raise ConfigError(message)
+    return AuditConfig(
+        origin=origin,
+        key_file=absolute(audit.key_file, path.parent) if audit.key_file else state_dir / "checkpoint.key",
+        checkpoint_seconds=audit.checkpoint_seconds,
+        checkpoint_copy=absolute(audit.checkpoint_copy, path.parent) if audit.checkpoint_copy else None,
     )
 
 

@@ -145,6 +145,9 @@ METHODS: Mapping[str, Method] = {
         Audit.READ, disclosure=Disclosure.AUDIT_RECORDS, seconds_max=WATCH_SECONDS_MAX
     ),
     "leasehold.v1.AuditService/ListStreams": _OPERATOR_LOOK,
+    "leasehold.v1.AuditService/GetCheckpoint": _OPERATOR_LOOK,
+    "leasehold.v1.AuditService/GetInclusionProof": _AUDIT_LOOK,
+    "leasehold.v1.AuditService/GetConsistencyProof": _OPERATOR_LOOK,
     "leasehold.v1.AuditIngestService/AppendEvents": _SYNC,
     "leasehold.v1.SidecarService/SyncState": _SYNC,
     "grpc.health.v1.Health/Check": _PROBE,

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from leasehold.v1 import audit_service_pb2
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.checkpoint import SignedCheckpoint
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.stream_head import StreamHead
 
@@ -67,6 +68,16 @@ def head_to_proto(head: StreamHead) -> audit_service_pb2.StreamHead:
         sequence=head.sequence,
         digest=head.digest,
         receive_time=timestamp(head.receive_wall_ms),
+    )
+
+
+def checkpoint_to_proto(checkpoint: SignedCheckpoint) -> audit_service_pb2.Checkpoint:
+    """A published head."""
+    return audit_service_pb2.Checkpoint(
+        tree_size=checkpoint.head.size,
+        root_hash=checkpoint.head.root,
+        note=checkpoint.note,
+        sign_time=timestamp(checkpoint.sign_wall_ms),
     )
 
 

@@ -27,11 +27,14 @@ from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.prove import Prove
+from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
+from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
@@ -81,15 +84,19 @@ class Collector:
             self._fleet.restore(await store.sidecars(), self._clock.now())
             await self._identities.start()
             stack.push_async_callback(self._identities.aclose)
+            prove, publish = await stack.enter_async_context(
+                checkpoints(self._plan(), store, self._clock, self._give_up)
+            )
             records = CollectorRecords(store, self._clock)
             await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
             stack.push_async_callback(_stopped, records)
+            await publish.step()
             ingest = IngestEvents(store, self._clock)
-            door = self._door(store, records, ingest)
+            door = self._door(store, prove, records, ingest)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             if self._config.metrics is not None:
-                metrics = PrometheusMetrics(*self._config.metrics, lambda: self._samples(records, ingest))
+                metrics = PrometheusMetrics(*self._config.metrics, lambda: self._samples(records, ingest, publish))
                 stack.push_async_callback(asyncio.to_thread, metrics.close)
             log.info(
                 "serving",
@@ -105,7 +112,7 @@ class Collector:
         make_folder(self._config.state_dir)
         return CollectorStore(self._config.state_dir / "collector.db", self._config.name, new_life())
 
-    def _door(self, store: CollectorStore, records: CollectorRecords, ingest: IngestEvents) -> GrpcDoor:
+    def _door(self, store: CollectorStore, prove: Prove, records: CollectorRecords, ingest: IngestEvents) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
         operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
         door = GrpcDoor(
@@ -124,20 +131,33 @@ class Collector:
         revocation = RevocationDoor(IssueRevocation(issuer, store, self._clock), ReadRevocations(issuer), operators)
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
         door.server.serve(revocation_door.SERVICE, revocation.handlers())
-        door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), operators).handlers())
+        door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), prove, operators).handlers())
         door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())
         door.server.serve(sidecar_door.INGEST_SERVICE, sidecar.ingest_handlers())
         return door
 
+    def _plan(self) -> CheckpointPlan:
+        audit = self._config.audit
+        verifier_key = self._config.state_dir / "checkpoint.pub"
+        return CheckpointPlan(
+            audit.origin, audit.key_file, verifier_key, audit.checkpoint_copy, audit.checkpoint_seconds
+        )
+
     def _socket_lost(self) -> None:
-        self.failed = "the gRPC socket was taken over by another process"
+        self._give_up("the gRPC socket was taken over by another process")
+
+    def _give_up(self, why: str) -> None:
+        self.failed = self.failed or why
         self.gave_up.set()
 
-    def _samples(self, records: CollectorRecords, ingest: IngestEvents) -> Iterator[Sample]:
+    def _samples(self, records: CollectorRecords, ingest: IngestEvents, publish: PublishCheckpoint) -> Iterator[Sample]:
         yield Sample("collector_sidecars_connected", "Sidecars with a session.", self._fleet.connected_count())
         yield Sample("collector_sidecars_known", "Sidecars ever seen.", len(self._fleet.members))
         yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
         yield Sample("collector_batches", "Batches taken.", ingest.batches_taken, counter=True)
+        yield Sample("collector_checkpoints", "Checkpoints published.", publish.published, counter=True)
+        size = 0 if publish.newest is None else publish.newest.head.size
+        yield Sample("collector_checkpoint_events", "Events that the newest checkpoint covers.", size)
         for reason, count in tuple(records.refusals.items()):
             yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
 

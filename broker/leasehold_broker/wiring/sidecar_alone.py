@@ -17,12 +17,14 @@ from leasehold_broker.config.sidecar import Alone
 from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.revoke_alone import RevokeAlone
 from leasehold_broker.flows.ship_locally import ShipLocally
 from leasehold_broker.flows.store_events import StoreEvents
 from leasehold_broker.rpc.access import Access
+from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
@@ -31,7 +33,19 @@ from leasehold_broker.wiring.sidecar_parts import SidecarParts
 @contextlib.asynccontextmanager
 async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Coroutine[None, None, None]]:
     """Serve local operators; gives what ships the outbox into the log, to be kept running."""
-    log = CollectorStore(parts.config.state_dir / "audit.db", f"{parts.config.name}.centre", new_life())
+    folder, name = parts.config.state_dir, f"{parts.config.name}.centre"
+    plan = CheckpointPlan(f"leasehold/{name}", folder / "checkpoint.key", folder / "checkpoint.pub")
+    log = CollectorStore(folder / "audit.db", name, new_life())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(log.close)
+        prove, _ = await stack.enter_async_context(checkpoints(plan, log, parts.clock, parts.fail))
+        door = _door(parts, alone, log, prove)
+        await door.start(partial(parts.fail, "the admin socket was taken over by another process"))
+        stack.push_async_callback(door.stop)
+        yield ShipLocally(parts.config.name, parts.store, log, parts.clock).run()
+
+
+def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, prove: Prove) -> GrpcDoor:
     records = CollectorRecords(log, parts.clock)
     operators = Operators(None, (), dict.fromkeys(alone.operator_uids, frozenset({Role.RESPONDER, Role.AUDITOR})))
     issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
@@ -49,11 +63,5 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
         IssueRevocation(issuer, StoreEvents(parts.store), parts.clock), ReadRevocations(issuer), operators
     )
     door.server.serve(revocation_door.SERVICE, revocation.handlers())
-    door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(log), operators).handlers())
-    await door.start(partial(parts.fail, "the admin socket was taken over by another process"))
-    shipping = ShipLocally(parts.config.name, parts.store, log, parts.clock)
-    try:
-        yield shipping.run()
-    finally:
-        await door.stop()
-        await log.close()
+    door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(log), prove, operators).handlers())
+    return door

@@ -11,7 +11,9 @@ from typing import cast
 import msgspec
 
 from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.adapters.sqlite_collector.tree import TreeEdge, put_tiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
+from leasehold_broker.domain.audit_link import entry_hash
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
@@ -50,6 +52,7 @@ class WriterMemory:
         self._own_epoch = epoch
         self.last_position = 0
         self.epoch = 0
+        self.tree = TreeEdge()
         self._heads: dict[str, StreamHead] = {}
         self._earlier: dict[str, set[str]] = {}
         self._lives: dict[tuple[str, str], int] = {}
@@ -67,6 +70,7 @@ class WriterMemory:
             self._lives[stream, epoch] = life
         self.last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
+        self.tree.load(connection)
         self._issued = [entry for entry in self._issued if entry.epoch <= self.epoch]
 
     def take_issued(self) -> list[Revocation]:
@@ -205,6 +209,7 @@ class WriterMemory:
         )
         connection.executemany(_INSERT_EVENT, events)
         connection.executemany("INSERT INTO event_keys (key, position) VALUES (?,?)", keys)
+        put_tiles(connection, self.tree.append(map(entry_hash, records)))
         self._advance(records, position, receive_wall_ms)
 
     def _life(self, record: ChainedRecord) -> int:

@@ -21,6 +21,9 @@ LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms FROM lives 
 REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms FROM revocations"
 NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
 
+NEWEST_CHECKPOINT = "SELECT size, root, note, sign_wall_ms FROM checkpoints ORDER BY size DESC LIMIT 1"
+PUT_CHECKPOINT = "INSERT INTO checkpoints (size, root, note, sign_wall_ms) VALUES (?,?,?,?)"
+
 _CONDITIONS = {
     "stream": "e.life IN (SELECT id FROM lives WHERE stream = :stream)",
     "lease": "e.lease = :lease AND e.lease <> ''",

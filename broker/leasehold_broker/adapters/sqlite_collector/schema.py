@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -21,13 +21,15 @@ def prepare(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:
         return
-    if version != 0:
+    if version not in {0, 1}:
         message = f"the collector's store has schema version {version}, this program knows {SCHEMA_VERSION}; update it"
         raise ValueError(message)
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        _create_log(database)
-        _create_revocations(database)
+        if version == 0:
+            _create_log(database)
+            _create_revocations(database)
+        _create_tree(database)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
@@ -77,6 +79,24 @@ def _create_log(database: Database) -> None:
     database.execute(
         "CREATE TABLE event_keys (key TEXT NOT NULL, position INTEGER NOT NULL REFERENCES events (position), "
         "PRIMARY KEY (key, position)) STRICT, WITHOUT ROWID"
+    )
+
+
+def _create_tree(database: Database) -> None:
+    tiles = database.create_table(
+        "tiles",
+        {"id": int, "level": int, "number": int, "root": bytes, "hashes": bytes},
+        pk="id",
+        not_null=["level", "number", "root", "hashes"],
+        strict=True,
+    )
+    tiles.create_index(["level", "number"], unique=True)
+    database.create_table(
+        "checkpoints",
+        {"size": int, "root": bytes, "note": bytes, "sign_wall_ms": int},
+        pk="size",
+        not_null=["root", "note", "sign_wall_ms"],
+        strict=True,
     )
 
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sqlite_utils import Database
 
@@ -18,10 +19,13 @@ from leasehold_broker.adapters.sqlite_collector import rows
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
+from leasehold_broker.adapters.sqlite_collector.tree import TreeReader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
@@ -31,6 +35,8 @@ from leasehold_broker.ports.revocation_log import KnownSidecar
 PAGE_BYTES_MAX = 512 * 1024
 """Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
 RECENT_REVOCATIONS_MAX = 1024
+
+T = TypeVar("T")
 
 
 class StoreBusyError(RuntimeError):
@@ -59,6 +65,7 @@ class CollectorStore:
         self._grown = asyncio.Event()
         self._last_position = 0
         self._epoch = 0
+        self._tree_head = TreeHead(0, EMPTY_ROOT)
         self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
         self._memory = WriterMemory(stream, epoch)
         try:
@@ -126,6 +133,29 @@ class CollectorStore:
         while self._last_position <= position:
             await self._grown.wait()
 
+    def tree_head(self) -> TreeHead:
+        """As the port says."""
+        return self._tree_head
+
+    async def read_tree(self, question: Callable[[NodeHash], T]) -> T:
+        """As the port says."""
+        return await self._log.ask(lambda database: question(TreeReader(database.conn).node))
+
+    async def newest_checkpoint(self) -> SignedCheckpoint | None:
+        """As the port says."""
+
+        def read(database: Database) -> SignedCheckpoint | None:
+            row = database.execute(rows.NEWEST_CHECKPOINT).fetchone()
+            return None if row is None else SignedCheckpoint(TreeHead(row[0], row[1]), row[2], row[3])
+
+        return await self._state.ask(read)
+
+    async def keep_checkpoint(self, checkpoint: SignedCheckpoint) -> None:
+        """As the port says."""
+        head = checkpoint.head
+        row = (head.size, head.root, checkpoint.note, checkpoint.sign_wall_ms)
+        await self._writer.submit(lambda connection: connection.execute(rows.PUT_CHECKPOINT, row))
+
     def epoch(self) -> int:
         """As the port says."""
         return self._epoch
@@ -189,19 +219,21 @@ class CollectorStore:
 
     def _committed(self) -> None:
         """On the writer's thread."""
-        position, epoch, issued = self._memory.last_position, self._memory.epoch, self._memory.take_issued()
-        self._loop.call_soon_threadsafe(self._advance, position, epoch, issued)
+        head, epoch, issued = self._memory.tree.head(), self._memory.epoch, self._memory.take_issued()
+        self._loop.call_soon_threadsafe(self._advance, head, epoch, issued)
 
-    def _advance(self, position: int, epoch: int, issued: Sequence[Revocation]) -> None:
+    def _advance(self, head: TreeHead, epoch: int, issued: Sequence[Revocation]) -> None:
         """On the loop, before any awaitable of that commit is done."""
         self._recent.extend(issued)
         self._epoch = epoch
-        if position > self._last_position:
-            self._last_position = position
+        if head.size > self._last_position:
+            self._last_position = head.size
+            self._tree_head = head
             grown, self._grown = self._grown, asyncio.Event()
             grown.set()
 
     def _publish(self) -> None:
+        self._tree_head = self._memory.tree.head()
         self._last_position, self._epoch = self._memory.last_position, self._memory.epoch
 
 

@@ -59,3 +59,10 @@ _AUDIT = "/leasehold.v1.AuditService/"
 LIST_EVENTS = Method(_AUDIT + "ListEvents", audit.ListEventsRequest, audit.ListEventsResponse)
 WATCH_EVENTS = Method(_AUDIT + "WatchEvents", audit.WatchEventsRequest, audit.WatchEventsResponse)
 LIST_STREAMS = Method(_AUDIT + "ListStreams", audit.ListStreamsRequest, audit.ListStreamsResponse)
+GET_CHECKPOINT = Method(_AUDIT + "GetCheckpoint", audit.GetCheckpointRequest, audit.GetCheckpointResponse)
+GET_INCLUSION_PROOF = Method(
+    _AUDIT + "GetInclusionProof", audit.GetInclusionProofRequest, audit.GetInclusionProofResponse
+)
+GET_CONSISTENCY_PROOF = Method(
+    _AUDIT + "GetConsistencyProof", audit.GetConsistencyProofRequest, audit.GetConsistencyProofResponse
+)

@@ -4,8 +4,9 @@ digest(n) = SHA-256("leasehold/audit/v1\0" || stream || 0x00 || epoch || 0x00 ||
 previous digest (32 bytes) || body). The first record of an epoch has sequence 1 and 32 zero bytes as previous digest.
 
 An export is a file of JSON lines, one record each: position, stream, epoch, sequence, previous_digest and digest (hex),
-body (text: exactly the bytes that were hashed). A chain shows what was altered, removed or put in; only a head that was
-kept elsewhere shows that its end is missing.
+body (text: exactly the bytes that were hashed; empty when the collector has dropped it by its rule of retention: its
+digest stays). A chain shows what was altered, removed or put in; only a head or a checkpoint that was kept elsewhere
+shows that its end is missing.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from leasehold.audit_gaps import DECLARES_GAP, Gaps
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
 
@@ -101,6 +103,18 @@ class Record:
             raise InvalidRequest.of_field("body", f"of record {self.position} is not a JSON object")
         return body
 
+    def entry(self) -> bytes:
+        """The entry in the Merkle log: everything but the body."""
+        return (
+            self.stream.encode("utf-8", "surrogateescape")
+            + b"\0"
+            + self.epoch.encode("utf-8", "surrogateescape")
+            + b"\0"
+            + self.sequence.to_bytes(8, "big")
+            + self.previous_digest
+            + self.digest
+        )
+
     def computed_digest(self) -> bytes:
         """What the digest must be."""
         return hashlib.sha256(
@@ -159,17 +173,25 @@ class Verdict:
         heads: the last good record of each stream and epoch.
         flaw: the first bad entry; None when all hold.
         unseen: kept heads that the copy does not reach, or contradicts; the copy is cut short or forked.
+        hash_only: of the records that held, how many have no body any more: their content could not be checked.
+        gaps: losses that the collector itself declared, in words.
+        held: sizes of the checkpoints that the log agrees with.
+        wrong: what contradicts a checkpoint, in words.
     """
 
     records: int = 0
+    hash_only: int = 0
     heads: dict[tuple[str, str], Head] = field(default_factory=dict)
     flaw: Flaw | None = None
     unseen: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
         """True when nothing is wrong."""
-        return self.flaw is None and not self.unseen
+        return self.flaw is None and not self.unseen and not self.wrong
 
 
 def records_of(lines: Iterable[str]) -> Iterator[tuple[str, Record]]:
@@ -190,9 +212,13 @@ def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, 
     verdict = Verdict()
     wanted = {(head.stream, head.epoch, head.sequence): head for head in kept}
     position = 0
+    gaps = Gaps()
+    verdict.gaps = gaps.used
     for where, record in records:
         last = verdict.heads.get((record.stream, record.epoch))
-        what = _broken(record, last, position, partial=partial)
+        what = _broken(record, last, position, gaps, partial=partial)
+        if DECLARES_GAP in record.body:
+            gaps.declare(record.body)
         head = wanted.pop((record.stream, record.epoch, record.sequence), None)
         if what is None and head is not None and head.digest != record.digest:
             what = "its digest is not the one that was kept: the log was rewritten from here or before"
@@ -202,39 +228,36 @@ def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, 
             return verdict
         position = record.position or position
         verdict.records += 1
+        verdict.hash_only += not record.body
         verdict.heads[record.stream, record.epoch] = Head(record.stream, record.epoch, record.sequence, record.digest)
-    for head in wanted.values():
-        last = verdict.heads.get((head.stream, head.epoch))
-        reached = f"ends at sequence {last.sequence}" if last else "is not there at all"
-        verdict.unseen.append(
-            f"stream {head.stream}, epoch {head.epoch} {reached}, but sequence {head.sequence} was known to exist"
-        )
+    verdict.unseen += unreached(wanted.values(), verdict)
     return verdict
 
 
-def _broken(record: Record, last: Head | None, position: int, *, partial: bool) -> str | None:
+def unreached(kept: Iterable[Head], verdict: Verdict) -> Iterator[str]:
+    """In words, the kept heads that a copy should have reached and did not."""
+    for head in kept:
+        last = verdict.heads.get((head.stream, head.epoch))
+        reached = f"ends at sequence {last.sequence}" if last else "is not there at all"
+        yield f"stream {head.stream}, epoch {head.epoch} {reached}, but sequence {head.sequence} was known to exist"
+
+
+def _broken(record: Record, last: Head | None, position: int, gaps: Gaps, *, partial: bool) -> str | None:
     if record.position and record.position <= position:
         return f"its position {record.position} does not come after {position}"
     if record.sequence < 1 or "\0" in record.stream + record.epoch:
         return "its place in the stream is no place"
     if len(record.previous_digest) != len(GENESIS) or len(record.digest) != len(GENESIS):
         return "a digest is not 32 bytes long"
-    misplaced = _misplaced(record, last, partial=partial)
-    if misplaced is None and record.digest != record.computed_digest():
+    misplaced = None if last is None and partial else gaps.explain(*_link(record, last))
+    if not misplaced and record.body and record.digest != record.computed_digest():
         return "it was altered: its digest does not match its content"
-    return misplaced
+    return misplaced or None
 
 
-def _misplaced(record: Record, last: Head | None, *, partial: bool) -> str | None:
-    if last is None and partial:
-        return None
+def _link(record: Record, last: Head | None) -> tuple[str, str, int, bytes, int, bytes]:
     due, previous = (last.sequence + 1, last.digest) if last else (1, GENESIS)
-    if record.sequence != due:
-        lack = "records are missing, repeated or out of order" if last else "the beginning of the epoch is missing"
-        return f"sequence {due} was due: {lack}"
-    if record.previous_digest != previous:
-        return "it does not follow the record before it"
-    return None
+    return record.stream, record.epoch, due, previous, record.sequence, record.previous_digest
 
 
 def heads_of(text: str) -> list[Head]:

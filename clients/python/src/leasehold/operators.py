@@ -176,6 +176,21 @@ class OperatorClient:
         answer = self._link.call(methods.LIST_STREAMS, audit.ListStreamsRequest())
         return [Head(head.stream, head.epoch, head.sequence, head.digest) for head in answer.heads]
 
+    def checkpoint(self) -> tuple[bytes, str]:
+        """The newest signed checkpoint, as a note, and the public key as the collector tells it."""
+        answer = self._link.call(methods.GET_CHECKPOINT, audit.GetCheckpointRequest())
+        return answer.checkpoint.note, answer.verifier_key
+
+    def prove_event(self, position: int) -> tuple[Record, bytes, list[bytes]]:
+        """An event, the checkpoint that covers it (a signed note), and the audit path between them."""
+        answer = self._link.call(methods.GET_INCLUSION_PROOF, audit.GetInclusionProofRequest(position=position))
+        return Record.of_event(answer.event), answer.checkpoint.note, list(answer.hashes)
+
+    def prove_growth(self, old_size: int) -> tuple[bytes, list[bytes]]:
+        """The newest checkpoint (a signed note), and the proof that its log begins with the first `old_size` events."""
+        answer = self._link.call(methods.GET_CONSISTENCY_PROOF, audit.GetConsistencyProofRequest(old_size=old_size))
+        return answer.checkpoint.note, list(answer.hashes)
+
     def close(self) -> None:
         """Close the connection."""
         self._link.close()

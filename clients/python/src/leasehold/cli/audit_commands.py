@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +10,13 @@ from typing import Any, TextIO
 import click
 
 from leasehold import InvalidRequest
-from leasehold.audit import Head, Record, Verdict, head_line, heads_of, records_of, verify
-from leasehold.cli.options import EXIT_BROKEN, EXIT_CODES, Connection, as_json, fail, to_collector
+from leasehold.audit import Record, head_line
+from leasehold.checkpoint import unverified_size
+from leasehold.cli.audit_proof_commands import checkpoint, key, prove
+from leasehold.cli.audit_verify_command import head_words, verify_
+from leasehold.cli.options import EXIT_CODES, Connection, as_json, to_collector
+from leasehold.operators import OperatorClient
+from leasehold.tiles import write_copy
 
 _JSON = click.option("--json", "json_", is_flag=True, help="Print the whole events as JSON, one per line.")
 
@@ -65,23 +69,49 @@ def query(
                 return
 
 
-@audit_group.command(
-    "export", help="Copy the log as JSON lines that 'leasehold audit verify FILE' can check." + EXIT_CODES
-)
+_EXPORT_HELP = """Copy the log, for 'leasehold audit verify'.
+
+As JSON lines, or with --tiles as a folder: the newest signed checkpoint, hashes and entries as C2SP tlog-tiles lays
+them out, and the events' bodies. Only the folder can be checked with nothing but the public key.
+"""
+
+
+@audit_group.command("export", help=_EXPORT_HELP + EXIT_CODES)
 @to_collector
 @click.option("--stream", default="", metavar="NAME", help="Only this stream; its chain stays whole.")
+@click.option("--tiles", is_flag=True, help="The whole log up to its newest checkpoint, as a folder; needs --output.")
 @click.option(
     "--output", "-o", default="-", metavar="PATH", help="A new file that only you can read. Default: standard output."
 )
-def export(connection: Connection, stream: str, output: str) -> None:
+def export(connection: Connection, stream: str, output: str, *, tiles: bool) -> None:
     """Export."""
+    if tiles and (stream or output == "-"):
+        message = "--tiles copies the whole log into a folder: give --output, and no --stream"
+        raise click.UsageError(message)
     with ExitStack() as stack:
         client = stack.enter_context(connection.operator())
+        if tiles:
+            _export_tiles(client, output)
+            return
         file = sys.stdout if output == "-" else stack.enter_context(_new_file(output))
         count = 0
         for count, record in enumerate(client.events(stream=stream), start=1):  # noqa: B007 - used after the loop
             file.write(record.line() + "\n")
     click.echo(f"leasehold: {count} {'record' if count == 1 else 'records'} exported", err=True)
+
+
+def _export_tiles(client: OperatorClient, output: str) -> None:
+    note, _ = client.checkpoint()
+    size, root = unverified_size(note)
+    try:
+        written = write_copy(Path(output), client.events(), note, size)
+    except OSError as error:
+        raise InvalidRequest.of_field("--output", f"{output} cannot be written: {error.strerror}") from None
+    if written != root:
+        raise InvalidRequest.of_field(
+            "log", f"the events that the collector gave do not have the root that it signed; {output} shows it"
+        )
+    click.echo(f"leasehold: {size} {'record' if size == 1 else 'records'} exported", err=True)
 
 
 @audit_group.command(
@@ -93,93 +123,7 @@ def heads(connection: Connection, json_: bool) -> None:
     """Heads."""
     with connection.operator() as client:
         for head in client.heads():
-            click.echo(head_line(head) if json_ else _head_words(head))
-
-
-_VERIFY_HELP = """Check the chain of an exported FILE ('-': standard input) offline, or of the collector's log.
-
-Every record must follow the one before it and match its own digest, in every stream from its first record on. The first
-bad entry is named. That the end of a log is missing shows only against heads that were kept elsewhere: give them with
---heads (a file from 'leasehold audit heads --json') or --head. Online, the collector's own heads are used as well.
-
-\b
-Exit codes:
-  0  everything holds
-  1  refused, no collector could be reached, or the file cannot be read
-  2  wrong usage
-  4  a bad entry, a missing end, or a rewritten log
-"""
-
-
-@audit_group.command("verify", help=_VERIFY_HELP)
-@click.argument("file", required=False)
-@to_collector
-@click.option("--heads", "heads_file", metavar="PATH", help="Heads kept elsewhere.")
-@click.option("--head", "head_texts", multiple=True, metavar="STREAM/EPOCH/SEQUENCE/DIGEST", help="One kept head.")
-@click.option("--partial", is_flag=True, help="FILE may begin in the middle of a stream.")
-@click.option("--json", "json_", is_flag=True, help="Print the verdict as JSON.")
-def verify_(
-    connection: Connection,
-    file: str | None,
-    heads_file: str | None,
-    head_texts: tuple[str, ...],
-    partial: bool,
-    json_: bool,
-) -> None:
-    """See _VERIFY_HELP."""
-    kept = [_head(text) for text in head_texts]
-    if heads_file is not None:
-        kept += heads_of(_read(heads_file))
-    if file is None:
-        with connection.operator() as client:
-            # Heads first: what arrives while we read comes after them.
-            kept += client.heads()
-            numbered = ((f"position {record.position}", record) for record in client.events())
-            verdict = verify(numbered, kept, partial=partial)
-    else:
-        with ExitStack() as stack:
-            verdict = verify(records_of(_lines(file, stack)), kept, partial=partial)
-    _print_verdict(verdict, json_=json_)
-    if not verdict.holds:
-        sys.exit(EXIT_BROKEN)
-
-
-def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
-    if json_:
-        flaw = verdict.flaw
-        click.echo(
-            as_json(
-                {
-                    "holds": verdict.holds,
-                    "records": verdict.records,
-                    "first_bad": None if flaw is None else {"where": flaw.where, "what": flaw.what},
-                    "missing": verdict.unseen,
-                    "streams": [
-                        {
-                            "stream": head.stream,
-                            "epoch": head.epoch,
-                            "sequence": head.sequence,
-                            "digest": head.digest.hex(),
-                        }
-                        for head in verdict.heads.values()
-                    ],
-                }
-            )
-        )
-        return
-    streams = f"{verdict.records} records in {len(verdict.heads)} {'stream' if len(verdict.heads) == 1 else 'streams'}"
-    if verdict.holds:
-        click.echo(f"the chain holds: {streams}")
-    for head in verdict.heads.values():
-        click.echo(f"  {_head_words(head)}")
-    if verdict.flaw is not None:
-        click.echo(f"leasehold: first bad entry: {verdict.flaw.where}: {verdict.flaw.what}", err=True)
-    for missing in verdict.unseen:
-        click.echo(f"leasehold: the end is missing: {missing}", err=True)
-
-
-def _head_words(head: Head) -> str:
-    return f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}"
+            click.echo(head_line(head) if json_ else head_words(head))
 
 
 def _print(record: Record, *, json_: bool) -> None:
@@ -223,32 +167,6 @@ def _time(option: str, text: str | None) -> datetime | None:
     return moment
 
 
-def _head(text: str) -> Head:
-    parts = text.rsplit("/", 3)
-    try:
-        stream, epoch, sequence, digest = parts
-        return Head(stream, epoch, int(sequence), bytes.fromhex(digest))
-    except ValueError:
-        message = f"--head {text!r} is not STREAM/EPOCH/SEQUENCE/DIGEST"
-        raise click.UsageError(message) from None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}")
-
-
-def _lines(path: str, stack: ExitStack) -> Iterator[str]:
-    if path == "-":
-        return iter(sys.stdin)
-    try:
-        return iter(stack.enter_context(Path(path).open(encoding="utf-8", errors="surrogateescape")))
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror}")
-
-
 def _new_file(path: str) -> TextIO:
     try:
         return open(path, "x", encoding="utf-8", opener=_private)
@@ -260,3 +178,7 @@ def _new_file(path: str) -> TextIO:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+for command in (verify_, checkpoint, prove, key):
+    audit_group.add_command(command)

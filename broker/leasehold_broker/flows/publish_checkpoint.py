@@ -1,0 +1,135 @@
+"""Publish signed heads of the log. Owns the check that comes first: what the disk gives back is what was accepted.
+
+The writer hashes what it accepts, in memory. Here every new record is read back after its sync, hashed anew from its
+body up, and both roots must agree before one is signed. So a head never speaks for bytes that the disk does not have,
+each head continues the one before (A5), and a batch or a second costs one signature.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from leasehold_broker.domain.audit_chain import record_digest
+from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead, checkpoint_text
+from leasehold_broker.domain.merkle import Frontier, peaks, root_of
+from leasehold_broker.ports.checkpoint_signer import CheckpointSigner
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_store import EventStore
+from leasehold_broker.ports.tree_log import TreeLog
+
+PAGE_RECORDS = 1000
+
+
+class LogDamagedError(RuntimeError):
+    """The log's disk contradicts what was accepted or published. Nothing may be signed; the operators must look."""
+
+
+class PublishCheckpoint:
+    """Signs the log as it grows."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        tree: TreeLog,
+        signer: CheckpointSigner,
+        clock: Clock,
+        copy: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """Sign this log; `start` comes first.
+
+        Args:
+            store: the records.
+            tree: over the same records.
+            signer: with the log's key.
+            clock: for the label.
+            copy: puts a note where it can be had without the log; a failure of it is the caller's to report.
+        """
+        self._store = store
+        self._tree = tree
+        self._signer = signer
+        self._clock = clock
+        self._copy = copy
+        self._frontier = Frontier()
+        self.newest: SignedCheckpoint | None = None
+        self.published = 0
+
+    async def start(self, kept: TreeHead | None) -> None:
+        """Take up where the last life ended.
+
+        Args:
+            kept: the head that was copied elsewhere, when there is one.
+
+        Raises:
+            LogDamagedError: the log does not continue a head that was published: it was altered, or is an older copy.
+            Refusal: STORE_UNAVAILABLE.
+        """
+        self.newest = await self._tree.newest_checkpoint()
+        if self.newest is not None:
+            await self._must_continue(self.newest.head, "the store's own last checkpoint")
+            await self._resume(self.newest.head.size)
+        if kept is not None:
+            await self._must_continue(kept, "the copy of a checkpoint")
+
+    async def run(self, seconds: float) -> None:
+        """Publish at most every `seconds`, for as long as it is not cancelled.
+
+        Raises:
+            LogDamagedError: see there.
+            Refusal: STORE_UNAVAILABLE.
+        """
+        while True:
+            await self._store.wait_for_more(self._frontier.size)
+            await self.step()
+            await asyncio.sleep(seconds)
+
+    async def step(self) -> None:
+        """Check what is new and publish a head over it.
+
+        Raises:
+            LogDamagedError: what the disk gives back is not what was accepted.
+            Refusal: STORE_UNAVAILABLE, OVERLOADED.
+        """
+        head = self._tree.tree_head()
+        if head.size == 0 or (self.newest is not None and head.size <= self.newest.head.size):
+            return
+        while self._frontier.size < head.size:
+            wanted = EventFilter(until_position=head.size)
+            records = await self._store.page(wanted, self._frontier.size, PAGE_RECORDS)
+            if not records:
+                message = f"record {self._frontier.size + 1} was stored and cannot be read back"
+                raise LogDamagedError(message)
+            for stored in records:
+                self._check(stored)
+        if self._frontier.root() != head.root:
+            message = f"a record up to {head.size} reads back whole but is not the one that was accepted there"
+            raise LogDamagedError(message)
+        note = self._signer.sign(checkpoint_text(self._signer.origin, head))
+        checkpoint = SignedCheckpoint(head, note, self._clock.now().wall_ms)
+        await self._tree.keep_checkpoint(checkpoint)
+        self.newest = checkpoint
+        self.published += 1
+        await self._copy(note)
+
+    def _check(self, stored: StoredRecord) -> None:
+        record = stored.record
+        computed = record_digest(record.stream, record.epoch, record.sequence, record.previous_digest, record.body)
+        if stored.position != self._frontier.size + 1 or computed != record.digest:
+            message = f"record {self._frontier.size + 1} does not read back as it was accepted"
+            raise LogDamagedError(message)
+        self._frontier.append(entry_hash(record))
+
+    async def _must_continue(self, head: TreeHead, what: str) -> None:
+        here = self._store.last_position()
+        if head.size > here:
+            message = (
+                f"{what} covers {head.size} records and this log has {here}: it is an older copy, or was cut; put the "
+                "newest copy back"
+            )
+            raise LogDamagedError(message)
+        if await self._tree.read_tree(lambda node: root_of(head.size, node)) != head.root:
+            message = f"{what} has another root at {head.size} records: the log was altered before there"
+            raise LogDamagedError(message)
+
+    async def _resume(self, size: int) -> None:
+        self._frontier = await self._tree.read_tree(lambda node: Frontier(size, [node(*peak) for peak in peaks(size)]))

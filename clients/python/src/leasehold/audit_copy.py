@@ -1,0 +1,223 @@
+"""Check a copy of the log (see `tiles`), offline, with nothing but the public key. Owns the verdict on a folder.
+
+What is caught where: an edited body by its digest; an edited, missing, added or moved entry by the chain or by its
+tile; a copy that was made anew as a whole by the signed root; a history that was rewritten and signed again, a fork,
+and a log that was cut, by any earlier checkpoint that was kept.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from leasehold.audit import GENESIS, Flaw, Head, Verdict, unreached
+from leasehold.audit_gaps import DECLARES_GAP, Gaps
+from leasehold.audit_tree import Roots
+from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.errors import InvalidRequest
+from leasehold.merkle import HASH_BYTES, Edge, fold
+from leasehold.tiles import CHECKPOINT, TILE_HASHES, UpperTiles, tile_path, tiles_of
+
+_DOMAIN = b"leasehold/audit/v1\0"
+_LINK_BYTES = 8 + 2 * HASH_BYTES
+FILE_BYTES_MAX = TILE_HASHES * (4 + 70_000)
+CHECKPOINT_BYTES_MAX = 16_384
+
+
+def _reaches(verdict: Verdict, head: Head) -> bool:
+    last = verdict.heads.get((head.stream, head.epoch))
+    if last is None or last.sequence < head.sequence:
+        return False
+    return last.sequence > head.sequence or last.digest == head.digest
+
+
+class _BadEntryError(Exception):
+    def __init__(self, index: int, what: str) -> None:
+        super().__init__(what)
+        self.index = index
+
+
+def verify_copy(
+    folder: Path, key: VerifierKey, earlier: Iterable[Checkpoint] = (), kept: Iterable[Head] = ()
+) -> Verdict:
+    """Check everything that the copy's own checkpoint speaks for.
+
+    Args:
+        folder: as `leasehold.tiles` lays it out.
+        key: of the log.
+        earlier: checkpoints that were kept elsewhere; their signatures have been checked.
+        kept: heads that were kept elsewhere; the copy must reach each of them. That it agrees is up to the checkpoints.
+
+    Raises:
+        InvalidRequest: the copy has no checkpoint, or one that this key did not sign.
+    """
+    note = _read(folder / CHECKPOINT, CHECKPOINT_BYTES_MAX)
+    if note is None:
+        raise InvalidRequest.of_field("copy", f"{folder} has no checkpoint: it is no copy of a log, or not a whole one")
+    newest = Checkpoint.of_note(note, key, "checkpoint of the copy")
+    roots = Roots([*earlier, newest])
+    verdict = Verdict()
+    check = _Check(folder, verdict, roots)
+    for number, count in tiles_of(newest.size):
+        check.tile(number, count)
+        if verdict.flaw is not None:
+            break
+    else:
+        check.upper()
+    if verdict.flaw is None:
+        roots.finish(newest.size)
+        verdict.unseen += unreached((head for head in kept if not _reaches(verdict, head)), verdict)
+    verdict.wrong += roots.verdict.wrong
+    verdict.held += roots.verdict.held
+    return verdict
+
+
+class _Check:
+    """Goes through a copy, tile by tile."""
+
+    def __init__(self, folder: Path, verdict: Verdict, roots: Roots) -> None:
+        self._folder = folder
+        self._verdict = verdict
+        self._roots = roots
+        self._edge = Edge()
+        self._upper = UpperTiles()
+        self._gaps = Gaps()
+        # For each stream and epoch (as the bytes before the link): what the next link must begin with.
+        self._due: dict[bytes, bytes] = {}
+        self._compare([])
+
+    def tile(self, number: int, count: int) -> None:
+        """The next tile of entries, and what lies above it."""
+        files = [
+            _read(self._folder / tile_path(kind, number, count), FILE_BYTES_MAX)
+            for kind in ("tile/entries", "bodies", "tile/0")
+        ]
+        entries, bodies, hashes = files
+        if entries is None or bodies is None or hashes is None:
+            self._bad(number * TILE_HASHES, "it is not there: a file of the copy is missing")
+            return
+        leaves: list[bytes] = []
+        what, index = "", 0
+        try:
+            self._entries(entries, bodies, count, leaves)
+        except _BadEntryError as bad:
+            what, index = str(bad), bad.index
+        # An entry that its own tile contradicts comes before whatever broke behind it.
+        stored = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+        for at, leaf in enumerate(leaves):
+            if at >= len(stored) or leaf != stored[at]:
+                what, index = "it was altered: its hash is not the one in its tile", at
+                break
+        else:
+            if not what and len(stored) != count:
+                what, index = "its tile holds more hashes than there are entries", count - 1
+        self._verdict.records += index if what else count
+        if what:
+            self._bad(number * TILE_HASHES + index, what)
+            return
+        self._compare(leaves)
+        if count == TILE_HASHES:
+            root = fold(leaves)
+            self._edge.grow(root, TILE_HASHES)
+            for level, at, data in self._upper.add(root):
+                self._same(level, at, data)
+
+    def upper(self) -> None:
+        """At the end: the tiles that are not full, and the heads."""
+        for level, at, data in self._upper.rest():
+            self._same(level, at, data)
+        for prefix, due in self._due.items():
+            stream, epoch, _ = prefix.split(b"\0")
+            head = Head(_text(stream), _text(epoch), int.from_bytes(due[:8], "big") - 1, due[8:])
+            self._verdict.heads[head.stream, head.epoch] = head
+        self._verdict.gaps += self._gaps.used
+
+    def _entries(self, entries: bytes, bodies: bytes, count: int, leaves: list[bytes]) -> None:  # noqa: C901 - inlined
+        """Check `count` entries with their bodies; their hashes go to `leaves`. The one loop that must be fast.
+
+        Raises:
+            _BadEntryError: the first that does not hold by itself or by the chain.
+        """
+        sha256, due, domain, gaps = hashlib.sha256, self._due, _DOMAIN, self._gaps
+        at = body_at = hash_only = 0
+        prefix, expected, width = b"", b"", 0
+        for index in range(count):
+            end = at + 2 + (entries[at] << 8 | entries[at + 1]) if at + 2 <= len(entries) else -1
+            body_from = body_at + 4
+            body_end = body_from + int.from_bytes(bodies[body_at:body_from], "big")
+            if end < 0 or end > len(entries) or body_end > len(bodies) or body_from > len(bodies):
+                raise _BadEntryError(index, "it is not there: its file is cut short")
+            entry, body = entries[at + 2 : end], bodies[body_from:body_end]
+            at, body_at = end, body_end
+            if not prefix or len(entry) != width or not entry.startswith(prefix):
+                if prefix:
+                    due[prefix] = expected
+                width = len(entry)
+                prefix = entry[: width - _LINK_BYTES]
+                if prefix.count(b"\0") != 2 or prefix[-1:] != b"\0":
+                    raise _BadEntryError(index, "it is no entry of a log")
+                expected = due.get(prefix) or (1).to_bytes(8, "big") + GENESIS
+            link = entry[-72:]
+            if link[:40] != expected:
+                wrong = _explained(gaps, prefix, expected, link)
+                if wrong:
+                    raise _BadEntryError(index, wrong)
+            if body:
+                if sha256(domain + entry[:-32] + body).digest() != link[40:]:
+                    raise _BadEntryError(index, "it was altered: its digest does not match its content")
+                if DECLARES_GAP in body:
+                    gaps.declare(body)
+            else:
+                hash_only += 1
+            expected = (int.from_bytes(link[:8], "big") + 1).to_bytes(8, "big") + link[40:]
+            leaves.append(sha256(b"\0" + entry).digest())
+        due[prefix] = expected
+        self._verdict.hash_only += hash_only
+        if at != len(entries) or body_at != len(bodies):
+            raise _BadEntryError(count - 1, "its file goes on after it: something was put in")
+
+    def _compare(self, leaves: list[bytes]) -> None:
+        first = self._edge.size
+        while first <= self._roots.next_size <= first + len(leaves):
+            size = self._roots.next_size
+            if size - first == TILE_HASHES:
+                whole = Edge.of(self._edge)
+                whole.grow(fold(leaves), TILE_HASHES)
+                self._roots.compare(size, whole.root())
+            else:
+                self._roots.compare(size, self._edge.root(leaves[: size - first]))
+
+    def _same(self, level: int, number: int, data: bytes) -> None:
+        path = tile_path(f"tile/{level}", number, len(data) // HASH_BYTES)
+        if _read(self._folder / path, FILE_BYTES_MAX) != data:
+            self._verdict.wrong.append(f"{path} is missing, or does not hold the hashes of the tiles below it")
+
+    def _bad(self, index: int, what: str) -> None:
+        self._verdict.flaw = Flaw(f"position {index + 1}", what)
+
+
+def _explained(gaps: Gaps, prefix: bytes, due: bytes, link: bytes) -> str:
+    stream, epoch, _ = prefix.split(b"\0")
+    place, found = (int.from_bytes(of[:8], "big") for of in (due, link))
+    return gaps.explain(_text(stream), _text(epoch), place, due[8:], found, link[8:40])
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _read(path: Path, bytes_max: int) -> bytes | None:
+    """The file; None when it is missing.
+
+    Raises:
+        InvalidRequest: it cannot be read, or is larger than any file of a copy.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidRequest.of_field("copy", f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise InvalidRequest.of_field("copy", f"{path} is larger than a file of a copy can be")
+    return data

@@ -1,0 +1,117 @@
+"""`leasehold audit checkpoint`, `prove`, `key`: signed heads of the log, and proofs against them."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from leasehold import InvalidRequest
+from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.cli.audit_verify_command import KEY_HELP, read_bytes, verifier_key
+from leasehold.cli.options import EXIT_BROKEN, EXIT_CODES, Connection, to_collector
+from leasehold.merkle import consistent, leaf_hash, root_from_inclusion
+from leasehold.operators import OperatorClient
+
+_BROKEN = """  4  what the collector shows does not agree with what it signed before
+"""
+
+_CHECKPOINT_HELP = """Print the newest signed head of the log, or keep it in a file.
+
+With --keep, a checkpoint that the file holds already must be proven to be a beginning of the newest before it is
+replaced: run it now and then from another machine, and nobody can rewrite what you have seen.
+"""
+
+
+@click.command("checkpoint", help=_CHECKPOINT_HELP + EXIT_CODES + _BROKEN)
+@to_collector
+@click.option("--keep", metavar="PATH", help="File of the newest checkpoint that was seen; needs --key.")
+@click.option("--key", "key_text", metavar="KEY", help=KEY_HELP)
+def checkpoint(connection: Connection, keep: str | None, key_text: str | None) -> None:
+    """See _CHECKPOINT_HELP."""
+    if keep is not None and key_text is None:
+        message = "--keep needs --key: what is kept must be worth keeping"
+        raise click.UsageError(message)
+    key = None if key_text is None else verifier_key(key_text)
+    with connection.operator() as client:
+        if keep is None or key is None:
+            note, _ = client.checkpoint()
+            if key is not None:
+                Checkpoint.of_note(note, key)
+            click.echo(note.decode(), nl=False)
+            return
+        _keep(client, Path(keep), key)
+
+
+def _keep(client: OperatorClient, path: Path, key: VerifierKey) -> None:
+    if not path.exists():
+        note, _ = client.checkpoint()
+        newest = Checkpoint.of_note(note, key)
+        _replace(path, note)
+        click.echo(f"the checkpoint of {newest.size} events is kept; there was none before")
+        return
+    earlier = Checkpoint.of_note(read_bytes(str(path)), key, str(path))
+    try:
+        note, proof = client.prove_growth(earlier.size)
+    except InvalidRequest as refused:
+        click.echo(f"leasehold: the log does not reach the {earlier.size} events signed before: {refused}", err=True)
+        sys.exit(EXIT_BROKEN)
+    newest = Checkpoint.of_note(note, key)
+    if not consistent(earlier.size, earlier.root, newest.size, newest.root, proof):
+        beside = path.with_name(path.name + ".contradicts")
+        beside.write_bytes(note)
+        click.echo(
+            f"leasehold: the log of {newest.size} events does not begin with the {earlier.size} that were signed "
+            f"before: it was rewritten or forked. Both notes are evidence: {path} and {beside}",
+            err=True,
+        )
+        sys.exit(EXIT_BROKEN)
+    _replace(path, note)
+    click.echo(f"the log grew from {earlier.size} to {newest.size} events; nothing before was changed")
+
+
+def _replace(path: Path, note: bytes) -> None:
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_bytes(note)
+        fresh.replace(path)
+    except OSError as error:
+        raise InvalidRequest.of_field("--keep", f"{path} cannot be written: {error.strerror}") from None
+
+
+@click.command(
+    "prove",
+    help="Show that the event at POSITION is in the log that the newest checkpoint signs." + EXIT_CODES + _BROKEN,
+)
+@click.argument("position", type=click.IntRange(min=1))
+@to_collector
+@click.option("--key", "key_text", required=True, metavar="KEY", help=KEY_HELP)
+def prove(connection: Connection, position: int, key_text: str) -> None:
+    """Prove."""
+    key = verifier_key(key_text)
+    with connection.operator() as client:
+        record, note, proof = client.prove_event(position)
+    newest = Checkpoint.of_note(note, key)
+    whole = not record.body or record.digest == record.computed_digest()
+    root = root_from_inclusion(leaf_hash(record.entry()), position - 1, newest.size, proof)
+    if record.position != position or not whole or root != newest.root:
+        click.echo(f"leasehold: the event shown at position {position} is not the one that was signed", err=True)
+        sys.exit(EXIT_BROKEN)
+    what = record.event().get("type", "?") if record.body else "retained hash only"
+    click.echo(
+        f"event {position} ({record.stream}, sequence {record.sequence}: {what}) is in the checkpoint of {newest.size} "
+        f"events, by {len(proof)} hashes"
+    )
+
+
+_KEY_HELP = """Print the log's public key as the collector tells it.
+
+Compare it with the one that whoever runs the collector gives you by another way: the file checkpoint.pub.
+"""
+
+
+@click.command("key", help=_KEY_HELP + EXIT_CODES)
+@to_collector
+def key(connection: Connection) -> None:
+    """See _KEY_HELP."""
+    with connection.operator() as client:
+        click.echo(client.checkpoint()[1])

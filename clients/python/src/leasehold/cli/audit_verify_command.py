@@ -1,0 +1,198 @@
+"""`leasehold audit verify`: a copy or the collector's log, against its chain, its Merkle tree and kept checkpoints."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from leasehold.audit import Head, Record, Verdict, heads_of, records_of, verify
+from leasehold.audit_copy import verify_copy
+from leasehold.audit_tree import Roots, with_roots
+from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.cli.options import EXIT_BROKEN, Connection, as_json, fail, to_collector
+
+KEY_HELP = "The log's public key, as text or as a file that holds it. Have it from whoever runs the collector."
+
+_VERIFY_HELP = """Check a copy of the log offline, or the collector's log.
+
+COPY is a folder of 'leasehold audit export --tiles', a file of JSON lines, or '-' for standard input. Every record must
+follow the one before it and match its own digest, in every stream from its first record on; the first bad entry is
+named. A folder must also have the root that its checkpoint signs: it needs --key, and nothing else.
+
+A log that was rewritten as a whole and signed again, or cut at its end, is consistent in itself: it shows against what
+was kept elsewhere. Give earlier checkpoints with --checkpoint (from 'leasehold audit checkpoint'), or heads with
+--heads (from 'leasehold audit heads --json') or --head. Online, the collector's own heads are used as well.
+
+\b
+Exit codes:
+  0  everything holds
+  1  refused, no collector could be reached, or the copy cannot be read
+  2  wrong usage
+  4  a bad entry, a missing end, a fork, or a rewritten log
+"""
+
+
+@click.command("verify", help=_VERIFY_HELP)
+@click.argument("copy", required=False)
+@to_collector
+@click.option("--key", "key_text", metavar="KEY", help=KEY_HELP)
+@click.option(
+    "--checkpoint", "notes", multiple=True, metavar="PATH", help="A checkpoint that was kept; may be repeated."
+)
+@click.option("--heads", "heads_file", metavar="PATH", help="Heads kept elsewhere.")
+@click.option("--head", "head_texts", multiple=True, metavar="STREAM/EPOCH/SEQUENCE/DIGEST", help="One kept head.")
+@click.option("--partial", is_flag=True, help="A file of JSON lines may begin in the middle of a stream.")
+@click.option("--json", "json_", is_flag=True, help="Print the verdict as JSON.")
+def verify_(
+    connection: Connection,
+    copy: str | None,
+    key_text: str | None,
+    notes: tuple[str, ...],
+    heads_file: str | None,
+    head_texts: tuple[str, ...],
+    partial: bool,
+    json_: bool,
+) -> None:
+    """See _VERIFY_HELP."""
+    key = None if key_text is None else verifier_key(key_text)
+    if key is None and notes:
+        message = "--checkpoint needs --key: a checkpoint is worth what its signature is"
+        raise click.UsageError(message)
+    kept = [_head(text) for text in head_texts]
+    if heads_file is not None:
+        kept += heads_of(_read(heads_file))
+    earlier = [] if key is None else [Checkpoint.of_note(read_bytes(path), key, path) for path in notes]
+    if copy is not None and copy != "-" and Path(copy).is_dir():
+        if key is None or partial:
+            message = f"{copy} is a folder: checking it needs --key, and goes without --partial"
+            raise click.UsageError(message)
+        verdict = verify_copy(Path(copy), key, earlier, kept)
+    else:
+        if partial and earlier:
+            message = "--checkpoint speaks for whole logs, and --partial is not one"
+            raise click.UsageError(message)
+        verdict = _by_record(connection, copy, key, earlier, kept, partial=partial)
+    _print_verdict(verdict, json_=json_)
+    if not verdict.holds:
+        sys.exit(EXIT_BROKEN)
+
+
+def _by_record(
+    connection: Connection,
+    copy: str | None,
+    key: VerifierKey | None,
+    earlier: Iterable[Checkpoint],
+    kept: list[Head],
+    *,
+    partial: bool,
+) -> Verdict:
+    with ExitStack() as stack:
+        records: Iterator[tuple[str, Record]]
+        if copy is None:
+            client = stack.enter_context(connection.operator())
+            if key is not None:
+                earlier = [*earlier, Checkpoint.of_note(client.checkpoint()[0], key, "the collector's checkpoint")]
+            # Heads first: what arrives while we read comes after them.
+            kept = kept + client.heads()
+            records = ((f"position {record.position}", record) for record in client.events())
+        else:
+            records = records_of(_lines(copy, stack))
+        roots = Roots(earlier)
+        verdict = verify(with_roots(records, roots), kept, partial=partial)
+    if verdict.flaw is None:
+        roots.finish(verdict.records)
+    verdict.wrong += roots.verdict.wrong
+    verdict.held += roots.verdict.held
+    return verdict
+
+
+def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
+    if json_:
+        _print_json(verdict)
+        return
+    streams = f"{verdict.records} records in {len(verdict.heads)} {'stream' if len(verdict.heads) == 1 else 'streams'}"
+    if verdict.holds:
+        click.echo(f"the chain holds: {streams}")
+    for size in verdict.held:
+        click.echo(f"  as signed: the checkpoint of {size} events")
+    if verdict.hash_only:
+        click.echo(f"  retained hash only: {verdict.hash_only} records; their content is gone, their place is proven")
+    for gap in verdict.gaps:
+        click.echo(f"  declared lost by the collector: {gap}")
+    for head in verdict.heads.values():
+        click.echo(f"  {head_words(head)}")
+    if verdict.flaw is not None:
+        click.echo(f"leasehold: first bad entry: {verdict.flaw.where}: {verdict.flaw.what}", err=True)
+    for wrong in verdict.wrong:
+        click.echo(f"leasehold: not as signed: {wrong}", err=True)
+    for missing in verdict.unseen:
+        click.echo(f"leasehold: the end is missing: {missing}", err=True)
+
+
+def _print_json(verdict: Verdict) -> None:
+    flaw = verdict.flaw
+    streams = [
+        {"stream": head.stream, "epoch": head.epoch, "sequence": head.sequence, "digest": head.digest.hex()}
+        for head in verdict.heads.values()
+    ]
+    click.echo(
+        as_json(
+            {
+                "holds": verdict.holds,
+                "records": verdict.records,
+                "first_bad": None if flaw is None else {"where": flaw.where, "what": flaw.what},
+                "missing": verdict.unseen,
+                "not_as_signed": verdict.wrong,
+                "checkpoints_held": verdict.held,
+                "hash_only": verdict.hash_only,
+                "declared_lost": verdict.gaps,
+                "streams": streams,
+            }
+        )
+    )
+
+
+def head_words(head: Head) -> str:
+    """One head, for people."""
+    return f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}"
+
+
+def _head(text: str) -> Head:
+    parts = text.rsplit("/", 3)
+    try:
+        stream, epoch, sequence, digest = parts
+        return Head(stream, epoch, int(sequence), bytes.fromhex(digest))
+    except ValueError:
+        message = f"--head {text!r} is not STREAM/EPOCH/SEQUENCE/DIGEST"
+        raise click.UsageError(message) from None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}")
+
+
+def _lines(path: str, stack: ExitStack) -> Iterator[str]:
+    if path == "-":
+        return iter(sys.stdin)
+    try:
+        return iter(stack.enter_context(Path(path).open(encoding="utf-8", errors="surrogateescape")))
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+
+
+def verifier_key(text: str) -> VerifierKey:
+    """The key as given: its text, or the file that holds it."""
+    return VerifierKey.of_text(_read(text) if Path(text).is_file() else text)
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file; ends the command when it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
