@@ -146,7 +146,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "leasehold.v1.AuditService/ListStreams": _OPERATOR_LOOK,
     "leasehold.v1.AuditService/GetCheckpoint": _OPERATOR_LOOK,
-    "leasehold.v1.AuditService/GetInclusionProof": _AUDIT_LOOK,
+    "leasehold.v1.AuditService/GetInclusionProof": _operators(Audit.READ, disclosure=Disclosure.AUDIT_RECORDS),
     "leasehold.v1.AuditService/GetConsistencyProof": _OPERATOR_LOOK,
     "leasehold.v1.AuditIngestService/AppendEvents": _SYNC,
     "leasehold.v1.SidecarService/SyncState": _SYNC,
