@@ -1,5 +1,6 @@
 """The tree beside the log: what is stored gives the naive root at each size, through restarts, refusals and damage."""
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 
@@ -147,6 +148,15 @@ async def test_each_head_continues_the_one_before(store, tmp_path):
     await fill(store, emitter, 1)
     await again.step()
     assert [Checkpoint.of_note(note, key).size for note in copies] == [1, 301, 351, 352]
+
+
+async def test_steps_at_once_take_turns(store, tmp_path):
+    """Two callers, one of them the clock's: the log is gone through once, and signed once."""
+    copies = []
+    publish = await publisher(store, tmp_path, copies)
+    await fill(store, Emitter(), 3000)
+    await asyncio.gather(*(publish.step() for _ in range(5)))
+    assert (len(copies), publish.newest.head) == (1, store.tree_head())
 
 
 async def test_bytes_that_read_back_otherwise_are_never_signed(store, tmp_path):

@@ -51,6 +51,7 @@ class PublishCheckpoint:
         self._clock = clock
         self._copy = copy
         self._frontier = Frontier()
+        self._turn = asyncio.Lock()
         self.newest: SignedCheckpoint | None = None
         self.published = 0
 
@@ -90,6 +91,10 @@ class PublishCheckpoint:
             LogDamagedError: what the disk gives back is not what was accepted.
             Refusal: STORE_UNAVAILABLE, OVERLOADED.
         """
+        async with self._turn:
+            await self._step()
+
+    async def _step(self) -> None:
         head = self._tree.tree_head()
         if head.size == 0 or (self.newest is not None and head.size <= self.newest.head.size):
             return
