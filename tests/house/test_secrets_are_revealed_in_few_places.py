@@ -9,6 +9,8 @@ MAY_REVEAL = {
     "broker/leasehold_broker/providers/openai.py": "places the key into the header",
     "broker/leasehold_broker/providers/gemini.py": "places the key into the header",
     "broker/leasehold_broker/adapters/keys_local.py": "seals the key",
+    "broker/leasehold_broker/adapters/keys_aws.py": "writes a rotation's pending key to its store",
+    "broker/leasehold_broker/adapters/keys_vault.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/egress/redaction.py": "searches answers for an echo of the key",
     "broker/leasehold_broker/flows/issuing.py": "digests a fresh lease token",
     "broker/leasehold_broker/sidecar/lease_service.py": "shows a fresh lease token to its holder, once",

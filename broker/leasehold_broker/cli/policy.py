@@ -254,13 +254,22 @@ async def _verified(config: SidecarConfig, token: str) -> Identity:
 def _keys(config: SidecarConfig | None, keys: Sequence[str]) -> Sequence[KeyRecord]:
     if keys:
         return [_key(name, text) for name, text in _pairs(keys, "--key").items()]
-    if config is None or config.keys.master_key_file is None:
-        raise click.UsageError("name the keys with --key, or give a --config with a master key file")
+    if config is None:
+        raise click.UsageError("name the keys with --key, or give a --config")
+    elsewhere = [
+        KeyRecord(key.name, key.provider, store.environment, KeyState.ENABLED, 1, 0)
+        for store in config.keys.stores
+        for key in store.keys
+    ]
+    if config.keys.path is None:
+        return elsewhere
+    if config.keys.master_key_file is None:
+        raise click.UsageError("name the keys with --key: the local store of this --config has no master key file")
     try:
-        store = LocalKeys(str(config.keys.path), FileMasterKey(str(config.keys.master_key_file)), SystemClock())
+        local = LocalKeys(str(config.keys.path), FileMasterKey(str(config.keys.master_key_file)), SystemClock())
     except (KeyStoreError, MasterKeyError) as error:
         raise click.ClickException(str(error)) from None
-    return store.records()
+    return [*elsewhere, *local.records()]
 
 
 def _key(name: str, text: str) -> KeyRecord:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from leasehold_broker.config.doors import Door, Listen, is_loopback, loopback_address
+from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
@@ -44,11 +45,6 @@ class _Policy(Part, frozen=True):
     cedar_dir: str = ""
 
 
-class _Keys(Part, frozen=True):
-    file: str
-    master_key_file: str = ""
-
-
 class _Provider(Part, frozen=True):
     origin: str
     allow_private: bool = False
@@ -78,7 +74,7 @@ class _Alone(Part, frozen=True):
 class _File(Part, frozen=True):
     sidecar: _Sidecar
     policy: _Policy
-    keys: _Keys
+    keys: Keys
     issuers: tuple[Issuer, ...]
     grpc: _Grpc = _Grpc()
     egress: _Egress = _Egress()
@@ -97,14 +93,6 @@ class PolicyFilesAt:
 
     path: Path
     cedar_dir: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeysAt:
-    """The encrypted key store and its master key file (None: a passphrase is asked for on standard input)."""
-
-    path: Path
-    master_key_file: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +166,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         egress_hosts=file.egress.hosts,
         body_bytes_max=file.egress.body_bytes_max,
         policy=_policy(file.policy, base),
-        keys=_keys(file.keys, base),
+        keys=keys_at(file.keys, path),
         issuers=issuer_rules(file.issuers, path),
         providers={name: _provider(name, provider, path) for name, provider in file.providers.items()},
         price_override=absolute(file.prices.override_file, base) if file.prices.override_file else None,
@@ -227,15 +215,6 @@ def _policy(policy: _Policy, base: Path) -> PolicyFilesAt:
     path = absolute(policy.file, base)
     refuse_open_file(path, PUBLIC, "policy")
     return PolicyFilesAt(path, absolute(policy.cedar_dir, base) if policy.cedar_dir else None)
-
-
-def _keys(keys: _Keys, base: Path) -> KeysAt:
-    path = absolute(keys.file, base)
-    refuse_open_file(path, SECRET, "key store")
-    master = absolute(keys.master_key_file, base) if keys.master_key_file else None
-    if master is not None:
-        refuse_open_file(master, SECRET, "master key")
-    return KeysAt(path, master)
 
 
 def _provider(name: str, provider: _Provider, path: Path) -> ProviderAt:

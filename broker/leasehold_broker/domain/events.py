@@ -43,6 +43,8 @@ class EventType(StrEnum):
     COLLECTOR_STARTED = "collector.started"
     COLLECTOR_STOPPED = "collector.stopped"
     SIDECAR_CONNECTED = "sidecar.connected"
+    KEY_READ = "key.read"
+    KEY_NOT_READ = "key.not_read"
     AUDIT_READ = "audit.read"
     AUDIT_REFUSED = "audit.refused"
 

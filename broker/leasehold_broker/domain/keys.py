@@ -11,9 +11,16 @@ class KeyState(StrEnum):
     DISABLED = "disabled"
 
 
+class KeyKind(StrEnum):
+    """Where the secret of a key comes from, and with it how it is sent."""
+
+    STORED = "stored"
+    FEDERATED = "federated"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One stored provider key, safe to log.
+    """One provider key, safe to log.
 
     Args:
         name: unique in the store, e.g. "anthropic-prod".
@@ -22,6 +29,7 @@ class KeyRecord:
         state: enabled or disabled.
         version: grows by one each time the value is replaced.
         created_wall_ms: when this version was stored.
+        kind: stored in a store; or federated: no secret is held, a workload token is exchanged for one that is short.
     """
 
     name: str
@@ -30,3 +38,4 @@ class KeyRecord:
     state: KeyState
     version: int
     created_wall_ms: int
+    kind: KeyKind = KeyKind.STORED

@@ -120,12 +120,13 @@ class Calls:
 
         Raises:
             Refusal: SCOPE_EXCEEDED, MODEL_NOT_ALLOWED, PRICE_UNKNOWN, BUDGET_EXHAUSTED, RATE_LIMITED,
-                CONCURRENCY_EXCEEDED, KEY_UNAVAILABLE, KEY_DISABLED, the lease's end, and what keeps the sidecar from
-                serving. Then nothing is held.
+                CONCURRENCY_EXCEEDED, KEY_UNAVAILABLE, KEY_DISABLED, ENVIRONMENT_MISMATCH, the lease's end, and what
+                keeps the sidecar from serving. Then nothing is held.
         """
         scope = lease.scope_for(plan.provider)
         if scope is None:
             raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}")
+        self._check_environment(lease, scope.key)
         key = await self._keys.secret(scope.key)
         now = self._world.clock.now()
         self._may_call(lease.name, scope, plan, now)
@@ -177,6 +178,16 @@ class Calls:
         with contextlib.suppress(Refusal):
             await asyncio.shield(written)
         await self.settle(call_id, NOT_SENT)
+
+    def _check_environment(self, lease: Lease, key: str) -> None:
+        """The hard wall once more: a store or a configuration may have changed since the lease was granted."""
+        record = self._keys.find(key)
+        if record is not None and record.environment != lease.subject.environment:
+            raise Refusal(
+                Reason.ENVIRONMENT_MISMATCH,
+                f"key {key!r} belongs to another environment than this lease; acquire a new lease",
+                detail=f"{record.environment!r} is not {lease.subject.environment!r}",
+            )
 
     def _may_call(self, name: str, scope: Scope, plan: CallPlan, now: Instant) -> None:
         refuse_if_not_serving(self._books, self._world.centre, now)

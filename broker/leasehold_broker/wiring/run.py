@@ -16,10 +16,11 @@ from leasehold_broker.adapters.private_files import NotPrivateError
 from leasehold_broker.adapters.process_hardening import harden_process
 from leasehold_broker.adapters.public_socket import ListenError
 from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.config import ConfigError, load_collector, load_sidecar
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.wiring.failure import ProcessFailedError
-from leasehold_broker.wiring.sidecar_keys import open_keys
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 
 Serve = Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]
 Passphrase = Callable[[], bytes]
@@ -49,7 +50,7 @@ def check_sidecar(path: Path, passphrase: Passphrase) -> None:
     """
     config = load_sidecar(path)
     harden_process(lock_memory=False)
-    open_keys(config.keys, passphrase, SystemClock())
+    SidecarKeys(config.keys, passphrase, SystemClock(), SystemEntropy())
     load_policy(str(config.policy.path), "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir))
 
 

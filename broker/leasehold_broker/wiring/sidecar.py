@@ -40,6 +40,7 @@ from leasehold_broker.flows.delegate import DelegateLease
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
+from leasehold_broker.flows.key_events import KeyEvents
 from leasehold_broker.flows.policy_changes import PolicyChanges
 from leasehold_broker.flows.read import ReadLeases
 from leasehold_broker.flows.recover import Recover
@@ -58,7 +59,7 @@ from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.public_sockets import public_socket
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
-from leasehold_broker.wiring.sidecar_keys import open_keys
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
 
@@ -106,7 +107,7 @@ class Sidecar:
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
         self._peers = KernelPeers()
-        self._keys = open_keys(config.keys, passphrase, self._clock)
+        self._keys = SidecarKeys(config.keys, passphrase, self._clock, self._entropy)
         self.store = SqliteStateStore(
             config.state_dir, config.name, self._clock, StoreLimits(spool_bytes_max=config.spool_bytes_max)
         )
@@ -144,6 +145,8 @@ class Sidecar:
             stack.callback(self._processes.close)
             await self._end_with_process.resume()
             self._policy_changes.loaded(self.policies.current())
+            await self._keys.start(KeyEvents(self._journal, self._clock).source_changed)
+            stack.push_async_callback(self._keys.aclose)
             await self._identities.start()
             stack.push_async_callback(self._identities.aclose)
             linked = await stack.enter_async_context(linked_centre(self._parts()))
@@ -154,7 +157,9 @@ class Sidecar:
             await self._open_door(world, port)
             stack.push_async_callback(self._drain, egress)
             if self.config.metrics is not None:
-                metrics = PrometheusMetrics(*self.config.metrics, lambda: samples(self.books, self.store, egress))
+                metrics = PrometheusMetrics(
+                    *self.config.metrics, lambda: [*samples(self.books, self.store, egress), *self._keys.samples()]
+                )
                 stack.push_async_callback(asyncio.to_thread, metrics.close)
             self._log_serving(linked, port)
             yield
@@ -205,7 +210,7 @@ class Sidecar:
     async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
         config = self.config
         prices = load_price_book(config.price_override, lambda: self._clock.now().wall_ms)
-        calls = Calls(self.books, self._journal, world, self._keys, prices)
+        calls = Calls(self.books, self._journal, world, self._keys.ring, prices)
         targets, origins = {}, []
         for name, provider in all_providers().items():
             at = config.providers.get(name)
@@ -239,7 +244,7 @@ class Sidecar:
 
     async def _open_door(self, world: World, egress_port: int) -> None:
         leases = LeaseDoor(
-            AcquireLease(self.books, self._journal, world, self._keys, self._end_with_process),
+            AcquireLease(self.books, self._journal, world, self._keys.ring, self._end_with_process),
             DelegateLease(self.books, self._journal, world),
             RenewLease(self.books, self._journal, world),
             ReleaseLease(self.books, self._journal, self._clock),

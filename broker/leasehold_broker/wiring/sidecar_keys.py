@@ -1,38 +1,157 @@
-"""Opens the key store that the configuration names."""
+"""Opens the key stores that the configuration names, and joins them."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import assert_never
 
 import structlog
 
 from leasehold_broker.adapters.keys_local import LocalKeys
+from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKey, PassphraseMasterKey
 from leasehold_broker.adapters.process_hardening import assert_hardened
-from leasehold_broker.config.sidecar import KeysAt
+from leasehold_broker.adapters.prometheus_metrics import Sample
+from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
+from leasehold_broker.adapters.vault_transit import TransitMasterKey
+from leasehold_broker.config.keys import AwsStore, AzureStore, GcpStore, KeysAt, Store, VaultLogin, VaultStore
+from leasehold_broker.config.read import ConfigError
+from leasehold_broker.flows.key_ring import KeyRing
+from leasehold_broker.flows.sourced_keys import KeyBounds, Listed, SourceChange, SourcedKeys
 from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.key_source import KeySource
+from leasehold_broker.ports.key_store import KeyStore
 
 log = structlog.get_logger("leasehold.keys")
 
 
-def open_keys(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> LocalKeys:
-    """The key store, unlocked; only in a process that is hardened already.
+class SidecarKeys:
+    """Every key of a sidecar. The store to ask is `ring`."""
 
-    Args:
-        at: where it is.
-        passphrase: asked when no master key file is configured.
-        clock: for noticing changes of the file.
+    def __init__(self, at: KeysAt, passphrase: Callable[[], bytes], clock: Clock, entropy: Entropy) -> None:
+        """Open the local store, unlocked; ask nobody else yet. Only in a process that is hardened already.
+
+        Args:
+            at: where keys are.
+            passphrase: asked when neither a master key file nor Transit is configured.
+            clock: for ages.
+            entropy: for jitter.
+
+        Raises:
+            ConfigError, KeyStoreError, MasterKeyError: says what is wrong and what to do.
+            RuntimeError: neighbours could read this process's memory.
+        """
+        assert_hardened()
+        local = None if at.path is None else LocalKeys(str(at.path), master_key(at, passphrase, clock), clock, _failed)
+        self._changed: Callable[[SourceChange], None] = lambda _: None
+        self._sourced = tuple(self._open(store, clock, entropy) for store in at.stores)
+        named: dict[str, KeyStore] = {
+            key.name: sourced for store, sourced in zip(at.stores, self._sourced, strict=True) for key in store.keys
+        }
+        self.ring = KeyRing(named, local)
+
+    async def start(self, changed: Callable[[SourceChange], None]) -> None:
+        """Read what is elsewhere once, then behind; `changed` is told of each change."""
+        self._changed = changed
+        await asyncio.gather(*(sourced.start() for sourced in self._sourced))
+
+    async def aclose(self) -> None:
+        """Stop reading and forget."""
+        for sourced in self._sourced:
+            await sourced.aclose()
+
+    def samples(self) -> Iterator[Sample]:
+        """How the stores stand."""
+        counts: dict[str, int] = {}
+        for sourced in self._sourced:
+            for state in sourced.states().values():
+                counts[state.value] = counts.get(state.value, 0) + 1
+        for state_name, count in counts.items():
+            yield Sample("stored_keys", "Keys in stores elsewhere, by state.", count, label=("state", state_name))
+
+    def _open(self, store: Store, clock: Clock, entropy: Entropy) -> SourcedKeys:
+        listed = [Listed(key.name, key.provider, store.environment) for key in store.keys]
+        bounds = KeyBounds(store.refresh_seconds, store.max_stale_seconds)
+        return SourcedKeys(_source(store, clock), listed, bounds, clock, entropy, self._told)
+
+    def _told(self, change: SourceChange) -> None:
+        say = log.info if not change.why else log.warning
+        say(
+            "key read" if not change.why else "key not read",
+            key=change.key,
+            state=change.state.value,
+            version=change.version,
+            why=change.why,
+        )
+        self._changed(change)
+
+
+def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> MasterKey:
+    """The master key that the configuration names.
 
     Raises:
-        KeyStoreError, MasterKeyError: says what is wrong and what to do.
-        RuntimeError: neighbours could read this process's memory.
+        MasterKeyError: says what is wrong and what to do.
     """
-    assert_hardened()
-    return LocalKeys(str(at.path), _master_key(at, passphrase), clock, _failed)
-
-
-def _master_key(at: KeysAt, passphrase: Callable[[], bytes]) -> MasterKey:
+    if at.transit is not None:
+        transit = at.transit
+        server = VaultAt(transit.address, _auth(transit.login), transit.namespace, transit.ca_file)
+        return TransitMasterKey(server, transit.mount, transit.key, clock)
     if at.master_key_file is not None:
         return FileMasterKey(str(at.master_key_file))
     return PassphraseMasterKey(passphrase())
+
+
+def _source(store: Store, clock: Clock) -> KeySource:
+    try:
+        match store:
+            case VaultStore():
+                at = VaultAt(store.address, _auth(store.login), store.namespace, store.ca_file)
+                keys = {key.name: VaultKeyAt(f"{store.path}/{key.secret}", key.field or "value") for key in store.keys}
+                return VaultKeys(at, store.mount, keys, clock)
+            case AwsStore():
+                return _aws(store)
+            case GcpStore():
+                return _gcp(store)
+            case AzureStore():
+                return _azure(store)
+            case _:
+                assert_never(store)
+    except ImportError as error:
+        kind = type(store).__name__.removesuffix("Store").lower()
+        message = f"a store of kind {kind!r} needs: pip install 'leasehold-broker[{kind}]' ({error.name} is missing)"
+        raise ConfigError(message) from None
+
+
+def _aws(store: AwsStore) -> KeySource:
+    from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys  # noqa: PLC0415 - an extra
+
+    at = AwsAt(store.region, store.role_arn, store.token_file, store.endpoint, store.sts_endpoint)
+    return AwsKeys(at, {key.name: AwsKeyAt(f"{store.path}/{key.secret}", key.field) for key in store.keys})
+
+
+def _gcp(store: GcpStore) -> KeySource:
+    from leasehold_broker.adapters.keys_gcp import GcpAt, GcpKeyAt, GcpKeys  # noqa: PLC0415 - an extra
+
+    at = GcpAt(store.project, store.token_file, store.audience, store.service_account, store.endpoint)
+    return GcpKeys(at, {key.name: GcpKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys})
+
+
+def _azure(store: AzureStore) -> KeySource:
+    from leasehold_broker.adapters.keys_azure import AzureAt, AzureKeyAt, AzureKeys  # noqa: PLC0415 - an extra
+
+    at = AzureAt(store.vault_url, store.tenant_id, store.client_id, store.token_file)
+    return AzureKeys(at, {key.name: AzureKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys})
+
+
+def _auth(login: VaultLogin) -> VaultAuth:
+    return VaultAuth(
+        VaultMethod(login.method.value),
+        login.mount,
+        login.role,
+        login.token_file,
+        login.role_id_file,
+        login.secret_id_file,
+    )
 
 
 def _failed(why: str) -> None:

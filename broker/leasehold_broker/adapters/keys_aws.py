@@ -1,0 +1,248 @@
+"""Provider keys in AWS Secrets Manager. Owns the meaning of staging labels here, and who we are there.
+
+AWSCURRENT serves, AWSPENDING waits, AWSPREVIOUS served. Identity: a role by web identity (our workload token), or what
+the machine gives (instance or container role); never keys of the environment. Needs the extra `aws`; imported on use.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session, get_session
+
+from leasehold_broker.adapters.stored_value import stored_key
+from leasehold_broker.adapters.worker_thread import WorkerThread
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.key_admin import KeyStage, KeyStages
+from leasehold_broker.ports.key_source import SourcedKey, SourceFault, SourceState
+
+T = TypeVar("T")
+CALL_SECONDS_MAX = 15.0
+_LABEL = {KeyStage.CURRENT: "AWSCURRENT", KeyStage.PENDING: "AWSPENDING", KeyStage.PREVIOUS: "AWSPREVIOUS"}
+_STATES = {
+    "ResourceNotFoundException": (SourceState.MISSING, "holds no such secret"),
+    "AccessDeniedException": (SourceState.DENIED, "denies this secret to us; check the role's policy"),
+    "DecryptionFailure": (SourceState.DENIED, "cannot decrypt the secret; check the KMS key and its policy"),
+    "InvalidRequestException": (SourceState.MISSING, "says that the secret is deleted, or has no such version"),
+    "ThrottlingException": (SourceState.RATE_LIMITED, "limits our rate"),
+    "LimitExceededException": (SourceState.RATE_LIMITED, "has reached a limit"),
+    "ResourceExistsException": (SourceState.CONFLICT, "holds another value for this rotation"),
+    "InvalidIdentityToken": (SourceState.LOGIN_REFUSED, "refuses our workload token; check the role's trust policy"),
+    "ExpiredTokenException": (SourceState.LOGIN_REFUSED, "says that a token has expired; check the clocks"),
+    "IDPRejectedClaim": (SourceState.LOGIN_REFUSED, "refuses our workload token's claims"),
+    "AccessDenied": (SourceState.LOGIN_REFUSED, "does not let us assume the role; check its trust policy"),
+    "UnrecognizedClientException": (SourceState.LOGIN_REFUSED, "does not know our credentials"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAt:
+    """Where and who.
+
+    Args:
+        region: e.g. "eu-central-1".
+        role_arn, token_file: the role to assume with the workload token of this file; both "" for the machine's own.
+        endpoint: "" for AWS's; another for a private endpoint.
+        sts_endpoint: as above, for the exchange of the token.
+        timeout_seconds: for each connect and each silence.
+    """
+
+    region: str
+    role_arn: str = ""
+    token_file: str = ""
+    endpoint: str = ""
+    sts_endpoint: str = ""
+    timeout_seconds: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class AwsKeyAt:
+    """Which secret: its name or ARN, and the field of its JSON object ("" when the secret is the key itself)."""
+
+    secret_id: str
+    field: str = ""
+
+
+class AwsKeys:
+    """Implements `KeySource` and `KeyAdmin`."""
+
+    def __init__(self, at: AwsAt, keys: Mapping[str, AwsKeyAt]) -> None:
+        """Read these keys, by our name of them."""
+        self._at = at
+        self._keys = dict(keys)
+        self._worker = WorkerThread("aws", CALL_SECONDS_MAX)
+        self._client: Any = None
+
+    async def read(self, name: str) -> SourcedKey:
+        """See the port."""
+        label = _LABEL[KeyStage.CURRENT]
+        reply = await self._ask(lambda: self._made().get_secret_value(SecretId=self._id(name), VersionStage=label))
+        created_ms = int(reply["CreatedDate"].timestamp() * 1000)
+        return SourcedKey(self._value(name, reply), str(reply["VersionId"]), created_ms)
+
+    async def aclose(self) -> None:
+        """See the port."""
+        self._worker.close()
+
+    async def stages(self, name: str) -> KeyStages:
+        """See the port."""
+        found = await self._ask(lambda: self._labels(name))
+        current, pending = found.get("AWSCURRENT", ""), found.get("AWSPENDING", "")
+        waiting = bool(pending) and pending != current
+        return KeyStages(pending if waiting else current, waiting, "AWSPREVIOUS" in found)
+
+    async def staged(self, name: str, stage: KeyStage) -> Secret:
+        """See the port."""
+        reply = await self._ask(
+            lambda: self._made().get_secret_value(SecretId=self._id(name), VersionStage=_LABEL[stage])
+        )
+        return self._value(name, reply)
+
+    async def put_pending(self, name: str, value: Secret, rotation: str) -> None:
+        """See the port. Only for secrets that are the key itself: a field of an object is another system's to write."""
+        version = version_id(rotation)
+
+        def work() -> None:
+            labels = self._labels(name)
+            if version in labels.values():
+                return
+            if labels.get("AWSPENDING", labels.get("AWSCURRENT")) != labels.get("AWSCURRENT"):
+                raise SourceFault(SourceState.CONFLICT, f"another rotation of {name!r} is under way")
+            self._made().put_secret_value(
+                SecretId=self._id(name),
+                ClientRequestToken=version,
+                SecretString=value.reveal().decode("ascii"),
+                VersionStages=["AWSPENDING"],
+            )
+
+        if self._keys[name].field:
+            message = f"{name!r} is a field of a JSON object: a rotation writes only secrets that are the key itself"
+            raise SourceFault(SourceState.MALFORMED, message)
+        await self._ask(work)
+
+    async def promote(self, name: str, rotation: str) -> None:
+        """See the port. AWS moves AWSPREVIOUS by itself."""
+        version = version_id(rotation)
+
+        def work() -> None:
+            labels = self._labels(name)
+            if labels.get("AWSCURRENT") == version:
+                return
+            if labels.get("AWSPENDING") != version:
+                raise SourceFault(SourceState.CONFLICT, f"rotation {rotation!r} has no value of {name!r} pending")
+            self._move(name, "AWSCURRENT", version, labels.get("AWSCURRENT"))
+
+        await self._ask(work)
+
+    async def retire(self, name: str, rotation: str) -> None:
+        """See the port. A version without a label is deleted by AWS in its own time, and cannot be read by label."""
+        version = version_id(rotation)
+
+        def work() -> None:
+            labels = self._labels(name)
+            pending, current = labels.get("AWSPENDING"), labels.get("AWSCURRENT")
+            if pending is not None and pending != current:
+                if pending != version:
+                    raise SourceFault(SourceState.CONFLICT, f"rotation {rotation!r} is not the last one of {name!r}")
+                self._move(name, "AWSPENDING", None, pending)
+                return
+            if current != version:
+                return
+            for label in ("AWSPENDING", "AWSPREVIOUS"):
+                if label in labels:
+                    self._move(name, label, None, labels[label])
+
+        await self._ask(work)
+
+    def _id(self, name: str) -> str:
+        return self._keys[name].secret_id
+
+    def _move(self, name: str, label: str, to: str | None, away_from: str | None) -> None:
+        moved = {"MoveToVersionId": to, "RemoveFromVersionId": away_from}
+        self._made().update_secret_version_stage(
+            SecretId=self._id(name), VersionStage=label, **{key: value for key, value in moved.items() if value}
+        )
+
+    def _labels(self, name: str) -> dict[str, str]:
+        """Version ids by label."""
+        versions = self._made().describe_secret(SecretId=self._id(name)).get("VersionIdsToStages", {})
+        return {label: version for version, labels in versions.items() for label in labels}
+
+    def _value(self, name: str, reply: Mapping[str, Any]) -> Secret:
+        text = reply.get("SecretString")
+        if not isinstance(text, str):
+            raise SourceFault(SourceState.MALFORMED, f"the secret of {name!r} is binary; store it as text")
+        return stored_key(name, text, self._keys[name].field)
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        def translated() -> T:
+            try:
+                return work()
+            except ClientError as error:
+                raise _fault(error) from None
+            except BotoCoreError as error:
+                raise SourceFault(SourceState.UNREACHABLE, f"AWS does not answer ({type(error).__name__})") from None
+
+        return await self._worker.run(translated)
+
+    def _made(self) -> Any:
+        """The client, made on the worker's thread: the library reads its tables from disk, which takes a while."""
+        if self._client is None:
+            at = self._at
+            session = get_session()
+            if at.role_arn:
+                session._credentials = _web_identity(session, at)  # noqa: SLF001 - botocore's way for own providers
+            config = Config(
+                connect_timeout=at.timeout_seconds,
+                read_timeout=at.timeout_seconds,
+                retries={"total_max_attempts": 1},
+                proxies={},
+            )
+            self._client = boto3.Session(botocore_session=session, region_name=at.region).client(
+                "secretsmanager", endpoint_url=at.endpoint or None, config=config
+            )
+        return self._client
+
+
+def version_id(rotation: str) -> str:
+    """The version id of a rotation: AWS wants 32 to 64 characters, and a second put with the same one has no effect."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"leasehold/rotation/{rotation}".encode()).digest()[:16]))
+
+
+def _web_identity(session: Session, at: AwsAt) -> DeferredRefreshableCredentials:
+    def client(service: str, **kwargs: Any) -> Any:
+        more = {"endpoint_url": at.sts_endpoint} if at.sts_endpoint else {}
+        return session.create_client(service, region_name=at.region, **(kwargs | more))
+
+    def token() -> str:
+        try:
+            with open(at.token_file, encoding="ascii") as file:  # noqa: PTH123 - one bounded read
+                return file.read(16 * 1024).strip()
+        except (OSError, ValueError):
+            message = f"workload token file {at.token_file} cannot be read"
+            raise SourceFault(SourceState.LOGIN_REFUSED, message) from None
+
+    fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
+        client_creator=client,
+        web_identity_token_loader=token,
+        role_arn=at.role_arn,
+        extra_args={"RoleSessionName": "leasehold"},
+    )
+    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "leasehold-web-identity")
+
+
+def _fault(error: ClientError) -> SourceFault:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _STATES:
+        state, words = _STATES[code]
+        return SourceFault(state, f"AWS {words} ({code})")
+    if status >= 500:
+        return SourceFault(SourceState.FAILING, f"AWS answers with a fault of its own (HTTP {status})")
+    return SourceFault(SourceState.DENIED if status == 403 else SourceState.FAILING, "AWS refuses the request")

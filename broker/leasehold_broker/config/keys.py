@@ -1,0 +1,327 @@
+"""The [keys] section: where provider keys come from, per environment. Owns its TOML shape and what is refused.
+
+The hard wall: a key has no environment of its own here, it has that of the table it stands in; and no two environments
+may share a place, so that no path of one can name a key of the other.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from leasehold_broker.config.doors import is_loopback
+from leasehold_broker.config.parts import Part
+from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
+from leasehold_broker.domain.scope import PROVIDERS
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+PATH = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*", re.ASCII)
+STORES_MAX = 64
+KEYS_MAX = 1_000
+P = TypeVar("P", bound=Part)
+
+
+class LoginMethod(StrEnum):
+    """How a sidecar proves to Vault who it is."""
+
+    JWT = "jwt"
+    KUBERNETES = "kubernetes"
+    APPROLE = "approle"
+    TOKEN = "token"  # noqa: S105 - the name of a method
+
+
+class VaultLogin(Part, frozen=True):
+    """How to log in at Vault or OpenBao; which files are needed follows from the method."""
+
+    method: LoginMethod
+    mount: str = ""
+    role: str = ""
+    token_file: str = ""
+    role_id_file: str = ""
+    secret_id_file: str = ""
+
+
+class Transit(Part, frozen=True):
+    """Vault's Transit engine as master key of the local store."""
+
+    address: str
+    key: str
+    login: VaultLogin
+    mount: str = "transit"
+    namespace: str = ""
+    ca_file: str = ""
+
+
+class StoredKey(Part, frozen=True):
+    """One key in a store elsewhere: its name here, whose it is, and where below the store's path."""
+
+    name: str
+    provider: str
+    secret: str
+    field: str = ""
+
+
+class VaultStore(Part, frozen=True, tag_field="kind", tag="vault"):
+    """KV version 2 of Vault or OpenBao."""
+
+    environment: str
+    path: str
+    keys: tuple[StoredKey, ...]
+    address: str
+    login: VaultLogin
+    mount: str = "secret"
+    namespace: str = ""
+    ca_file: str = ""
+    refresh_seconds: float = 30.0
+    max_stale_seconds: float = 900.0
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where its paths begin."""
+        return ("vault", self.address, self.namespace, self.mount)
+
+
+class AwsStore(Part, frozen=True, tag_field="kind", tag="aws"):
+    """AWS Secrets Manager."""
+
+    environment: str
+    path: str
+    keys: tuple[StoredKey, ...]
+    region: str
+    role_arn: str = ""
+    token_file: str = ""
+    endpoint: str = ""
+    sts_endpoint: str = ""
+    refresh_seconds: float = 30.0
+    max_stale_seconds: float = 900.0
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where its paths begin; the account follows from the role, which may be the same for two tables."""
+        return ("aws", self.region, self.endpoint)
+
+
+class GcpStore(Part, frozen=True, tag_field="kind", tag="gcp"):
+    """Google Secret Manager."""
+
+    environment: str
+    path: str
+    keys: tuple[StoredKey, ...]
+    project: str
+    token_file: str = ""
+    audience: str = ""
+    service_account: str = ""
+    endpoint: str = ""
+    refresh_seconds: float = 30.0
+    max_stale_seconds: float = 900.0
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where its paths begin."""
+        return ("gcp", self.project, self.endpoint)
+
+
+class AzureStore(Part, frozen=True, tag_field="kind", tag="azure"):
+    """Azure Key Vault."""
+
+    environment: str
+    path: str
+    keys: tuple[StoredKey, ...]
+    vault_url: str
+    tenant_id: str = ""
+    client_id: str = ""
+    token_file: str = ""
+    refresh_seconds: float = 30.0
+    max_stale_seconds: float = 900.0
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where its paths begin."""
+        return ("azure", self.vault_url)
+
+
+Store = VaultStore | AwsStore | GcpStore | AzureStore
+
+
+class Keys(Part, frozen=True):
+    """The table."""
+
+    file: str = ""
+    master_key_file: str = ""
+    transit: Transit | None = None
+    stores: tuple[Store, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeysAt:
+    """Where provider keys come from, checked, with absolute paths.
+
+    Args:
+        path: the encrypted local store, or None.
+        master_key_file: its master key; None with `transit` None: a passphrase is asked for on standard input.
+        transit: Vault's Transit engine as its master key.
+        stores: those elsewhere.
+    """
+
+    path: Path | None
+    master_key_file: Path | None
+    transit: Transit | None = None
+    stores: tuple[Store, ...] = ()
+
+
+def keys_at(keys: Keys, path: Path) -> KeysAt:
+    """The settings of the table.
+
+    Args:
+        keys: as read.
+        path: of the configuration file.
+
+    Raises:
+        ConfigError: says what is wrong and what to change.
+    """
+    base = path.parent
+    wrong = _wrong(keys)
+    if wrong:
+        message = f"{path}: [keys] " + "; ".join(wrong)
+        raise ConfigError(message)
+    local = absolute(keys.file, base) if keys.file else None
+    if local is not None:
+        refuse_open_file(local, SECRET, "key store")
+    master = absolute(keys.master_key_file, base) if keys.master_key_file else None
+    if master is not None:
+        refuse_open_file(master, SECRET, "master key")
+    transit = None if keys.transit is None else _rooted(keys.transit, base, "ca_file", login=keys.transit.login)
+    return KeysAt(local, master, transit, tuple(_store_at(store, base) for store in keys.stores))
+
+
+def _store_at(store: Store, base: Path) -> Store:
+    match store:
+        case VaultStore():
+            return _rooted(store, base, "ca_file", login=store.login)
+        case AwsStore() | GcpStore() | AzureStore():
+            return _rooted(store, base, "token_file")
+
+
+def _rooted(part: P, base: Path, *files: str, login: VaultLogin | None = None) -> P:
+    """The table with absolute paths."""
+    changed: dict[str, object] = {
+        name: str(absolute(getattr(part, name), base)) for name in files if getattr(part, name)
+    }
+    if login is not None:
+        changed["login"] = _rooted(login, base, "token_file", "role_id_file", "secret_id_file")
+    return msgspec.structs.replace(part, **changed)
+
+
+def _wrong(keys: Keys) -> list[str]:
+    wrong: list[str] = []
+    if not keys.file and not keys.stores:
+        wrong.append("names no key: give file (the encrypted local store), or [[keys.stores]]")
+    if not keys.file and (keys.master_key_file or keys.transit is not None):
+        wrong.append("master_key_file and [keys.transit] belong to file, the encrypted local store")
+    if keys.master_key_file and keys.transit is not None:
+        wrong.append("has two master keys: give master_key_file or [keys.transit]")
+    if keys.transit is not None:
+        access = [*_wrong_origin(keys.transit.address), *_wrong_login(keys.transit.login)]
+        wrong += [f"transit: {what}" for what in access]
+    if len(keys.stores) > STORES_MAX or sum(len(store.keys) for store in keys.stores) > KEYS_MAX:
+        wrong.append(f"has more than {STORES_MAX} stores or {KEYS_MAX} keys in them")
+    for number, store in enumerate(keys.stores):
+        wrong += _wrong_store(f"stores[{number}]", store)
+    names = [key.name for store in keys.stores for key in store.keys]
+    wrong += [f"names {name!r} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    return wrong + _shared_places(keys.stores)
+
+
+def _wrong_store(where: str, store: Store) -> list[str]:
+    wrong: list[str] = []
+    if not NAME.fullmatch(store.environment):
+        wrong.append(f"{where} environment {store.environment!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-'")
+    if not PATH.fullmatch(store.path):
+        wrong.append(f"{where} path {store.path!r}: give the part of the store that belongs to this environment alone")
+    if not 5 <= store.refresh_seconds <= 3600:
+        wrong.append(f"{where} refresh_seconds must be 5 to 3600, was {store.refresh_seconds:g}")
+    if not store.refresh_seconds <= store.max_stale_seconds <= 24 * 3600:
+        wrong.append(f"{where} max_stale_seconds must be refresh_seconds to 86400, was {store.max_stale_seconds:g}")
+    for key in store.keys:
+        wrong += [f"{where} key {key.name!r}: {what}" for what in _wrong_key(key)]
+    return wrong + [f"{where} {what}" for what in _wrong_access(store)]
+
+
+def _wrong_key(key: StoredKey) -> list[str]:
+    wrong = []
+    if not NAME.fullmatch(key.name):
+        wrong.append("a name is 1 to 64 of a-z, 0-9, '.', '_', '-'")
+    if key.provider not in PROVIDERS:
+        wrong.append(f"provider {key.provider!r} is not known; known: {', '.join(PROVIDERS)}")
+    if not PATH.fullmatch(key.secret):
+        wrong.append(f"secret {key.secret!r} is no plain path below the store's")
+    return wrong
+
+
+def _wrong_access(store: Store) -> list[str]:
+    """What is wrong with where the store is and who we are there."""
+    match store:
+        case VaultStore():
+            return [*_wrong_origin(store.address), *_wrong_login(store.login)]
+        case AwsStore():
+            urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
+            together = {"role_arn": store.role_arn, "token_file": store.token_file}
+        case GcpStore():
+            urls = [*filter(None, (store.endpoint,))]
+            together = {"token_file": store.token_file, "audience": store.audience}
+        case AzureStore():
+            urls = [store.vault_url]
+            together = {"tenant_id": store.tenant_id, "client_id": store.client_id, "token_file": store.token_file}
+    wrong = [what for url in urls for what in _wrong_origin(url)]
+    if len({bool(value) for value in together.values()}) > 1:
+        wrong.append(f"{', '.join(together)} belong together: give all or none")
+    return wrong
+
+
+def _wrong_login(login: VaultLogin) -> list[str]:
+    needed = {
+        LoginMethod.JWT: ("mount", "role", "token_file"),
+        LoginMethod.KUBERNETES: ("mount", "role", "token_file"),
+        LoginMethod.APPROLE: ("mount", "role_id_file", "secret_id_file"),
+        LoginMethod.TOKEN: ("token_file",),
+    }[login.method]
+    given = {name for name in VaultLogin.__struct_fields__ if name != "method" and getattr(login, name)}
+    if given == set(needed):
+        return []
+    return [f"login by {login.method} needs exactly: {', '.join(needed)}"]
+
+
+def _wrong_origin(url: str) -> list[str]:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or "@" in parts.netloc:
+        return [f"{url!r} must be scheme://host[:port], nothing more"]
+    if parts.scheme == "http" and not _on_this_machine(parts.hostname):
+        return [f"{url!r} would carry keys in the clear; use https"]
+    return []
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return False
+
+
+def _shared_places(stores: tuple[Store, ...]) -> list[str]:
+    """Pairs of environments of which one's path lies within the other's."""
+    wrong = []
+    for number, one in enumerate(stores):
+        for other in stores[number + 1 :]:
+            if one.environment == other.environment or one.place != other.place:
+                continue
+            short, long = sorted((f"{one.path}/", f"{other.path}/"), key=len)
+            if long.startswith(short):
+                wrong.append(
+                    f"environments {one.environment!r} and {other.environment!r} share a place ({one.path}, "
+                    f"{other.path}): each needs a path of its own"
+                )
+    return wrong

@@ -1,0 +1,37 @@
+"""What happens to keys, in the audit log and in the metrics. Owns the events' words; a value is never among them."""
+
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.flows.journal import Batch, Journal
+from leasehold_broker.flows.sourced_keys import SourceChange
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.key_source import SourceState
+
+
+class KeyEvents:
+    """The hooks of what serves keys."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        """Write to this journal."""
+        self._journal = journal
+        self._clock = clock
+
+    def source_changed(self, change: SourceChange) -> None:
+        """A store elsewhere gave another version of a key, or stands otherwise than before."""
+        serving = change.state is SourceState.SERVING
+        event = Event(
+            EventType.KEY_READ if serving else EventType.KEY_NOT_READ,
+            self._clock.now().wall_ms,
+            Outcome.ALLOWED if serving else Outcome.FAILED,
+            None if serving else Reason.KEY_UNAVAILABLE,
+            details={
+                "key": change.key,
+                "state": change.state.value,
+                "version": change.version,
+                **({} if serving else {"why": change.why}),
+            },
+        )
+        self._journal.in_background(self._written(event))
+
+    async def _written(self, event: Event) -> None:
+        await self._journal.ending(Batch([event], []))

@@ -1,0 +1,118 @@
+"""Where keys come from: what loads, and what is refused because two environments could meet."""
+
+import pytest
+from tests.config.test_sidecar_config import GOOD, folder, refusal, write
+
+from leasehold_broker.config import load_sidecar
+
+__all__ = ["folder"]
+LOCAL = '[keys]\nfile = "keys.json"\nmaster_key_file = "master.key"\n'
+VAULT = """
+[[keys.stores]]
+kind = "vault"
+environment = "{environment}"
+path = "{path}"
+address = "https://vault.internal:8200"
+login = {{ method = "jwt", mount = "jwt", role = "sidecar", token_file = "vault.jwt" }}
+[[keys.stores.keys]]
+name = "anthropic-{environment}"
+provider = "anthropic"
+secret = "anthropic"
+"""
+
+
+def with_keys(text: str) -> str:
+    """A good file with these keys."""
+    assert LOCAL in GOOD
+    return GOOD.replace(LOCAL, text)
+
+
+def vault(environment: str = "prod", path: str = "leasehold/prod") -> str:
+    """One store."""
+    return VAULT.format(environment=environment, path=path)
+
+
+def test_a_store_for_each_environment(folder):
+    """Two environments with a place each load; paths of files are absolute; the key has its table's environment."""
+    text = with_keys(vault() + vault("staging", "leasehold/staging"))
+    config = load_sidecar(write(folder, text)).keys
+    assert config.path is None
+    assert [store.environment for store in config.stores] == ["prod", "staging"]
+    assert config.stores[0].login.token_file == str(folder / "vault.jwt")
+    assert config.stores[0].keys[0].name == "anthropic-prod"
+
+
+def test_the_local_store_may_stand_beside(folder):
+    """File and stores together load."""
+    config = load_sidecar(write(folder, with_keys(LOCAL + vault()))).keys
+    assert config.path == folder / "keys.json"
+    assert len(config.stores) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("leasehold", "leasehold"), ("leasehold", "leasehold/staging"), ("leasehold/prod/a", "leasehold/prod")],
+)
+def test_environments_share_no_place(folder, one, other):
+    """The same path, or one within the other, is refused: a key of one could be named from the other."""
+    said = refusal(folder, with_keys(vault("prod", one) + vault("staging", other)))
+    assert "environments 'prod' and 'staging' share a place" in said
+
+
+@pytest.mark.parametrize("path", ["", "/abs", "a/../b", "a//b", "a/", "../a", "a b"])
+def test_paths_are_plain(folder, path):
+    """No path can climb out of its environment: neither the store's nor a key's."""
+    assert "path" in refusal(folder, with_keys(vault(path=path)))
+    assert "no plain path" in refusal(folder, with_keys(vault().replace('secret = "anthropic"', f'secret = "{path}"')))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("https://vault", "http://vault", "in the clear"),
+        ("https://vault.internal:8200", "https://vault/ui", "nothing more"),
+        ('"anthropic"\nsecret', '"acme"\nsecret', "provider 'acme' is not known"),
+        ('name = "anthropic-prod"', 'name = "Prod Key"', "a name is"),
+        ('role = "sidecar", ', "", "needs exactly: mount, role, token_file"),
+        ('method = "jwt"', 'method = "token"', "needs exactly: token_file"),
+        ('path = "leasehold', 'refresh_seconds = 1\npath = "leasehold', "refresh_seconds must be 5 to 3600"),
+        ('path = "leasehold', 'max_stale_seconds = 9\npath = "leasehold', "max_stale_seconds must be"),
+        ('kind = "vault"', 'kind = "excel"', "kind"),
+        ('environment = "prod"', 'environment = ""', "environment ''"),
+    ],
+)
+def test_wrong_settings_are_named(folder, old, new, said):
+    """Each refusal names the setting."""
+    text = vault()
+    assert old in text
+    assert said in refusal(folder, with_keys(text.replace(old, new)))
+
+
+def test_names_are_unique(folder):
+    """One name in two stores is refused: a grant must mean one key."""
+    twice = vault("staging", "leasehold/staging").replace("anthropic-staging", "anthropic-prod")
+    assert "names 'anthropic-prod' twice" in refusal(folder, with_keys(vault() + twice))
+
+
+def test_no_keys_at_all(folder):
+    """A [keys] table that names nothing is refused; so are two master keys, and one without a store."""
+    assert "names no key" in refusal(folder, with_keys("[keys]\n"))
+    login = 'login = { method = "token", token_file = "t" }'
+    transit = f'[keys.transit]\naddress = "https://v"\nkey = "leasehold"\n{login}\n'
+    assert "two master keys" in refusal(folder, with_keys(LOCAL + transit))
+    assert "belong to file" in refusal(folder, with_keys("[keys]\n" + transit + vault()))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('kind = "aws"\nregion = "eu-central-1"\nrole_arn = "arn:x"', "role_arn, token_file belong together"),
+        ('kind = "gcp"\nproject = "p"\naudience = "a"', "token_file, audience belong together"),
+        ('kind = "azure"\nvault_url = "https://v"\nclient_id = "c"', "tenant_id, client_id, token_file belong"),
+        ('kind = "azure"\nvault_url = "http://v"', "in the clear"),
+    ],
+)
+def test_clouds(folder, more, said):
+    """Half an identity is refused: it would fall back to the machine's own without a word."""
+    text = f'[[keys.stores]]\nenvironment = "prod"\npath = "leasehold-prod"\nkeys = []\n{more}\n'
+    assert said in refusal(folder, with_keys(text))

@@ -1,0 +1,156 @@
+"""One suite for the versions of a key: each step of a rotation shows what it did, and may be repeated at any time."""
+
+import uuid
+
+import boto3
+import pytest
+from tests.fakes.manual_clock import ManualClock
+from tests.fakes.memory_key_source import MemoryKeySource
+
+from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys
+from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
+from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.key_admin import KeyStage
+from leasehold_broker.ports.key_source import SourceFault, SourceState
+
+KEY = "anthropic-prod"
+OLD, NEW, OTHER = Secret(b"sk-old"), Secret(b"sk-new"), Secret(b"sk-other")
+
+
+def in_memory():
+    """The fake."""
+    source = MemoryKeySource()
+    source.put(KEY, "sk-old")
+    return source
+
+
+def in_vault(bao, folder):
+    """A real OpenBao."""
+    path, token = f"admin/{uuid.uuid4().hex}", folder / "token"
+    token.write_text("root-of-the-tests")
+    bao.put(path, value="sk-old", owner="platform team")
+    at = VaultAt(bao.address, VaultAuth(VaultMethod.TOKEN, token_file=str(token)))
+    return VaultKeys(at, "secret", {KEY: VaultKeyAt(path)}, ManualClock())
+
+
+def in_aws(moto_address, folder):
+    """AWS, as moto serves it."""
+    secret_id, token = f"admin/{uuid.uuid4().hex}", folder / "token"
+    token.write_text("a.workload.token")
+    credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    operator = boto3.client("secretsmanager", "eu-central-1", endpoint_url=moto_address, **credentials)
+    operator.create_secret(Name=secret_id, SecretString="sk-old")
+    role = "arn:aws:iam::123456789012:role/leasehold"
+    return AwsKeys(AwsAt("eu-central-1", role, str(token), moto_address, moto_address), {KEY: AwsKeyAt(secret_id)})
+
+
+@pytest.fixture(params=["memory", "vault", "aws"])
+async def admin(request, tmp_path):
+    """A store of each kind with one key."""
+    match request.param:
+        case "memory":
+            admin = in_memory()
+        case "vault":
+            admin = in_vault(request.getfixturevalue("bao"), tmp_path)
+        case "aws":
+            admin = in_aws(request.getfixturevalue("moto_address"), tmp_path)
+    yield admin
+    await admin.aclose()
+
+
+async def served(admin):
+    """What readers get now."""
+    return (await admin.read(KEY)).value
+
+
+async def conflict(work):
+    """The change is refused because another came between."""
+    with pytest.raises(SourceFault) as caught:
+        await work
+    assert caught.value.state is SourceState.CONFLICT
+
+
+async def test_a_rotation_step_by_step_each_done_twice(admin):
+    """Pending is served to nobody, promote swaps, retire forgets; repeating a step, even late, changes nothing."""
+    for _ in range(2):
+        await admin.put_pending(KEY, NEW, "rotation-1")
+        assert await served(admin) == OLD
+        assert await admin.staged(KEY, KeyStage.PENDING) == NEW
+        stages = await admin.stages(KEY)
+        assert (stages.pending, stages.previous) == (True, False)
+    for _ in range(2):
+        await admin.promote(KEY, "rotation-1")
+        assert await served(admin) == NEW
+        assert await admin.staged(KEY, KeyStage.PREVIOUS) == OLD
+        assert not (await admin.stages(KEY)).pending
+    await admin.put_pending(KEY, OTHER, "rotation-1")
+    assert not (await admin.stages(KEY)).pending
+    for _ in range(2):
+        await admin.retire(KEY, "rotation-1")
+        assert await served(admin) == NEW
+        with pytest.raises(SourceFault) as caught:
+            await admin.staged(KEY, KeyStage.PREVIOUS)
+        assert caught.value.state in {SourceState.MISSING, SourceState.CONFLICT}
+    await admin.promote(KEY, "rotation-1")
+    assert await served(admin) == NEW
+
+
+async def test_two_rotations_never_mix(admin):
+    """While one rotation's value is pending another puts, promotes and retires nothing."""
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    await conflict(admin.put_pending(KEY, OTHER, "rotation-2"))
+    await conflict(admin.promote(KEY, "rotation-2"))
+    await conflict(admin.retire(KEY, "rotation-2"))
+    assert await admin.staged(KEY, KeyStage.PENDING) == NEW
+    assert await served(admin) == OLD
+
+
+async def test_the_first_pending_value_stays(admin):
+    """A second put by the same rotation keeps the first value: a minted key is never lost to a repeated step."""
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    await admin.put_pending(KEY, OTHER, "rotation-1")
+    assert await admin.staged(KEY, KeyStage.PENDING) == NEW
+
+
+async def test_a_rotation_that_was_given_up_leaves_the_old_key(admin):
+    """Retired before it was promoted: the old key serves, and a late promote is refused; the next rotation works."""
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    await admin.retire(KEY, "rotation-1")
+    assert await served(admin) == OLD
+    await conflict(admin.promote(KEY, "rotation-1"))
+    await admin.put_pending(KEY, OTHER, "rotation-2")
+    await admin.promote(KEY, "rotation-2")
+    assert await served(admin) == OTHER
+
+
+async def test_the_old_value_is_destroyed_at_vault(bao, tmp_path):
+    """After retire no version of the entry holds the old value, and what else was in the entry is kept."""
+    admin = in_vault(bao, tmp_path)
+    path = admin._keys[KEY].path
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    await admin.promote(KEY, "rotation-1")
+    await admin.retire(KEY, "rotation-1")
+    await admin.aclose()
+    now = bao.ask("GET", f"secret/data/{path}")["data"]
+    assert now["data"] == {"value": "sk-new", "owner": "platform team", "rotation": "rotation-1"}
+    versions = bao.ask("GET", f"secret/metadata/{path}")["data"]["versions"]
+    assert {number for number, each in versions.items() if not each["destroyed"]} == {str(now["metadata"]["version"])}
+
+
+async def test_a_change_by_another_hand_is_not_overwritten(bao, tmp_path, monkeypatch):
+    """An operator writes between our reading and our writing: check-and-set refuses ours."""
+    admin = in_vault(bao, tmp_path)
+    path = admin._keys[KEY].path
+    entry = admin._entry
+
+    def read_then_changed(name):
+        found = entry(name)
+        bao.put(path, value="sk-by-hand")
+        return found
+
+    monkeypatch.setattr(admin, "_entry", read_then_changed)
+    await conflict(admin.put_pending(KEY, NEW, "rotation-1"))
+    monkeypatch.undo()
+    assert await served(admin) == Secret(b"sk-by-hand")
+    await admin.aclose()
