@@ -1,4 +1,4 @@
-"""What holds for every test: no property is timed, as the machine may be busy; and real servers, started when asked for.
+"""What holds for every test: no property is timed, as the machine may be busy; and real servers, started on demand.
 
 Of each server there is one for all tests of a worker.
 """
