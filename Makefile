@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -53,6 +53,9 @@ proto: $(VENV)/dev.stamp ## regenerate the code of the protos
 
 bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
+
+simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
+	@$(ENV) python -m tests.simulation $(SIMULATE)
 
 fuzz: $(VENV)/fuzz.stamp ## fuzz with coverage guidance, 10^6 executions of each target (FUZZ="plans --runs 1000")
 	@$(ENV) python -m tests.fuzz $(FUZZ)
