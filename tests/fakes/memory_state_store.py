@@ -167,9 +167,13 @@ class MemoryStateStore:
             self.disk.events.append((self.epoch, record.sequence, event))
         for change in commit.changes:
             self._apply(change)
+        self._written(commit)
+        self._more.set()
+
+    def _written(self, commit: _Commit) -> None:
+        """Tell whoever waits for it."""
         if not commit.done.done():
             commit.done.set_result(None)
-        self._more.set()
 
     def _refusal(self, commit: _Commit) -> Refusal | None:
         if self.down is not None:

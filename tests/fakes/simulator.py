@@ -13,7 +13,7 @@ from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
 from tests.fakes.replay import replayed
-from tests.fakes.simulator_budgets import check_caps, check_disk, counting, held_by_sum, policy_of
+from tests.fakes.simulator_budgets import check_caps, check_disk, counting, held_by_sum, policy_of, taken_at_start
 
 from leasehold_broker.domain.amounts import METRICS, NO_CAPS, UNLIMITED, ZERO, Amounts
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
@@ -60,7 +60,7 @@ class Simulator:
     async def start(self) -> None:
         """Open the disk as a new process would."""
         self.lives += 1
-        self.store = MemoryStateStore(self.disk, self.clock)
+        self.store = self.open_store()
         self.core = Core(
             self.store,
             self.clock,
@@ -70,9 +70,14 @@ class Simulator:
         asyncio.get_running_loop().set_exception_handler(self._stray)
         await self.core.recover()
         self.open.clear()
+        self.taken = taken_at_start(self.core.books)
         self.epoch = max(self.epoch, self.core.books.epoch)
         self.store.hold()
         self.check_durable()
+
+    def open_store(self) -> MemoryStateStore:
+        """The store of a new process on the disk."""
+        return MemoryStateStore(self.disk, self.clock)
 
     async def reload(self) -> None:
         """Caps are raised or lowered while calls are open."""
@@ -97,7 +102,7 @@ class Simulator:
         actions = (
             (self.admit, 30), (self.settle, 26), (self.flush, 30), (self.acquire, 4), (self.delegate, 8),
             (self.renew, 4), (self.release, 2), (self.revoke, 0.5), (self.time, 6), (self.cancel, 2), (self.prune, 0.2),
-            (self.reload, 0.5),
+            (self.reload, 0.5), (self.jump, 0.3),
         )  # fmt: skip
         (action,) = self.rng.choices([one for one, _ in actions], [weight for _, weight in actions])
         if self.rng.random() < self.crash_rate:
@@ -265,6 +270,11 @@ class Simulator:
         """Time passes, and is swept."""
         self.clock.advance(self.rng.choice((0.01, 0.1, 1, 5, 20)))
         self.spawn(self.core.sweep.run(self.clock.now()))
+
+    async def jump(self) -> None:
+        """Somebody sets the wall clock, either way; the boot clock knows nothing of it."""
+        self.clock.wall_ms += self.rng.choice((-86_400_000, -3_600_000, -61_000, 61_000, 3_600_000, 86_400_000))
+        self.seen["wall clock set"] += 1
 
     async def prune(self) -> None:
         """A long while passes."""

@@ -16,6 +16,7 @@ from leasehold_broker.domain.time import Instant
 from leasehold_broker.domain.windows import Period, Rolling
 from leasehold_broker.flows.books import Books
 
+ROLLING_WORD = "|rolling-"
 BERLIN = ZoneInfo("Europe/Berlin")
 RATE = WindowLimit(Level.SUBJECT, Rolling(60), NO_CAPS._replace(requests=100))
 WINDOWS = (
@@ -64,6 +65,17 @@ def held_by_sum(books: Books, account: str) -> list[int]:
     return sums
 
 
+def taken_at_start(books: Books) -> dict[str, list[int]]:
+    """What is taken when a life begins, buckets by their window: settlements that a crash took are holds again."""
+    taken: dict[str, list[int]] = {}
+    for account in books.ledger.accounts():
+        whose = account.id.rpartition("|")[0] if ROLLING_WORD in account.id else account.id
+        sums = taken.setdefault(whose, [0] * 5)
+        for index, amount in enumerate(account.settled.plus(account.held)):
+            sums[index] += amount
+    return taken
+
+
 def check_caps(books: Books, before: dict[str, list[int]], seen: Counter[str]) -> dict[str, list[int]]:
     """B1: nothing is above its cap, but what was there already when the cap was lowered. Gives what is taken now."""
     taken: dict[str, list[int]] = {}
@@ -73,6 +85,8 @@ def check_caps(books: Books, before: dict[str, list[int]], seen: Counter[str]) -
         if account.pool is not None:
             pools[counted.id] = account.pool
             assert account.id in account.pool.members
+        elif ROLLING_WORD in account.id:
+            continue  # a bucket that no call has asked for since the start: its window is what is capped
         if counted.hard and "|week|" not in counted.id and counted.id not in taken:  # soft, also before it is reopened
             now = [settled + held for settled, held in zip(counted.settled, counted.held, strict=True)]
             taken[counted.id] = now
