@@ -30,6 +30,10 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         self.facts: list[tuple[str, HoldId, tuple[Leg, ...], Amounts]] = []
         self.endings: dict[HoldId, object] = {}
         self.before: dict[AccountId, Amounts] = {}
+        self.soft = dict.fromkeys(ACCOUNTS, UNLIMITED)
+        self.hard = dict.fromkeys(ACCOUNTS, True)
+        self.highest: dict[AccountId, list[int]] = {}
+        """What no sum may pass: the cap, or where the sum stood when the cap was lowered below it."""
 
     def sums(self, account: AccountId, index: int) -> tuple[int, int]:
         """(settled, held) of one metric, from the beginning of time."""
@@ -50,6 +54,15 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         for account, cap in zip(ACCOUNTS, limits, strict=True):
             self.ledger.open_account(account, cap)
             self.caps[account] = cap
+            self.highest[account] = list(cap)
+
+    @rule(account=st.sampled_from(ACCOUNTS), cap=caps, soft=st.integers(0, 9), hard=st.booleans())
+    @precondition(lambda self: self.caps)
+    def b1_b10_caps_are_raised_or_lowered(self, account: AccountId, cap: Amounts, soft: int, hard: bool) -> None:
+        """While holds are open: what stands above a lowered cap stays, and nothing new fits."""
+        self.ledger.open_account(account, cap, Amounts(*[soft] * 5), hard=hard)
+        self.caps[account], self.soft[account], self.hard[account] = cap, soft, hard
+        self.highest[account] = [max(cap[index], sum(self.sums(account, index))) for index in range(5)]
 
     @rule(target=holds, drawn=legs, amount=amounts.filter(any))
     @precondition(lambda self: self.caps)
@@ -60,7 +73,7 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
             sum(self.sums(leg.account, index)) + amount[index] <= self.caps[leg.account][index]
             for leg in drawn
             for index in range(5)
-            if leg.mask[index] and amount[index]
+            if leg.mask[index] and amount[index] and self.hard[leg.account]
         )
         answer = self.ledger.reserve(hold, drawn, amount)
         assert fits == isinstance(answer, Hold)
@@ -69,6 +82,9 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
             self.facts.append(("refused", hold, drawn, amount))
         else:
             self.facts.append(("reserve", hold, drawn, amount))
+            for leg in (leg for leg in drawn if not self.hard[leg.account]):
+                sums = [sum(self.sums(leg.account, index)) for index in range(5)]
+                self.highest[leg.account] = list(map(max, sums, self.highest[leg.account]))
         return hold
 
     @rule(hold=consumes(holds), part=st.integers(0, 100))
@@ -77,8 +93,17 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         held = self.ledger.hold(hold)
         if held is not None:
             actual = Amounts(*(amount * part // 100 for amount in held.amounts))
-            self.endings[hold] = self.ledger.settle(hold, actual)
+            before = {leg.account: [self.sums(leg.account, index)[0] for index in range(5)] for leg in held.legs}
+            settlement = self.endings[hold] = self.ledger.settle(hold, actual)
             self.facts.append(("settle", hold, held.legs, actual))
+            expected = {
+                (account, index)
+                for account, was in before.items()
+                for index in range(5)
+                if was[index] <= self.soft[account] < self.sums(account, index)[0]
+            }
+            crossed = [(one.account, METRICS.index(one.metric)) for one in settlement.crossed]
+            assert sorted(crossed) == sorted(expected), "a soft cap is told of once, when it is passed"
 
     @rule(hold=consumes(holds))
     def void(self, hold: HoldId) -> None:
@@ -103,6 +128,7 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
         fresh = Ledger()
         for account in self.ledger.accounts():
             fresh.restore_account(account.id, account.caps, account.settled, account.overage)
+            fresh.open_account(account.id, account.caps, account.soft, hard=account.hard)
         for hold in reversed(list(self.ledger.holds())):
             fresh.restore_hold(hold)
         for hold in list(self.endings):
@@ -113,18 +139,18 @@ class LedgerAgainstOracle(RuleBasedStateMachine):
     @invariant()
     def b1_b2_b4(self) -> None:
         """The ledger's sums are the oracle's; caps hold; settled never falls; no overage."""
-        for account_id, cap in self.caps.items():
+        for account_id in self.caps:
             account = self.ledger.account(account_id)
             for index in range(5):
                 settled, held = self.sums(account_id, index)
                 assert (settled, held) == (account.settled[index], account.held[index])
-                assert settled + held <= cap[index]
+                assert settled + held <= self.highest[account_id][index]
                 assert settled >= self.before.get(account_id, ZERO)[index]
             assert account.overage == ZERO
             assert all(free >= 0 for free in account.remaining())
             self.before[account_id] = account.settled
 
-    def teardown(self) -> None:
+    def teardown(self) -> None:  # b9
         """B9: once all is ended nothing is held."""
         for hold in list(self.ledger.holds()):
             self.ledger.void(hold.id)

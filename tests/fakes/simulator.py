@@ -251,6 +251,11 @@ class Simulator:
         self.store.flush(self.rng.choice((1, 2, 5, None)))
         self.check_durable()
 
+    async def flush_all(self) -> None:
+        """Everything that waits becomes durable."""
+        self.store.flush()
+        self.check_durable()
+
     async def revoke(self) -> None:
         """The next entry, and sometimes an old one again."""
         lease = self.some_lease()
