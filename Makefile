@@ -51,6 +51,9 @@ format: $(VENV)/dev.stamp ## format the code
 proto: $(VENV)/dev.stamp ## regenerate the code of the protos
 	@$(ENV) python proto/generate.py
 
+prices: $(VENV)/dev.stamp ## compile the price table anew from the open price source
+	@$(ENV) leasehold-broker prices refresh --to broker/leasehold_broker/providers/prices/table.json
+
 bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
 

@@ -235,11 +235,11 @@ async def test_new_version_comes_into_force(tmp_path):
     first = source.current()
     watching = asyncio.create_task(source.watch())
     write(path, GOOD.replace("leases_max = 5", "leases_max = 6"))
-    source._wake.set()
+    source.reload()
     assert (await loaded.get()).grants[0].leases_max == 6
     assert first.version != source.current().version
     write(path, "nonsense")
-    source._wake.set()
+    source.reload()
     assert "is not valid TOML" in (await rejected.get())[0]
     assert source.current().grants[0].leases_max == 6
     await source.look()

@@ -16,6 +16,7 @@ from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config import collector as collector_shape
 from leasehold_broker.config import load_collector, load_sidecar
 from leasehold_broker.config import sidecar as sidecar_shape
+from leasehold_broker.providers import load_price_book
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"
 
@@ -66,6 +67,17 @@ def test_the_policy_example_loads(folder):
     assert grant is not None
     assert grant.caps.cost_micro_usd == 5_000_000
     assert [budget.on for budget in policy.budgets] == ["key:anthropic-prod", "everything"]
+
+
+def test_the_prices_example_loads(folder):
+    """deploy/config/prices.toml is accepted as it stands, and means what it says."""
+    book = load_price_book(folder / "prices.toml")
+
+    listed, paid = (each.price("anthropic", "claude-sonnet-4-5") for each in (load_price_book(), book))
+    assert (listed.base.input, paid.base.input) == (3_000_000, 2_550_000)
+    private = book.price("openai", "acme-private-1")
+    assert (private.rates_for(100_001).input, private.variants["priority"].base.output) == (4_000_000, 16_000_000)
+    assert private.regions == {"us": 11_000}
 
 
 @pytest.mark.parametrize(("name", "shape"), [("sidecar", sidecar_shape._File), ("collector", collector_shape._File)])

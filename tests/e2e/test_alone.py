@@ -1,6 +1,7 @@
 """A sidecar without a collector, when its configuration says so: local revocation, on its admin socket."""
 
 import os
+import time
 
 import anthropic
 import pytest
@@ -15,6 +16,11 @@ pytestmark = [pytest.mark.timeout(120)]
 NAME = "sidecar-alone"
 
 
+def priced(ratio: str) -> str:
+    """An operator's prices: what is paid of the table's."""
+    return f'[[discount]]\nprovider = "anthropic"\nmodels = ["*"]\nratio = "{ratio}"\n'
+
+
 @pytest.fixture
 def alone(house):
     """A third sidecar on the same stage, told that it runs alone; its admin socket."""
@@ -24,6 +30,8 @@ def alone(house):
     admin = layout.root / "run" / "admin" / "admin.sock"
     text = told[: told.index("[collector]")]
     text += f'[alone]\nadmin_socket = "{admin}"\noperator_uids = [{os.geteuid()}]\n'
+    text += f'[prices]\noverride_file = "{layout.root / "prices.toml"}"\n'
+    files.write(layout.root / "prices.toml", priced("1"))
     files.write(layout.config(NAME), text)
     running = house.wait_for(stage.processes.start(NAME, broker("sidecar", "--config", str(layout.config(NAME)))))
     house.wait_for(stage.processes.until_healthy(running, layout.socket(NAME)))
@@ -52,3 +60,41 @@ def test_it_serves_and_revokes_by_itself(house, alone):
     assert done.progress.complete
     assert refused.value.response.headers["leasehold-reason"] == "LEASE_REVOKED"
     assert state == "revoked"
+
+
+def test_prices_change_while_it_runs(house, alone):
+    """A bad file is said loudly and changes nothing; a good one is what the next call is charged by."""
+    layout = house.stage.layout
+    log, override = layout.logs / f"{NAME}.log", layout.root / "prices.toml"
+
+    def said(words: str) -> None:
+        end = time.monotonic() + 60
+        while words not in log.read_text():
+            assert time.monotonic() < end, words
+            time.sleep(0.05)
+
+    with LeaseholdClient(
+        house.stage.sidecar_target(NAME), house.stage.workload("prices", "agents/research/p")
+    ) as client:
+        lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
+
+        def spent() -> int:
+            return client.get(lease.name).own("cost_micro_usd").settled
+
+        def charged() -> int:
+            before = spent()
+            with anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0) as claude:
+                ask = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
+                claude.messages.create(**ask)
+            return spent() - before
+
+        listed = charged()
+        files.write(override, priced("nothing"))
+        said("new prices refused, the old ones stay in force")
+        assert charged() == listed
+        files.write(override, priced("10"))
+        said("prices loaded")
+        dearer = charged()
+        lease.abandon()
+
+    assert 10 * listed - 10 < dearer <= 10 * listed

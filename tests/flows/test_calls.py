@@ -151,6 +151,17 @@ async def test_b3_b5_every_end_is_charged_by_rule(core: Core, outcome, charged: 
     assert len(logged(core, "call.settled")) == 1
 
 
+async def test_what_has_no_price_is_seen(core: Core) -> None:
+    """A reported unit without a price: the event says PRICE_UNKNOWN and which unit, and it is counted."""
+    lease = await core.lease()
+    admitted = await core.admit(lease)
+    await core.calls.settle(admitted.call_id, used(50, 20, code_executions=1))
+    (event,) = logged(core, "call.settled")
+    assert (event.reason, event.details["unpriced"]) == (Reason.PRICE_UNKNOWN, "no code_execution rate")
+    assert event.details["price_version"] == "v1"
+    assert core.books.counters.unpriced_settlements == 1
+
+
 async def test_server_tools_without_a_last_word_are_charged_at_the_hold(core: Core) -> None:
     """What a search brings in is billed as input after the first report: partial usage proves nothing."""
     lease = await core.lease()

@@ -3,16 +3,17 @@
 import subprocess
 import sys
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from leasehold_broker.domain.price import RATE_NAMES
 from leasehold_broker.providers import load_price_book
 from leasehold_broker.providers.prices import source
 from leasehold_broker.providers.prices.book import shipped_table
-from leasehold_broker.providers.prices.table import write_table
+from leasehold_broker.providers.prices.table import read_table, write_table
 
 BOOK = load_price_book(wall_ms=lambda: int(MOMENT.timestamp() * 1000))
 MOMENT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -115,6 +116,30 @@ def test_override(tmp_path: Path) -> None:
     assert private.version == book.version
 
 
+def test_a_discount_is_exact_and_rounded_up(tmp_path: Path) -> None:
+    """Every rate of what it covers, in every tier and variant, and nothing else; fixed prices are not discounted."""
+    path = tmp_path / "prices.toml"
+    path.write_text(
+        '[[discount]]\nprovider = "openai"\nmodels = ["gpt-5.4", "gpt-5.5*"]\nratio = "0.333"\n'
+        '[[discount]]\nprovider = "openai"\nmodels = ["*"]\nratio = "2"\n'
+        '[[price]]\nprovider = "openai"\nmodel = "gpt-4o"\ninput = 5\noutput = 7\n'
+    )
+    book = load_price_book(path)
+    for model, ratio in (("gpt-5.4", Decimal("0.333")), ("gpt-5.5", Decimal("0.333")), ("gpt-4.1", Decimal(2))):
+        listed, paid = BOOK.price("openai", model), book.price("openai", model)
+        assert listed is not None
+        assert paid is not None
+        assert set(listed.variants) == set(paid.variants)
+        for tier in ("", *listed.variants):
+            for size in (1, 10**6):
+                rates = listed.rates_for(size, tier), paid.rates_for(size, tier)
+                for name in RATE_NAMES:
+                    before, after = (getattr(each, name) for each in rates)
+                    assert after == (None if before is None else int((before * ratio).to_integral_value(ROUND_CEILING)))
+    assert BOOK.price("anthropic", "claude-opus-4-5").base == book.price("anthropic", "claude-opus-4-5").base
+    assert book.price("openai", "gpt-4o").base.input == 5
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -125,6 +150,18 @@ def test_override(tmp_path: Path) -> None:
         ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\n' * 2, "twice"),
         ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\noutput_tokens_max = -1\n', "negative"),
         ("[[price]\n", "price override file"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\noutput = 0\n', "output is 0"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\ntiers = [{above = 0, input = 1}]\n', "rise"),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\ntiers = [{above = 9, output = 1}]\n', "units"),
+        (
+            '[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\n[price.variants]\ndefault = {input = 1}\n',
+            "standard",
+        ),
+        ('[[price]]\nprovider = "openai"\nmodel = "m"\ninput = 1\n[price.regions]\nus = 11\n', "region"),
+        ('[[discount]]\nprovider = "openai"\nmodels = ["*"]\nratio = "0"\n', "ratio"),
+        ('[[discount]]\nprovider = "openai"\nmodels = ["*"]\nratio = "cheap"\n', "ratio"),
+        ('[[discount]]\nprovider = "openai"\nmodels = ["*"]\nratio = 0.5\n', "ratio"),
+        ('[[discount]]\nprovider = "openai"\nmodels = []\nratio = "0.5"\n', "models"),
     ],
 )
 def test_wrong_override_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
@@ -153,3 +190,36 @@ def test_the_broker_does_not_load_the_source() -> None:
         "sys.exit(bool({'genai_prices', 'pydantic', 'httpx2'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def broken(**changes) -> bytes:
+    """The shipped table with one row changed."""
+    table = msgspec.json.decode(shipped_table())
+    table["providers"]["anthropic"][0] |= changes
+    return msgspec.json.encode(table)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"{", "price table"),
+        (b"[]", "price table"),
+        (broken(periods=[{"rates": {"input": -1, "output": 1}}]), "anthropic/claude-2: input: -1"),
+        (broken(periods=[{"rates": {"input": 0, "output": 1}}]), "input is 0"),
+        (broken(periods=[{"rates": {"input": 1.5}}]), "int"),
+        (broken(periods=[{"rates": {"inptu": 1}}]), "inptu is not a unit"),
+        (broken(periods=[{"rates": {}}]), "no rate"),
+        (broken(periods=[]), "no price"),
+        (broken(periods=[{"rates": {"input": 1}}, {"rates": {"input": 1}}]), "days"),
+        (broken(periods=[{"rates": {"input": 10**12 + 1}}]), "outside"),
+        (broken(name="claude-opus-4-5"), "given twice"),
+        (broken(context=-1), "limit"),
+        (broken(output=10**10), "limit"),
+        (broken(regions={"us": 1}), "region"),
+        (broken(surprise=1), "surprise"),
+    ],
+)
+def test_a_wrong_table_is_refused_by_name(data: bytes, named: str) -> None:
+    """Nothing negative, no zero where a unit is used, no unknown unit, no name twice: and the message says where."""
+    with pytest.raises(ValueError, match=named):
+        read_table(data)

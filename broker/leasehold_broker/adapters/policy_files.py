@@ -1,19 +1,13 @@
-"""The policy in force, from a TOML file and a folder of Cedar conditions. Owns loading, watching and the last good one.
+"""The policy in force, from a TOML file and a folder of Cedar conditions. Owns what belongs to one version of it."""
 
-A new version is taken as a whole or not at all: with any complaint, the old one stays in force and the complaints are
-handed to `on_rejected`. Files that others may write are refused: whoever writes the policy decides who gets the keys.
-"""
-
-import asyncio
 import hashlib
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leasehold_broker.adapters.policy_toml import PolicyRefusedError, read_policy
+from leasehold_broker.adapters.watched_files import WatchedFiles, read_guarded
 from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms
 from leasehold_broker.ports.clock import Clock
@@ -23,9 +17,6 @@ if TYPE_CHECKING:
 
 FILE_BYTES_MAX = 1024 * 1024
 CEDAR_FILES_MAX = 100
-POLL_SECONDS = 1.0
-
-Fingerprint = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +36,7 @@ def load_policy(path: str, cedar_dir: str = "") -> LoadedPolicy:
     complaints: list[str] = []
     files: dict[str, bytes] = {}
     for file in [path, *(_cedar_paths(cedar_dir, complaints) if cedar_dir else [])]:
-        data = _read(file, complaints)
+        data = read_guarded(file, FILE_BYTES_MAX, complaints)
         if data is not None:
             files[file] = data
     if path not in files:
@@ -84,55 +75,27 @@ class PolicyFiles:
         Raises:
             PolicyRefusedError: the first version cannot be used: there is no policy, so nothing may start.
         """
-        self._path = path
-        self._cedar_dir = cedar_dir
         self._clock = clock
-        self._on_loaded = on_loaded
-        self._on_rejected = on_rejected
-        self._wake = asyncio.Event()
-        self._tried = _fingerprint(path, cedar_dir)
-        self._loaded = load_policy(path, cedar_dir)
+        self._files = WatchedFiles(
+            lambda: [path, *(_cedar_paths(cedar_dir, []) if cedar_dir else [])],
+            lambda: load_policy(path, cedar_dir),
+            lambda loaded: on_loaded(loaded.policy),
+            on_rejected,
+        )
+        self.reload = self._files.reload
+        self.watch = self._files.watch
+        self.look = self._files.look
 
     def current(self) -> Policy:
         """The policy in force."""
-        return self._loaded.policy
+        return self._files.current.policy
 
     def forbidden_by(self, identity: Identity, request: LeaseRequest, terms: Terms) -> tuple[str, ...]:
         """Names of the conditions that forbid these terms; empty when none does; "error" when one fails."""
-        conditions = self._loaded.conditions
+        conditions = self._files.current.conditions
         if conditions is None:
             return ()
         return conditions.forbidden_by(identity, request, terms, self._clock.now().wall_ms)
-
-    def reload(self) -> None:
-        """Look at the files now, changed or not (SIGHUP). Returns at once; the answer comes through the hooks."""
-        self._tried = ()
-        self._wake.set()
-
-    async def watch(self) -> None:
-        """Look for changes every second, until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            await self.look()
-
-    async def look(self) -> None:
-        """Take the files if they changed. Reads in a thread; the old version serves until the new one is whole."""
-        fingerprint = await asyncio.to_thread(_fingerprint, self._path, self._cedar_dir)
-        if fingerprint == self._tried:
-            return
-        self._tried = fingerprint
-        try:
-            loaded = await asyncio.to_thread(load_policy, self._path, self._cedar_dir)
-        except PolicyRefusedError as error:
-            self._on_rejected(error.complaints)
-            return
-        self._loaded = loaded
-        self._on_loaded(loaded.policy)
 
 
 def _conditions(files: dict[str, bytes], complaints: list[str]) -> "CedarConditions | None":
@@ -166,49 +129,9 @@ def _cedar_paths(cedar_dir: str, complaints: list[str]) -> list[str]:
     return paths
 
 
-def _read(path: str, complaints: list[str]) -> bytes | None:
-    try:
-        with Path(path).open("rb") as file:
-            wrong = _file_wrong(os.fstat(file.fileno()))
-            data = b"" if wrong else file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        complaints.append(f"{path}: cannot be read ({error.strerror})")
-        return None
-    if len(data) > FILE_BYTES_MAX:
-        wrong = f"is larger than {FILE_BYTES_MAX} bytes; split or shorten it"
-    if wrong:
-        complaints.append(f"{path}: {wrong}")
-        return None
-    return data
-
-
-def _file_wrong(status: os.stat_result) -> str:
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a regular file"
-    if status.st_mode & 0o022:
-        return f"may be written by others (mode {stat.S_IMODE(status.st_mode):04o}); run chmod go-w on it"
-    if status.st_uid not in {0, os.geteuid()}:
-        return f"belongs to uid {status.st_uid}; it must belong to root or to the uid of the broker, {os.geteuid()}"
-    return ""
-
-
 def _version(files: dict[str, bytes]) -> str:
     digest = hashlib.sha256()
     for name, data in files.items():
         base = Path(name).name.encode()
         digest.update(len(base).to_bytes(4, "big") + base + len(data).to_bytes(4, "big") + data)
     return digest.hexdigest()[:32]
-
-
-def _fingerprint(path: str, cedar_dir: str) -> Fingerprint:
-    """Changes whenever a file does, comes or goes, also when a symlink on the way is swapped (as Kubernetes does)."""
-    paths = [path, *(_cedar_paths(cedar_dir, []) if cedar_dir else [])]
-    return tuple((name, *_stat(name)) for name in paths)
-
-
-def _stat(path: str) -> tuple[int, ...]:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return ()
-    return (status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode, status.st_uid)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from leasehold_broker.adapters.policy_budgets import read_budgets, read_caps, read_soft_percent, read_windows
 from leasehold_broker.adapters.toml_table import TomlTable
+from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.lease import TTL_SECONDS_MAX, TTL_SECONDS_MIN, Mode
 from leasehold_broker.domain.policy import Grant, Policy
@@ -20,13 +21,8 @@ PATTERN_CHARACTERS_MAX = 512
 LOWER, REFUSE = "lower", "refuse"
 
 
-class PolicyRefusedError(Exception):
+class PolicyRefusedError(FilesRefusedError):
     """The policy cannot be used. `complaints` has one sentence for each thing that is wrong, naming file and path."""
-
-    def __init__(self, complaints: list[str]) -> None:
-        """Take the complaints."""
-        super().__init__("\n".join(complaints))
-        self.complaints = tuple(complaints)
 
 
 def read_policy(data: bytes, file: str, version: str) -> Policy:

@@ -16,6 +16,7 @@ from leasehold_broker.adapters.process_hardening import harden_process
 _COMMANDS: Mapping[str, str] = {
     "keys": "leasehold_broker.cli.keys:keys",
     "policy": "leasehold_broker.cli.policy:policy",
+    "prices": "leasehold_broker.cli.prices:prices",
     "sidecar": "leasehold_broker.cli.sidecar:sidecar",
     "collector": "leasehold_broker.cli.collector:collector",
     "demo": "leasehold_broker.cli.demo:demo",

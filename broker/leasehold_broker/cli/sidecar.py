@@ -20,8 +20,9 @@ from leasehold_broker.cli.process import check, read_passphrase, serve
 def sidecar(path: Path, *, only_check: bool) -> None:
     """Run the sidecar next to an agent, in the foreground, until SIGTERM or SIGINT.
 
-    SIGHUP reloads the policy. Logs are JSON lines on standard error. When the configuration names no master key file,
-    the passphrase of the key store is asked for, or read as one line from standard input.
+    SIGHUP reloads policy and prices, which are also looked at every second. Logs are JSON lines on standard error. When
+    the configuration names no master key file, the passphrase of the key store is asked for, or read as one line from
+    standard input.
 
     Exit codes: 0 stopped as told, 1 failed while running, 2 refused to start.
     """

@@ -51,6 +51,7 @@ class _Provider(Part, frozen=True):
 
 
 class _Prices(Part, frozen=True):
+    table_file: str = ""
     override_file: str = ""
 
 
@@ -96,6 +97,14 @@ class PolicyFilesAt:
 
 
 @dataclass(frozen=True, slots=True)
+class PricesAt:
+    """The price table (None: the one that comes with the broker) and the operator's prices on top, if any."""
+
+    table: Path | None = None
+    override: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderAt:
     """Where a provider is reached: its origin, and whether a private address is meant."""
 
@@ -138,7 +147,7 @@ class SidecarConfig:
     keys: KeysAt
     issuers: tuple[IssuerRule, ...]
     providers: dict[str, ProviderAt]
-    price_override: Path | None
+    prices: PricesAt
     spool_bytes_max: int
     collector: CollectorAt | None
     alone: Alone | None
@@ -169,7 +178,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         keys=keys_at(file.keys, path),
         issuers=issuer_rules(file.issuers, path),
         providers={name: _provider(name, provider, path) for name, provider in file.providers.items()},
-        price_override=absolute(file.prices.override_file, base) if file.prices.override_file else None,
+        prices=_prices(file.prices, base),
         spool_bytes_max=file.spool.bytes_max,
         collector=_collector(file.collector, path) if file.collector else None,
         alone=_alone(file.alone, base) if file.alone else None,
@@ -215,6 +224,15 @@ def _policy(policy: _Policy, base: Path) -> PolicyFilesAt:
     path = absolute(policy.file, base)
     refuse_open_file(path, PUBLIC, "policy")
     return PolicyFilesAt(path, absolute(policy.cedar_dir, base) if policy.cedar_dir else None)
+
+
+def _prices(prices: _Prices, base: Path) -> PricesAt:
+    table = absolute(prices.table_file, base) if prices.table_file else None
+    override = absolute(prices.override_file, base) if prices.override_file else None
+    for path, what in ((table, "price table"), (override, "price override")):
+        if path is not None:
+            refuse_open_file(path, PUBLIC, what)
+    return PricesAt(table, override)
 
 
 def _provider(name: str, provider: _Provider, path: Path) -> ProviderAt:

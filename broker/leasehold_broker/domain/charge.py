@@ -28,10 +28,17 @@ UNBILLED_STATUSES = frozenset({*range(400, 500), 500, 501, 503, 529} - {408, 499
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What to settle with. `amounts` None means void."""
+    """What to settle with.
+
+    Args:
+        amounts: None means void.
+        estimated: the provider's own word was missing, or has no price.
+        unpriced: what it reported and the price table has no price for; empty otherwise.
+    """
 
     amounts: Amounts | None
     estimated: bool
+    unpriced: str = ""
 
 
 def charge_for(outcome: CallOutcome, held: Amounts, price: ModelPrice | None, plan: CallPlan) -> Charge:
@@ -44,8 +51,8 @@ def charge_for(outcome: CallOutcome, held: Amounts, price: ModelPrice | None, pl
     if outcome.usage is not None and outcome.usage_final:
         try:
             return Charge(usage_amounts(outcome.usage, cost_micro_usd(outcome.usage, price)), estimated=False)
-        except UnpricedUnitError:
-            return Charge(held, estimated=True)
+        except UnpricedUnitError as error:
+            return Charge(held, estimated=True, unpriced=str(error))
     if outcome.end is CallEnd.PROVIDER_REFUSED and outcome.status in UNBILLED_STATUSES:
         return Charge(one_request, estimated=False)
     return Charge(_estimate(outcome.usage, held, price, plan), estimated=True)

@@ -39,6 +39,8 @@ class EventType(StrEnum):
     REVOCATION_REFUSED = "revocation.refused"
     POLICY_LOADED = "policy.loaded"
     POLICY_REJECTED = "policy.rejected"
+    PRICES_LOADED = "prices.loaded"
+    PRICES_REJECTED = "prices.rejected"
     REVOCATION_VALIDATED = "revocation.validated"
     COLLECTOR_STARTED = "collector.started"
     COLLECTOR_STOPPED = "collector.stopped"

@@ -55,8 +55,10 @@ class Counters:
     refusals: dict[str, int] = field(default_factory=dict)
     charged_micro_usd: int = 0
     estimated_settlements: int = 0
+    unpriced_settlements: int = 0
     outputs_lowered: int = 0
     thresholds_crossed: dict[str, int] = field(default_factory=dict)
+    files_refused: dict[str, int] = field(default_factory=dict)
 
 
 def lease_account(name: str) -> AccountId:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 from leasehold_broker.domain.amounts import ZERO, Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan, WorstCase, worst_case
-from leasehold_broker.domain.charge import charge_for
+from leasehold_broker.domain.charge import Charge, charge_for
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.lease import Lease, LeaseState, token_digest, token_well_formed
@@ -234,7 +234,7 @@ class Calls:
         if not settlement.voided:
             changes.extend(snapshot(self._books, leg.account) for leg in hold.legs)
         lease = self._books.leases.get(call.lease)
-        event = _settled_event(call, lease, outcome, settlement, now, estimated=charge.estimated)
+        event = _settled_event(call, lease, outcome, settlement, now, charge)
         batch = Batch([event, *threshold_events(self._books, settlement, call.lease, now)], changes)
         if settlement.overage != ZERO and lease is not None and lease.state is LeaseState.ACTIVE:
             batch.add(self._freeze(lease, settlement, now))
@@ -243,6 +243,7 @@ class Calls:
         counters.calls_settled += 1
         counters.charged_micro_usd += settlement.charged.cost_micro_usd
         counters.estimated_settlements += charge.estimated
+        counters.unpriced_settlements += bool(charge.unpriced)
         self._books.wake(call.lease)
         settled = Settled(settlement.charged, charge.estimated, remaining_micro_usd(self._books, hold.legs))
         self._settled[call.id] = settled
@@ -317,8 +318,7 @@ def _settled_event(
     outcome: CallOutcome,
     settlement: Settlement,
     now: Instant,
-    *,
-    estimated: bool,
+    charge: Charge,
 ) -> Event:
     details: dict[str, Detail] = {
         "call": call.id,
@@ -328,8 +328,10 @@ def _settled_event(
     }
     if settlement.voided:
         details["voided"] = True
-    if estimated:
+    if charge.estimated:
         details["estimated"] = True
+    if charge.unpriced:
+        details["unpriced"] = charge.unpriced
     if outcome.status:
         details["status"] = outcome.status
     if settlement.overage != ZERO:
@@ -344,6 +346,7 @@ def _settled_event(
         EventType.CALL_SETTLED,
         now.wall_ms,
         Outcome.FAILED if outcome.end is not CallEnd.FINISHED else Outcome.ALLOWED,
+        Reason.PRICE_UNKNOWN if charge.unpriced else None,
         subject=None if lease is None else lease.subject,
         lease=call.lease,
         request_id=call.request_id,

@@ -4,9 +4,9 @@ from leasehold_broker.ports.provider import Provider
 from leasehold_broker.providers.anthropic import Anthropic
 from leasehold_broker.providers.gemini import Gemini
 from leasehold_broker.providers.openai import OpenAI
-from leasehold_broker.providers.prices.book import load_price_book
+from leasehold_broker.providers.prices.book import TableBook, load_price_book, shipped_table
 
-__all__ = ["all_providers", "load_price_book"]
+__all__ = ["TableBook", "all_providers", "load_price_book", "shipped_table"]
 
 
 def all_providers() -> dict[str, Provider]:

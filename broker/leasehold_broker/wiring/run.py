@@ -11,16 +11,17 @@ from leasehold_broker.adapters.json_logs import set_up_logging
 from leasehold_broker.adapters.keys_document import KeyStoreError
 from leasehold_broker.adapters.master_keys import MasterKeyError
 from leasehold_broker.adapters.policy_files import load_policy
-from leasehold_broker.adapters.policy_toml import PolicyRefusedError
 from leasehold_broker.adapters.private_files import NotPrivateError
 from leasehold_broker.adapters.process_hardening import harden_process
 from leasehold_broker.adapters.public_socket import ListenError
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
+from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.config import ConfigError, load_collector, load_sidecar
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
+from leasehold_broker.wiring.sidecar_prices import load_prices
 
 Serve = Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]
 Passphrase = Callable[[], bytes]
@@ -28,12 +29,12 @@ log = structlog.get_logger("leasehold.start")
 
 REFUSALS_TO_START = (
     ConfigError,
+    FilesRefusedError,
     KeyStoreError,
     ListenError,
     MasterKeyError,
     NotPrivateError,
     OSError,
-    PolicyRefusedError,
     Refusal,
     RuntimeError,
     ValueError,
@@ -52,6 +53,7 @@ def check_sidecar(path: Path, passphrase: Passphrase) -> None:
     harden_process(lock_memory=False)
     SidecarKeys(config.keys, passphrase, SystemClock(), SystemEntropy())
     load_policy(str(config.policy.path), "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir))
+    load_prices(config.prices, None)
 
 
 def check_collector(path: Path) -> None:

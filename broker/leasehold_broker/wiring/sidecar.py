@@ -27,6 +27,7 @@ from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.config import SidecarConfig
 from leasehold_broker.config.doors import Tls
+from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.replay import Showing
 from leasehold_broker.egress.limits import EgressLimits
@@ -41,7 +42,6 @@ from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.key_events import KeyEvents
-from leasehold_broker.flows.policy_changes import PolicyChanges
 from leasehold_broker.flows.read import ReadLeases
 from leasehold_broker.flows.recover import Recover
 from leasehold_broker.flows.refusals import RecordRefusal
@@ -49,8 +49,9 @@ from leasehold_broker.flows.release import ReleaseLease
 from leasehold_broker.flows.renew import RenewLease
 from leasehold_broker.flows.stop import Stop
 from leasehold_broker.flows.sweep import Sweep
+from leasehold_broker.flows.version_changes import VersionChanges
 from leasehold_broker.ports.state_store import PutShowing
-from leasehold_broker.providers import all_providers, load_price_book
+from leasehold_broker.providers import all_providers
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.caller import workload
 from leasehold_broker.sidecar import lease_service
@@ -62,6 +63,7 @@ from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
+from leasehold_broker.wiring.sidecar_prices import CurrentPrices
 
 SWEEP_SECONDS = 0.2
 PRUNE_EVERY_SWEEPS = 150
@@ -91,6 +93,7 @@ async def run_sidecar(
             if reload.is_set():
                 reload.clear()
                 sidecar.policies.reload()
+                sidecar.prices.reload()
             await sidecar.tick()
     if sidecar.failed:
         raise ProcessFailedError(sidecar.failed)
@@ -113,10 +116,25 @@ class Sidecar:
         )
         self.books = Books()
         self._journal = Journal(self.store)
-        self._policy_changes = PolicyChanges(self._journal, self._clock)
+        self._policy_changes = VersionChanges(
+            "policy", EventType.POLICY_LOADED, EventType.POLICY_REJECTED, self._journal, self._clock
+        )
+        self._price_changes = VersionChanges(
+            "prices", EventType.PRICES_LOADED, EventType.PRICES_REJECTED, self._journal, self._clock
+        )
+        self.prices = CurrentPrices(
+            config.prices,
+            lambda: self._clock.now().wall_ms,
+            self._price_changes.loaded,
+            lambda complaints: self._price_changes.rejected(complaints, self.books),
+        )
         cedar = "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir)
         self.policies = PolicyFiles(
-            str(config.policy.path), cedar, self._clock, self._policy_changes.loaded, self._policy_changes.rejected
+            str(config.policy.path),
+            cedar,
+            self._clock,
+            lambda policy: self._policy_changes.loaded(policy.version),
+            lambda complaints: self._policy_changes.rejected(complaints, self.books),
         )
         self._identities = JwtIdentities(
             config.issuers, self._clock, on_failure=_issuer_failed, keep=self._keep_showing
@@ -144,7 +162,8 @@ class Sidecar:
             self._identities.restore(stored.showings, self._clock.now())
             stack.callback(self._processes.close)
             await self._end_with_process.resume()
-            self._policy_changes.loaded(self.policies.current())
+            self._policy_changes.loaded(self.policies.current().version)
+            self._price_changes.loaded(self.prices.version)
             await self._keys.start(KeyEvents(self._journal, self._clock).source_changed)
             stack.push_async_callback(self._keys.aclose)
             await self._identities.start()
@@ -153,6 +172,8 @@ class Sidecar:
             world = World(self._clock, self._entropy, self.policies, linked.centre, self.store.pepper)
             watch = asyncio.create_task(self.policies.watch(), name="policy watch")
             stack.push_async_callback(_cancelled, watch)
+            watch_prices = asyncio.create_task(self.prices.watch(), name="price watch")
+            stack.push_async_callback(_cancelled, watch_prices)
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
             stack.push_async_callback(self._drain, egress)
@@ -209,8 +230,7 @@ class Sidecar:
 
     async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
         config = self.config
-        prices = load_price_book(config.price_override, lambda: self._clock.now().wall_ms)
-        calls = Calls(self.books, self._journal, world, self._keys.ring, prices)
+        calls = Calls(self.books, self._journal, world, self._keys.ring, self.prices)
         targets, origins = {}, []
         for name, provider in all_providers().items():
             at = config.providers.get(name)
@@ -292,6 +312,7 @@ class Sidecar:
             grpc_socket=str(self.config.grpc.socket or ""),
             grpc_port=self.door.port,
             policy=self.policies.current().version,
+            prices=self.prices.version,
             centre=linked.kind,
         )
 

@@ -28,6 +28,16 @@ def samples(books: Books, store: SqliteStateStore, egress: EgressServer) -> Iter
         counters.estimated_settlements,
         counter=True,
     )
+    yield Sample(
+        "unpriced_settlements",
+        "Calls charged at their hold because what they used has no price.",
+        counters.unpriced_settlements,
+        counter=True,
+    )
+    for file, count in tuple(counters.files_refused.items()):
+        yield Sample(
+            "files_refused", "New versions of files that were refused.", count, counter=True, label=("file", file)
+        )
     yield Sample("outputs_lowered", "Calls whose output limit was lowered.", counters.outputs_lowered, counter=True)
     for metric, count in tuple(counters.thresholds_crossed.items()):
         yield Sample("budget_thresholds", "Budgets nearly used up.", count, counter=True, label=("metric", metric))

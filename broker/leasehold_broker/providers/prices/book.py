@@ -3,7 +3,6 @@
 A model is known by a name that the table lists, or by one of the vendor's documented forms of such a name.
 """
 
-import hashlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Final
 from leasehold_broker.domain.price import ModelPrice, Schedule, Tier, dearest_of
 from leasehold_broker.providers.prices.names import known_as
 from leasehold_broker.providers.prices.overrides import NONE, discounted, read_overrides
-from leasehold_broker.providers.prices.table import domain_price, read_table
+from leasehold_broker.providers.prices.table import domain_price, read_table, table_version
 
 _DAY_MS: Final = 86_400_000
 
@@ -33,7 +32,7 @@ class TableBook:
         Raises:
             ValueError: one of them is wrong; the message names what.
         """
-        self.version = hashlib.sha256(table + b"\0" + (override or b"")).hexdigest()[:12]
+        self.version = table_version(table, override)
         self.overrides = NONE if override is None else read_overrides(override, self.version)
         self.table = read_table(table)
         self._wall_ms = wall_ms

@@ -5,6 +5,8 @@ pico-USD, and says so. Leaves out models without a price (free ones have none), 
 ours can report, and models that search or act on their own: what a call to them costs has no bound.
 """
 
+import hashlib
+import json
 import operator
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -95,16 +97,25 @@ class _Taken:
     derived: set[str] = field(default_factory=set)
 
 
-def source_table(today: date) -> Table:
-    """The table that the installed source gives as of a day.
+def source_table(today: date, document: bytes | None = None) -> Table:
+    """The table that the source gives as of a day.
+
+    Args:
+        today: prices that end before it are left out.
+        document: the source's own JSON (prices/new_data/v2/data.json of its repository); None: the data that the
+            installed package brings.
 
     Raises:
         ImportError: the source is not installed (the extra `prices`).
-        ValueError: a file of ours names a model that has no price.
+        ValueError: the document is none of the source's, or a file of ours names a model that has no price.
     """
     from genai_prices import data  # noqa: PLC0415 - heavy, and not there in a running broker
 
-    sources = {source.id: source for source in data.providers}
+    sources = {source.id: source for source in (data.providers if document is None else _read_source(document))}
+    missing = {theirs for theirs, _ in VENDORS.values()} - set(sources)
+    if missing:
+        message = f"the document has no prices of {', '.join(sorted(missing))}"
+        raise ValueError(message)
     limits = tomllib.loads(_ours("output_limits.toml"))
     regions = tomllib.loads(_ours("regions.toml"))["region"]
     providers = {}
@@ -119,7 +130,20 @@ def source_table(today: date) -> Table:
             message = f"models of {provider} that we name have no price: {sorted(wanted - names)}"
             raise ValueError(message)
         providers[provider] = rows
-    return Table(f"genai-prices {version('genai-prices')} (MIT)", today.isoformat(), providers)
+    origin = "" if document is None else f", document {hashlib.sha256(document).hexdigest()[:12]}"
+    return Table(f"genai-prices {version('genai-prices')} (MIT){origin}", today.isoformat(), providers)
+
+
+def _read_source(document: bytes) -> list[Any]:
+    from genai_prices import types  # noqa: PLC0415 - as above
+
+    try:
+        # The package has no public reader of its own document; its version is pinned.
+        read: list[Any] = types._providers_from_raw(list(json.loads(document)))  # noqa: SLF001 - see above
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"not a document of genai-prices: {str(error)[:500]}"
+        raise ValueError(message) from error
+    return read
 
 
 def _ours(name: str) -> str:

@@ -3,6 +3,7 @@
 JSON, one model a line. A rate is in pico-USD per unit, which is micro-USD per million units.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -90,6 +91,11 @@ def write_table(table: Table) -> bytes:
         rows = b",\n".join(msgspec.json.encode(model, order="sorted") for model in models)
         parts.append((b",\n" if at else b"") + msgspec.json.encode(provider) + b": [\n" + rows + b"\n]")
     return b"".join((*parts, b"\n}}\n"))
+
+
+def table_version(data: bytes, override: bytes | None = None) -> str:
+    """Names a table, with an operator's file on top, in every charge."""
+    return hashlib.sha256(data + b"\0" + (override or b"")).hexdigest()[:12]
 
 
 def domain_price(model: ModelRow, period: PeriodRow, version: str) -> ModelPrice:
