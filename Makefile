@@ -60,6 +60,9 @@ bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the st
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)
 
+mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see each one noticed (MUTANTS="--only carve")
+	@$(ENV) python -m tests.mutants $(MUTANTS)
+
 fuzz: $(VENV)/fuzz.stamp ## fuzz with coverage guidance, 10^6 executions of each target (FUZZ="plans --runs 1000")
 	@$(ENV) python -m tests.fuzz $(FUZZ)
 

@@ -52,6 +52,8 @@ class MemoryDisk:
     requests: dict[tuple[str, str], PutRequest] = field(default_factory=dict)
     revocations: dict[int, Revocation] = field(default_factory=dict)
     showings: dict[tuple[str, str], Showing] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    """Accounts that were dropped: one that comes back after the wall clock was set back starts empty."""
     outbox: list[PendingRecord] = field(default_factory=list)
     events: list[tuple[str, int, Event]] = field(default_factory=list)
     """Every durable event with its epoch and sequence, shipped or not: for replays."""
@@ -213,6 +215,7 @@ class MemoryStateStore:
                 disk.accounts[account] = change
             case DropAccount(account):
                 disk.accounts.pop(account, None)
+                disk.forgotten.add(account)
             case PutRequest(scope, request_id):
                 disk.requests[scope, request_id] = change
             case DropRequest(scope, request_id):

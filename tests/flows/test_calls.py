@@ -311,6 +311,22 @@ async def test_b1_a_wall_clock_set_back_finds_what_was_spent(core: Core) -> None
     assert (await refused(core.admit(lease))).reason == Reason.BUDGET_EXHAUSTED
 
 
+async def test_b1_a_wall_clock_set_far_forward_and_back_gives_no_fresh_budget(core: Core) -> None:
+    """A window that is over by the wall clock alone is kept until the boot clock agrees; then it is forgotten."""
+    hour = WindowLimit(Level.SUBJECT, Period.HOUR, NO_CAPS._replace(cost_micro_usd=700))
+    core.set_grant(windows=(hour,))
+    lease = await core.lease()
+    await core.calls.settle((await core.admit(lease)).call_id, used(100, 100))
+    core.clock.wall_ms += 24 * 3600 * 1000
+    await core.sweep.prune(core.clock.now())
+    core.clock.wall_ms -= 24 * 3600 * 1000
+    assert (await refused(core.admit(lease))).reason == Reason.BUDGET_EXHAUSTED
+    for _ in range(3):
+        core.clock.advance(3600)
+        await core.sweep.prune(core.clock.now())
+    assert [account.id for account in core.books.ledger.accounts() if "|hour|" in account.id] == []
+
+
 async def test_the_subjects_and_the_keys_windows_both_bind(core: Core) -> None:
     """A key's budget is shared by every subject that draws on it."""
     key_day = WindowLimit(Level.KEY, Period.DAY, NO_CAPS._replace(cost_micro_usd=1000))

@@ -61,6 +61,14 @@ def window_over(account: Account, wall_ms: int, steady_ms: int) -> bool:
     return steady_ms >= start + length if rolling else wall_ms >= start + 2 * length
 
 
+def kept_ms(account: AccountId, seconds_max: int) -> int:
+    """How long an account must have been over before it is forgotten; buckets not at all: their time cannot be set."""
+    times = _times(account)
+    if times is None or times[0]:
+        return 0
+    return min(times[2], seconds_max * 1000)
+
+
 def _times(account: AccountId) -> tuple[bool, int, int] | None:
     found = _TIMES.fullmatch(account, account.rfind("|", 0, account.rfind("|")))
     if found is None:
