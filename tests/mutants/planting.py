@@ -17,7 +17,6 @@ SMALL = {
     "VOLUME_STEPS": "40000",
     "SIMULATOR_GROUPS": "1",
     "SIMULATOR_STEPS": "300",
-    "SIMULATOR_SQLITE_STEPS": "150",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 """The volume suites, cut down: a bug that needs a million steps to show would be a bug in the suites."""
