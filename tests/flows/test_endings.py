@@ -224,7 +224,7 @@ async def test_leases_expire_on_the_boot_clock_with_their_calls_cut(core: Core) 
 
 
 async def test_what_time_has_ended_is_forgotten_from_memory_and_disk(core: Core) -> None:
-    """Ended leases after an hour, windows after their successor, requests after a day beyond the longest life."""
+    """Ended leases after an hour, windows an hour after their successor, requests a day beyond the longest life."""
     core.set_grant(windows=(WindowLimit(Level.SUBJECT, Period.HOUR, NO_CAPS._replace(requests=9)),))
     lease = await core.lease(caps(cost_micro_usd=10_000))
     child = await core.child(lease, caps(cost_micro_usd=100))
@@ -235,6 +235,8 @@ async def test_what_time_has_ended_is_forgotten_from_memory_and_disk(core: Core)
     core.clock.advance(3 * 3600)
     for _ in range(2):
         await core.sweep.prune(core.clock.now())
+        core.clock.advance(3600)
+    await core.sweep.prune(core.clock.now())
     books, disk = core.books, core.store.disk
     assert (
         books.leases, books.token_of, books.digest_of, books.children, list(books.ledger.accounts()), disk.leases,
