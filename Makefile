@@ -75,11 +75,14 @@ sbom: ## write build/sbom.json (CycloneDX) of what a broker runs on
 	@build/sbom-venv/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 	  --of JSON -o build/sbom.json requirements/runtime.txt && echo build/sbom.json
 
-audit-deps: $(VENV)/dev.stamp ## check the pinned sets against requirements/floors.toml (kept by hand; asks no database)
+audit-deps: $(VENV)/dev.stamp ## hold the pinned sets against our floors, and ask the advisory database where one is reached
 	@$(ENV) pytest -q tests/house/test_dependency_floors.py
+	@test -x build/audit-venv/bin/pip-audit || { $(PYTHON) -m venv build/audit-venv && build/audit-venv/bin/python -m pip \
+	  install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt; }
+	@build/audit-venv/bin/python requirements/advisories.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime stores demo dev servers fuzz sbom; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores demo dev servers fuzz sbom audit; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## remove what the other targets made
