@@ -27,6 +27,9 @@ SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 CANARY = "canary-5c1"
 A_UUID = "0c276e68-c59e-4d38-84c8-ab7e23c9e301"
 
+ENDED = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+"""A client that has our settings refuses by itself; one that is faster loses its connection to the shim."""
+
 
 class Handlers:
     """A door of which the tests decide what it does."""
@@ -233,7 +236,7 @@ async def test_oversized_metadata_is_refused_every_time(stub: Any, door: Door, h
     """Soft and hard limit are the same: above it, not one call gets through by chance."""
     for _ in range(8):
         code, _, _ = await _refusal(_acquire(stub, (*METADATA, ("padding", "x" * size))))
-        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert code in ({grpc.StatusCode.RESOURCE_EXHAUSTED} if size < 10_000 else ENDED)
     assert not handlers.calls
 
 

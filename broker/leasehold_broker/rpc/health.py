@@ -5,18 +5,19 @@ one watcher who does not read would hold up a shutdown. Here a watcher holds not
 """
 
 import asyncio
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 WATCHERS_MAX = 64
 OVERALL = ""
 
 _Response = health_pb2.HealthCheckResponse
-_Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the library carries no types
+class Health:
     """Serving or not, for the whole server and each of its services."""
 
     def __init__(self) -> None:
@@ -35,26 +36,22 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the librar
         for changed in self._watchers:
             changed.set()
 
-    async def Check(  # noqa: N802 - the name is the protocol's
-        self, request: health_pb2.HealthCheckRequest, context: _Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def check(self, request: health_pb2.HealthCheckRequest, context: _Context) -> health_pb2.HealthCheckResponse:
         """The state of one service; NOT_FOUND for one that we do not have."""
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
         return _Response(status=self._status(request.service))
 
-    async def List(  # noqa: N802 - the name is the protocol's
+    async def list(
         self,
         request: health_pb2.HealthListRequest,  # noqa: ARG002 - it is empty
-        context: grpc.aio.ServicerContext[health_pb2.HealthListRequest, health_pb2.HealthListResponse],  # noqa: ARG002
+        context: _Context,  # noqa: ARG002 - nothing can go wrong
     ) -> health_pb2.HealthListResponse:
         """The state of everything that is served."""
         statuses = {service: _Response(status=self._status(service)) for service in self._services}
         return health_pb2.HealthListResponse(statuses=statuses)
 
-    async def Watch(  # noqa: N802 - the name is the protocol's
-        self, request: health_pb2.HealthCheckRequest, context: _Context
-    ) -> None:
+    async def watch(self, request: health_pb2.HealthCheckRequest, context: _Context) -> None:
         """The state at once, and at each change."""
         if len(self._watchers) >= WATCHERS_MAX:
             # Watchers are anonymous: without a bound they would fill the server.

@@ -14,11 +14,12 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from leasehold_broker.rpc.access import AccessTableError, Audit, Method, Plane, methods_of
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.health import Health
+from leasehold_broker.rpc.requests import one_request
 from leasehold_broker.rpc.surround import ServicerContext, Surround, Surroundings
 
 UnaryHandler = Callable[[Any, CallContext], Awaitable[Message]]
@@ -26,6 +27,7 @@ UnaryHandler = Callable[[Any, CallContext], Awaitable[Message]]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Message]]
 """Takes the same and answers with an async generator; it is closed when the caller goes away."""
 Handlers = Mapping[str, UnaryHandler | StreamHandler]
+ProbeHandler = Callable[[Any, ServicerContext], Awaitable[Message | None]]
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
@@ -51,7 +53,7 @@ class ServerLimits:
     answer_bytes_max: int = 1024 * 1024
     metadata_bytes_max: int = 8 * 1024
     streams_max: int = 100
-    calls_max: int = 1024
+    calls_max: int = 4096
     ping_seconds_min: int = 10
     keepalive_seconds: int = 60
     keepalive_timeout_seconds: int = 20
@@ -93,8 +95,7 @@ class RpcServer:
         self._server = grpc.aio.server(options=server_options(limits), maximum_concurrent_rpcs=limits.calls_max)
         self._planes: set[Plane] = set()
         self._health = Health()
-        methods_of(HEALTH, [name for name in vars(Health) if name[0].isupper()])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._serve_health()
 
     def serve(self, service: ServiceDescriptor, handlers: Handlers) -> None:
         """Serve every method of `service`.
@@ -131,6 +132,16 @@ class RpcServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, bound),))
         self._health.add(service.full_name)
 
+    def _serve_health(self) -> None:
+        handlers: dict[str, ProbeHandler] = {
+            "Check": self._health.check,
+            "List": self._health.list,
+            "Watch": self._health.watch,
+        }
+        methods_of(HEALTH, handlers)
+        bound = {method.name: self._bind_probe(method, handlers[method.name]) for method in HEALTH.methods}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(HEALTH.full_name, bound),))
+
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Listen at a gRPC address ("unix-abstract:NAME", "127.0.0.1:0"); the port for TCP.
 
@@ -155,10 +166,12 @@ class RpcServer:
         self, method: MethodDescriptor, row: Method, handler: UnaryHandler | StreamHandler
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         path = f"{method.containing_service.full_name}/{method.name}"
-        answers_stream = bool(method.server_streaming)
+        answers_stream, asks_stream = bool(method.server_streaming), bool(method.client_streaming)
+        kind = GetMessageClass(method.input_type)
 
-        async def run(request: Any, context: ServicerContext) -> Message | None:
+        async def run(requests: Any, context: ServicerContext) -> Message | None:
             async def act(call: CallContext) -> Message | None:
+                request = requests if asks_stream else await one_request(requests, kind)
                 outcome = handler(request, call)
                 if isinstance(outcome, AsyncIterator):
                     await self._relay(outcome, row, context)
@@ -167,19 +180,18 @@ class RpcServer:
 
             return await self._surround.run(path, row, context, act, stream=answers_stream)
 
-        # Streams write through the context: one coroutine for all four kinds, so that cancellation reaches the handler
-        # at once and not when a suspended generator is collected.
-        build: Callable[..., grpc.RpcMethodHandler[Any, Any]] = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[bool(method.client_streaming), answers_stream]
-        return build(
-            run,
-            request_deserializer=GetMessageClass(method.input_type).FromString,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
-        )
+        return _handler(method, run, kind.FromString if asks_stream else None)
+
+    def _bind_probe(self, method: MethodDescriptor, handler: ProbeHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+        kind = GetMessageClass(method.input_type)
+
+        async def run(requests: Any, context: ServicerContext) -> Message | None:
+            async def act() -> Message | None:
+                return await handler(await one_request(requests, kind), context)
+
+            return await self._surround.probe(context, act)
+
+        return _handler(method, run, None)
 
     async def _relay(self, answers: AsyncIterator[Message], row: Method, context: ServicerContext) -> None:
         """Write answers as they come, until the generator or the age of the stream ends it (then with OK)."""
@@ -199,3 +211,21 @@ class RpcServer:
                         return
                     raise
                 await context.write(answer)
+
+
+def _handler(
+    method: MethodDescriptor,
+    run: Callable[[Any, ServicerContext], Awaitable[Message | None]],
+    read: Callable[[bytes], Message] | None,
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """What gRPC calls as soon as the headers are there: see `one_request`.
+
+    Streams write through the context: one coroutine for all kinds, so that cancellation reaches the handler at once and
+    not when a suspended generator is collected.
+    """
+    build: Callable[..., grpc.RpcMethodHandler[Any, Any]] = (
+        grpc.stream_stream_rpc_method_handler if method.server_streaming else grpc.stream_unary_rpc_method_handler
+    )
+    return build(
+        run, request_deserializer=read, response_serializer=GetMessageClass(method.output_type).SerializeToString
+    )

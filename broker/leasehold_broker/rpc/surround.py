@@ -35,12 +35,14 @@ from leasehold_broker.rpc.caller import (
     read_shown,
 )
 from leasehold_broker.rpc.occupancy import Occupancy
+from leasehold_broker.rpc.refusal_lines import RefusalLines
 from leasehold_broker.wire import errors
 
 REQUIRED_KEY = "leasehold"
 REQUIRED_VALUE = "1"
 REQUEST_ID_HEADER = "leasehold-request-id"
 OVERTIME_RETRY_SECONDS = 1.0
+PROBES_PER_PEER_MAX = 32
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = structlog.get_logger("leasehold.rpc")
@@ -94,6 +96,8 @@ class Surround:
     def __init__(self, surroundings: Surroundings) -> None:
         """Take the surroundings."""
         self._with = surroundings
+        self._probes = Occupancy("probes", PROBES_PER_PEER_MAX)
+        self._lines = RefusalLines()
 
     async def run(
         self,
@@ -132,6 +136,18 @@ class Surround:
             _log.error("rpc failed", method=path, request_id=known.request_id, **_shape(fault))
             await _abort(context, errors.internal_status(known.request_id), known.request_id)
 
+    async def probe(self, context: ServicerContext, act: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Run `act` for a caller that is asked for nothing; bounded per peer, and never an event."""
+        transport = context.peer()
+        peer = self._with.peer_of(transport)
+        try:
+            with self._probes.held("" if peer is None else peer.binding):
+                return await act()
+        except Refusal as refusal:
+            self._with.refused(transport)
+            request_id = _request_id({}, self._with.entropy)
+            await _abort(context, errors.rpc_status(refusal, request_id), request_id)
+
     async def _admit(
         self, path: str, method: Method, metadata: Mapping[str, list[str]], known: _Known, peer: Peer
     ) -> CallContext:
@@ -169,7 +185,7 @@ class Surround:
         except Exception as fault:  # noqa: BLE001 - as above; without its event, the refusal is answered as our fault
             _log.error("refusal not recorded", method=path, request_id=known.request_id, **_shape(fault))
             await _abort(context, errors.internal_status(known.request_id), known.request_id)
-        _log.info("rpc refused", method=path, request_id=known.request_id, reason=answer.reason.value)
+        self._lines.tell(path, known.request_id, answer.reason, self._with.clock.now())
         await _abort(context, errors.rpc_status(answer, known.request_id), known.request_id)
 
 
