@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -81,6 +81,7 @@ class Centre:
         token_seconds: float = 600.0,
         uids: dict[int, frozenset[Role]] | None = None,
         tcp: grpc.ServerCredentials | None = None,
+        may_take: Callable[[], None] = lambda: None,
     ) -> None:
         """Build it; `open` serves."""
         self.plan = CheckpointPlan(
@@ -96,7 +97,7 @@ class Centre:
         self.fleet = Fleet(authority_seconds)
         self.records = CollectorRecords(self.store, self.clock)
         self.sync = SyncSidecar(self.fleet, self.store, self.store, self.clock)
-        self.ingest = IngestEvents(self.store, self.clock)
+        self.ingest = IngestEvents(self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
         verifier = SpeakingTokens(token_seconds)
         self.sidecars = Sidecars(

@@ -16,6 +16,7 @@ from leasehold_broker.config.parts import (
     issuer_rules,
 )
 from leasehold_broker.config.read import ConfigError, absolute, read_config
+from leasehold_broker.config.sinks import Sink, SinkAt, sinks_at
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
 
@@ -65,6 +66,7 @@ class _File(Part, frozen=True):
     operators: tuple[_Operator, ...]
     audit: _Audit = _Audit()
     grpc: _Grpc = _Grpc()
+    sinks: tuple[Sink, ...] = ()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -106,6 +108,7 @@ class CollectorConfig:
     sidecars: tuple[SidecarRule, ...]
     roles: tuple[RoleRule, ...]
     roles_of_uid: dict[int, frozenset[Role]]
+    sinks: tuple[SinkAt, ...]
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -130,6 +133,7 @@ def load_collector(path: Path) -> CollectorConfig:
         sidecars=tuple(SidecarRule(one.issuer, one.subject, one.name) for one in file.sidecars),
         roles=tuple(RoleRule(one.issuer, one.claim, value, one.role) for one in file.operators for value in one.values),
         roles_of_uid=_roles_of_uid(file.operators),
+        sinks=sinks_at(file.sinks, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

@@ -7,11 +7,19 @@ from leasehold_broker.domain.audit_chain import ChainedRecord
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One record in the collector's log; `position` counts from 1 over all streams, without gaps."""
+    """One record in the collector's log.
+
+    Args:
+        position: counts from 1 over all streams, without gaps.
+        receive_wall_ms: when it came.
+        record: its body is empty once retention has dropped it.
+        type: of the event, where the log says it.
+    """
 
     position: int
     receive_wall_ms: int
     record: ChainedRecord
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Take a sidecar's audit records into the log. Owns who may write which stream; the store owns order and chain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
@@ -14,9 +14,16 @@ BODY_BYTES_MAX = 64 * 1024
 class IngestEvents:
     """Stores batches, each in full or not at all."""
 
-    def __init__(self, store: EventStore, clock: Clock) -> None:
-        """Store into this log."""
+    def __init__(self, store: EventStore, clock: Clock, may_take: Callable[[], None]) -> None:
+        """Store into this log.
+
+        Args:
+            store: the log.
+            clock: for the time of receipt.
+            may_take: raises a Refusal while the log takes no more; nothing is stored then, and nothing acknowledged.
+        """
         self._store = store
+        self._may_take = may_take
         self._clock = clock
         self.records_taken = 0
         self.batches_taken = 0
@@ -28,7 +35,7 @@ class IngestEvents:
             Epoch and sequence up to which that life of the stream is synced here: the last record's.
 
         Raises:
-            Refusal: FIELD_INVALID, SIDECAR_BANNED (another's stream), and those of `EventStore.append`.
+            Refusal: FIELD_INVALID, SIDECAR_BANNED (another's stream), those of `EventStore.append`, and of `may_take`.
         """
         if not 0 < len(records) <= BATCH_RECORDS_MAX:
             raise field_invalid("records", f"must be 1 to {BATCH_RECORDS_MAX}, were {len(records)}")
@@ -41,6 +48,7 @@ class IngestEvents:
                 )
             if len(record.body) > BODY_BYTES_MAX:
                 raise field_invalid("body", f"must be at most {BODY_BYTES_MAX} bytes, was {len(record.body)}")
+        self._may_take()
         await self._store.append(sidecar, records, self._clock.now().wall_ms)
         self.records_taken += len(records)
         self.batches_taken += 1

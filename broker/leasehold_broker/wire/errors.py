@@ -95,6 +95,7 @@ _BY_CODE = {
         Reason.UPSTREAM_UNREACHABLE,
         Reason.STORE_UNAVAILABLE,
         Reason.OVERLOADED,
+        Reason.AUDIT_SINK_BEHIND,
     ),
     ABORTED: (Reason.CONCURRENT_UPDATE,),
 }

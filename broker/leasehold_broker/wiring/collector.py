@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import structlog
 
@@ -23,6 +23,7 @@ from leasehold_broker.config import CollectorConfig
 from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
@@ -35,6 +36,7 @@ from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
+from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
@@ -91,12 +93,15 @@ class Collector:
             await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
             stack.push_async_callback(_stopped, records)
             await publish.step()
-            ingest = IngestEvents(store, self._clock)
+            feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, store, self._config.name))
+            ingest = IngestEvents(store, self._clock, RequiredSinks(feeds).check)
             door = self._door(store, prove, records, ingest)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             if self._config.metrics is not None:
-                metrics = PrometheusMetrics(*self._config.metrics, lambda: self._samples(records, ingest, publish))
+                metrics = PrometheusMetrics(
+                    *self._config.metrics, lambda: self._samples(records, ingest, publish, feeds)
+                )
                 stack.push_async_callback(asyncio.to_thread, metrics.close)
             log.info(
                 "serving",
@@ -150,7 +155,9 @@ class Collector:
         self.failed = self.failed or why
         self.gave_up.set()
 
-    def _samples(self, records: CollectorRecords, ingest: IngestEvents, publish: PublishCheckpoint) -> Iterator[Sample]:
+    def _samples(
+        self, records: CollectorRecords, ingest: IngestEvents, publish: PublishCheckpoint, feeds: Sequence[FeedSink]
+    ) -> Iterator[Sample]:
         yield Sample("collector_sidecars_connected", "Sidecars with a session.", self._fleet.connected_count())
         yield Sample("collector_sidecars_known", "Sidecars ever seen.", len(self._fleet.members))
         yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
@@ -158,6 +165,7 @@ class Collector:
         yield Sample("collector_checkpoints", "Checkpoints published.", publish.published, counter=True)
         size = 0 if publish.newest is None else publish.newest.head.size
         yield Sample("collector_checkpoint_events", "Events that the newest checkpoint covers.", size)
+        yield from sink_samples(feeds)
         for reason, count in tuple(records.refusals.items()):
             yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
 

@@ -14,7 +14,7 @@ from leasehold_broker.domain.stream_head import StreamHead
 Row = Mapping[str, Any]
 
 RECORDS = (
-    "SELECT e.position, e.receive_wall_ms, l.stream, l.epoch, e.sequence, e.previous_digest, e.digest, e.body "
+    "SELECT e.position, e.receive_wall_ms, e.type, l.stream, l.epoch, e.sequence, e.previous_digest, e.digest, e.body "
     "FROM events e JOIN lives l ON l.id = e.life WHERE e.position > :after"
 )
 LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms FROM lives ORDER BY stream, id"
@@ -22,6 +22,11 @@ REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms FROM rev
 NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
 
 NEWEST_CHECKPOINT = "SELECT size, root, note, sign_wall_ms FROM checkpoints ORDER BY size DESC LIMIT 1"
+CURSOR = "SELECT position FROM sink_cursors WHERE sink = ?"
+PUT_CURSOR = (
+    "INSERT INTO sink_cursors (sink, position) VALUES (?,?) "
+    "ON CONFLICT (sink) DO UPDATE SET position = excluded.position"
+)
 PUT_CHECKPOINT = "INSERT INTO checkpoints (size, root, note, sign_wall_ms) VALUES (?,?,?,?)"
 
 _CONDITIONS = {
@@ -59,7 +64,7 @@ def stored_record(row: Row) -> StoredRecord:
     record = ChainedRecord(
         row["stream"], row["epoch"], row["sequence"], row["previous_digest"], row["body"], row["digest"]
     )
-    return StoredRecord(row["position"], row["receive_wall_ms"], record)
+    return StoredRecord(row["position"], row["receive_wall_ms"], record, row["type"])
 
 
 def stream_head(row: Row) -> StreamHead:

@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -21,15 +21,14 @@ def prepare(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:
         return
-    if version not in {0, 1}:
+    if not 0 <= version < SCHEMA_VERSION:
         message = f"the collector's store has schema version {version}, this program knows {SCHEMA_VERSION}; update it"
         raise ValueError(message)
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        if version == 0:
-            _create_log(database)
-            _create_revocations(database)
-        _create_tree(database)
+        for earlier, create in enumerate(_STEPS):
+            if version <= earlier:
+                create(database)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
@@ -137,3 +136,16 @@ def _create_revocations(database: Database) -> None:
         not_null=["environment", "version", "applied_epoch", "last_heard_wall_ms", "authority_ms"],
         strict=True,
     )
+
+
+def _create_sinks(database: Database) -> None:
+    database.create_table("sink_cursors", {"sink": str, "position": int}, pk="sink", not_null=["position"], strict=True)
+
+
+def _create_first(database: Database) -> None:
+    _create_log(database)
+    _create_revocations(database)
+
+
+_STEPS = (_create_first, _create_tree, _create_sinks)
+"""What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

@@ -156,6 +156,19 @@ class CollectorStore:
         row = (head.size, head.root, checkpoint.note, checkpoint.sign_wall_ms)
         await self._writer.submit(lambda connection: connection.execute(rows.PUT_CHECKPOINT, row))
 
+    async def cursor(self, sink: str) -> int | None:
+        """As the port says."""
+
+        def read(database: Database) -> int | None:
+            row = database.execute(rows.CURSOR, (sink,)).fetchone()
+            return None if row is None else int(row[0])
+
+        return await self._state.ask(read)
+
+    async def move_cursor(self, sink: str, position: int) -> None:
+        """As the port says."""
+        await self._writer.submit(lambda connection: connection.execute(rows.PUT_CURSOR, (sink, position)))
+
     def epoch(self) -> int:
         """As the port says."""
         return self._epoch

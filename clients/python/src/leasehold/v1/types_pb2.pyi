@@ -97,6 +97,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UPSTREAM_UNREACHABLE: _Reason.ValueType  # 94
     REASON_STORE_UNAVAILABLE: _Reason.ValueType  # 95
     REASON_OVERLOADED: _Reason.ValueType  # 96
+    REASON_AUDIT_SINK_BEHIND: _Reason.ValueType  # 97
+    """A required sink of the collector's log lags: events wait where they are. Retry; the link does it by itself."""
     REASON_CONCURRENT_UPDATE: _Reason.ValueType  # 100
     """Aborted (ABORTED). Next: read the lease again, then retry."""
     REASON_AUDIT_CHAIN_BROKEN: _Reason.ValueType  # 110
@@ -185,6 +187,8 @@ REASON_KEY_UNAVAILABLE: Reason.ValueType  # 93
 REASON_UPSTREAM_UNREACHABLE: Reason.ValueType  # 94
 REASON_STORE_UNAVAILABLE: Reason.ValueType  # 95
 REASON_OVERLOADED: Reason.ValueType  # 96
+REASON_AUDIT_SINK_BEHIND: Reason.ValueType  # 97
+"""A required sink of the collector's log lags: events wait where they are. Retry; the link does it by itself."""
 REASON_CONCURRENT_UPDATE: Reason.ValueType  # 100
 """Aborted (ABORTED). Next: read the lease again, then retry."""
 REASON_AUDIT_CHAIN_BROKEN: Reason.ValueType  # 110

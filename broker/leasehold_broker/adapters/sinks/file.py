@@ -1,0 +1,47 @@
+"""JSON lines in a file of our own. Owns appending, syncing and following a rotation; deletes nothing.
+
+The file is opened for each batch by its name: one that was moved away or deleted is missed at once and made anew.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from leasehold_broker.adapters.sinks.encoding import Format, encode
+from leasehold_broker.domain.audit_query import StoredRecord
+from leasehold_broker.ports.event_sink import SinkFailedError
+
+
+class FileSink:
+    """Implements `EventSink`."""
+
+    def __init__(self, path: Path, form: Format) -> None:
+        """Append there; the file is made for its owner alone, its folder must exist."""
+        self._path = path
+        self._form = form
+
+    async def deliver(self, records: Sequence[StoredRecord]) -> None:
+        """As the port says; synced on return."""
+        data = b"".join(encode(stored, self._form) + b"\n" for stored in records)
+        try:
+            await asyncio.to_thread(self._append, data)
+        except OSError as error:
+            message = f"{self._path} cannot be written: {error.strerror}"
+            raise SinkFailedError(message) from None
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _append(self, data: bytes) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data  # what a crash cut off stays visible as a broken line of its own
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
