@@ -119,7 +119,9 @@ async def test_a_log_from_before_the_tree_gets_one(tmp_path):
     leaves = await fill(store, Emitter(), 600)
     await store.close()
     connection = sqlite3.connect(tmp_path / "c.db")
-    connection.executescript("DROP TABLE tiles; DROP TABLE checkpoints; PRAGMA user_version=1;")
+    connection.executescript(
+        "DROP TABLE tiles; DROP TABLE checkpoints; DROP TABLE sink_cursors; PRAGMA user_version=1;"
+    )
     connection.close()
     again = CollectorStore(tmp_path / "c.db", "collector", "c2")
     assert again.tree_head() == TreeHead(600, fold(leaves))

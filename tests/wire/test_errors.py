@@ -71,7 +71,7 @@ FAMILIES = [
     (110, 119, "FAILED_PRECONDITION"),
     (70, 71, "NOT_FOUND"),
     (80, 88, "INVALID_ARGUMENT"),
-    (90, 96, "UNAVAILABLE"),
+    (90, 99, "UNAVAILABLE"),
     (100, 100, "ABORTED"),
 ]
 
