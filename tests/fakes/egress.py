@@ -14,6 +14,7 @@ from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
 from leasehold_broker.domain.amounts import NO_CAPS, ZERO
 from leasehold_broker.domain.call import CallOutcome, CallPlan
 from leasehold_broker.domain.identity import Peer, Subject
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.lease import Lease, Mode
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -225,12 +226,13 @@ class FakeProvider:
         headers: Mapping[str, str],
         body: dict[str, Json] | None,
         output_tokens_limit: int | None,
+        _kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
         """The body anew."""
         sent = b"" if body is None else msgspec.json.encode(body)
         return UpstreamRequest(route.method, route.upstream_path, (("content-type", "application/json"),), sent)
 
-    def key_header(self, key: Secret) -> tuple[str, bytes]:
+    def key_header(self, key: Secret, _kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
         """Bearer."""
         return "authorization", b"Bearer " + key.reveal()
 

@@ -9,6 +9,8 @@ MAY_REVEAL = {
     "broker/leasehold_broker/providers/openai.py": "places the key into the header",
     "broker/leasehold_broker/providers/gemini.py": "places the key into the header",
     "broker/leasehold_broker/adapters/keys_local.py": "seals the key",
+    "broker/leasehold_broker/adapters/token_endpoints.py": "places a federated token into the next exchange",
+    "broker/leasehold_broker/providers/exchanges/messages.py": "places a workload token into the body of its exchange",
     "broker/leasehold_broker/adapters/keys_aws.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/adapters/keys_vault.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/egress/redaction.py": "searches answers for an echo of the key",

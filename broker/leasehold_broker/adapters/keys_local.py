@@ -127,12 +127,13 @@ class LocalKeys:
         entry = None if self._failure else self._opened.document.entry(name)
         return None if entry is None else entry.record
 
-    async def secret(self, name: str) -> Secret:
-        """The key itself, for the header write.
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+        """The key itself, for the header write; the same for all models.
 
         Raises:
             Refusal: KEY_UNAVAILABLE (unknown, unreadable), KEY_DISABLED.
         """
+        del models
         self._look()
         if self._failure:
             raise self._unusable()

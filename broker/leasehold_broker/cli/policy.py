@@ -25,7 +25,7 @@ from leasehold_broker.config import ConfigError, SidecarConfig, load_sidecar
 from leasehold_broker.domain.amounts import AMOUNT_MAX, METRICS, NO_CAPS, UNLIMITED
 from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.issuer import IssuerRules
-from leasehold_broker.domain.keys import KeyRecord, KeyState
+from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import Level
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms, decide, explain
@@ -260,6 +260,9 @@ def _keys(config: SidecarConfig | None, keys: Sequence[str]) -> Sequence[KeyReco
         KeyRecord(key.name, key.provider, store.environment, KeyState.ENABLED, 1, 0)
         for store in config.keys.stores
         for key in store.keys
+    ] + [
+        KeyRecord(key.name, key.provider, key.environment, KeyState.ENABLED, key.version, 0, KeyKind.FEDERATED)
+        for key in config.keys.federated
     ]
     if config.keys.path is None:
         return elsewhere

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
-from leasehold_broker.config.doors import is_loopback
+from leasehold_broker.config.federation import Federated, federated_at, wrong_federated, wrong_origin
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
 from leasehold_broker.domain.scope import PROVIDERS
@@ -154,6 +153,7 @@ class Keys(Part, frozen=True):
     master_key_file: str = ""
     transit: Transit | None = None
     stores: tuple[Store, ...] = ()
+    federated: tuple[Federated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +165,14 @@ class KeysAt:
         master_key_file: its master key; None with `transit` None: a passphrase is asked for on standard input.
         transit: Vault's Transit engine as its master key.
         stores: those elsewhere.
+        federated: keys without a secret.
     """
 
     path: Path | None
     master_key_file: Path | None
     transit: Transit | None = None
     stores: tuple[Store, ...] = ()
+    federated: tuple[Federated, ...] = ()
 
 
 def keys_at(keys: Keys, path: Path) -> KeysAt:
@@ -195,7 +197,13 @@ def keys_at(keys: Keys, path: Path) -> KeysAt:
     if master is not None:
         refuse_open_file(master, SECRET, "master key")
     transit = None if keys.transit is None else _rooted(keys.transit, base, "ca_file", login=keys.transit.login)
-    return KeysAt(local, master, transit, tuple(_store_at(store, base) for store in keys.stores))
+    return KeysAt(
+        local,
+        master,
+        transit,
+        tuple(_store_at(store, base) for store in keys.stores),
+        tuple(federated_at(key, base) for key in keys.federated),
+    )
 
 
 def _store_at(store: Store, base: Path) -> Store:
@@ -218,28 +226,30 @@ def _rooted(part: P, base: Path, *files: str, login: VaultLogin | None = None) -
 
 def _wrong(keys: Keys) -> list[str]:
     wrong: list[str] = []
-    if not keys.file and not keys.stores:
-        wrong.append("names no key: give file (the encrypted local store), or [[keys.stores]]")
+    if not keys.file and not keys.stores and not keys.federated:
+        wrong.append("names no key: give file (the encrypted local store), [[keys.stores]] or [[keys.federated]]")
     if not keys.file and (keys.master_key_file or keys.transit is not None):
         wrong.append("master_key_file and [keys.transit] belong to file, the encrypted local store")
     if keys.master_key_file and keys.transit is not None:
         wrong.append("has two master keys: give master_key_file or [keys.transit]")
     if keys.transit is not None:
-        access = [*_wrong_origin(keys.transit.address), *_wrong_login(keys.transit.login)]
+        access = [*wrong_origin(keys.transit.address), *_wrong_login(keys.transit.login)]
         wrong += [f"transit: {what}" for what in access]
-    if len(keys.stores) > STORES_MAX or sum(len(store.keys) for store in keys.stores) > KEYS_MAX:
+    count = sum(len(store.keys) for store in keys.stores) + len(keys.federated)
+    if len(keys.stores) > STORES_MAX or count > KEYS_MAX:
         wrong.append(f"has more than {STORES_MAX} stores or {KEYS_MAX} keys in them")
     for number, store in enumerate(keys.stores):
         wrong += _wrong_store(f"stores[{number}]", store)
-    names = [key.name for store in keys.stores for key in store.keys]
+    for key in keys.federated:
+        what = [*_wrong_names(key.name, key.provider, key.environment), *wrong_federated(key)]
+        wrong += [f"federated key {key.name!r}: {each}" for each in what]
+    names = [key.name for store in keys.stores for key in store.keys] + [key.name for key in keys.federated]
     wrong += [f"names {name!r} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     return wrong + _shared_places(keys.stores)
 
 
 def _wrong_store(where: str, store: Store) -> list[str]:
     wrong: list[str] = []
-    if not NAME.fullmatch(store.environment):
-        wrong.append(f"{where} environment {store.environment!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-'")
     if not PATH.fullmatch(store.path):
         wrong.append(f"{where} path {store.path!r}: give the part of the store that belongs to this environment alone")
     if not 5 <= store.refresh_seconds <= 3600:
@@ -247,18 +257,21 @@ def _wrong_store(where: str, store: Store) -> list[str]:
     if not store.refresh_seconds <= store.max_stale_seconds <= 24 * 3600:
         wrong.append(f"{where} max_stale_seconds must be refresh_seconds to 86400, was {store.max_stale_seconds:g}")
     for key in store.keys:
-        wrong += [f"{where} key {key.name!r}: {what}" for what in _wrong_key(key)]
+        names = _wrong_names(key.name, key.provider, store.environment)
+        wrong += [f"{where} key {key.name!r}: {what}" for what in names]
+        if not PATH.fullmatch(key.secret):
+            wrong.append(f"{where} key {key.name!r}: secret {key.secret!r} is no plain path below the store's")
     return wrong + [f"{where} {what}" for what in _wrong_access(store)]
 
 
-def _wrong_key(key: StoredKey) -> list[str]:
+def _wrong_names(name: str, provider: str, environment: str) -> list[str]:
     wrong = []
-    if not NAME.fullmatch(key.name):
+    if not NAME.fullmatch(name):
         wrong.append("a name is 1 to 64 of a-z, 0-9, '.', '_', '-'")
-    if key.provider not in PROVIDERS:
-        wrong.append(f"provider {key.provider!r} is not known; known: {', '.join(PROVIDERS)}")
-    if not PATH.fullmatch(key.secret):
-        wrong.append(f"secret {key.secret!r} is no plain path below the store's")
+    if not NAME.fullmatch(environment):
+        wrong.append(f"environment {environment!r} is not 1 to 64 of a-z, 0-9, '.', '_', '-'")
+    if provider not in PROVIDERS:
+        wrong.append(f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}")
     return wrong
 
 
@@ -266,7 +279,7 @@ def _wrong_access(store: Store) -> list[str]:
     """What is wrong with where the store is and who we are there."""
     match store:
         case VaultStore():
-            return [*_wrong_origin(store.address), *_wrong_login(store.login)]
+            return [*wrong_origin(store.address), *_wrong_login(store.login)]
         case AwsStore():
             urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
             together = {"role_arn": store.role_arn, "token_file": store.token_file}
@@ -276,7 +289,7 @@ def _wrong_access(store: Store) -> list[str]:
         case AzureStore():
             urls = [store.vault_url]
             together = {"tenant_id": store.tenant_id, "client_id": store.client_id, "token_file": store.token_file}
-    wrong = [what for url in urls for what in _wrong_origin(url)]
+    wrong = [what for url in urls for what in wrong_origin(url)]
     if len({bool(value) for value in together.values()}) > 1:
         wrong.append(f"{', '.join(together)} belong together: give all or none")
     return wrong
@@ -293,22 +306,6 @@ def _wrong_login(login: VaultLogin) -> list[str]:
     if given == set(needed):
         return []
     return [f"login by {login.method} needs exactly: {', '.join(needed)}"]
-
-
-def _wrong_origin(url: str) -> list[str]:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or "@" in parts.netloc:
-        return [f"{url!r} must be scheme://host[:port], nothing more"]
-    if parts.scheme == "http" and not _on_this_machine(parts.hostname):
-        return [f"{url!r} would carry keys in the clear; use https"]
-    return []
-
-
-def _on_this_machine(host: str) -> bool:
-    try:
-        return is_loopback(host)
-    except ValueError:
-        return False
 
 
 def _shared_places(stores: tuple[Store, ...]) -> list[str]:

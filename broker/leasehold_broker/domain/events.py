@@ -47,6 +47,8 @@ class EventType(StrEnum):
     SIDECAR_CONNECTED = "sidecar.connected"
     KEY_READ = "key.read"
     KEY_NOT_READ = "key.not_read"
+    KEY_MINTED = "key.minted"
+    KEY_NOT_MINTED = "key.not_minted"
     AUDIT_READ = "audit.read"
     AUDIT_REFUSED = "audit.refused"
 

@@ -22,6 +22,7 @@ _PROVIDER_KEYS = {
     **{mark: _START + mark + r"[A-Z0-9]{16}(?![A-Z0-9])" for mark in ("AKIA", "ASIA", "ABIA", "ACCA")},
     "ABSK": _START + r"ABSK[A-Za-z0-9+/]{16,}={0,2}",
     "bedrock-api-key-": r"bedrock-api-key-[A-Za-z0-9+/=_\-]{16,}",
+    "ya29.": _START + r"ya29\.[A-Za-z0-9_\-.]{16,}",
     "JQQJ99": r"[A-Za-z0-9]{40,64}JQQJ9[A-Za-z0-9]{16,}",
     **{mark: _START + mark + r"[A-Za-z0-9_\-]{16,}" for mark in ("xai-", "gsk_", "pplx-", "hf_", "fw_", "tgp_v1_")},
 }

@@ -203,7 +203,7 @@ class Exchange:
         if self.gone:
             relay.client_gone()
         try:
-            request = provider.request(route, self._headers, parsed, admitted.output_tokens_limit)
+            request = provider.request(route, self._headers, parsed, admitted.output_tokens_limit, admitted.key_kind)
         except BaseException:
             on_end(CallOutcome(CallEnd.NOT_SENT, sent=False))
             raise

@@ -138,9 +138,9 @@ class Relay:
             self._report()
             return
         try:
-            provider, key = self._target.provider, admitted.key
+            provider, key, kind = self._target.provider, admitted.key, admitted.key_kind
             self._redactor = Redactor(key)
-            self._call = upstream.send(self._target.origin, request, lambda: provider.key_header(key), self)
+            self._call = upstream.send(self._target.origin, request, lambda: provider.key_header(key, kind), self)
             if self._paused:
                 self._call.pause()
             await self._done

@@ -13,6 +13,7 @@ from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan, WorstCa
 from leasehold_broker.domain.charge import Charge, charge_for
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.lease import Lease, LeaseState, token_digest, token_well_formed
 from leasehold_broker.domain.ledger import Hold, HoldId, Settlement, Shortfall
 from leasehold_broker.domain.price import Usage
@@ -49,6 +50,7 @@ class Admitted:
         output_tokens_limit: to be placed into the request; None: leave the request as it is.
         remaining_micro_usd: what all budgets that apply still pay for after this hold; None when none caps money.
         output_lowered: the limit is what the budgets pay for, and less than the caller would have got.
+        key_kind: how the key is sent.
     """
 
     call_id: str
@@ -57,6 +59,7 @@ class Admitted:
     output_tokens_limit: int | None
     remaining_micro_usd: int | None
     output_lowered: bool = False
+    key_kind: KeyKind = KeyKind.STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ class Calls:
         scope = lease.scope_for(plan.provider)
         if scope is None:
             raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}")
-        self._check_environment(lease, scope.key)
-        key = await self._keys.secret(scope.key)
+        kind = self._checked_kind(lease, scope.key)
+        key = await self._keys.secret(scope.key, scope.models)
         now = self._world.clock.now()
         self._may_call(lease.name, scope, plan, now)
         call, hold, worst = self._reserve(lease, scope, plan, request_id, now)
@@ -146,7 +149,7 @@ class Calls:
         self._books.counters.calls_admitted += 1
         self._books.counters.outputs_lowered += worst.lowered
         left = remaining_micro_usd(self._books, hold.legs)
-        return Admitted(call.id, lease, key, worst.output_tokens_limit, left, worst.lowered)
+        return Admitted(call.id, lease, key, worst.output_tokens_limit, left, worst.lowered, kind)
 
     async def settle(self, call_id: str, outcome: CallOutcome) -> Settled:
         """End an admitted call: charge what it used, or void it when nothing was sent.
@@ -179,15 +182,18 @@ class Calls:
             await asyncio.shield(written)
         await self.settle(call_id, NOT_SENT)
 
-    def _check_environment(self, lease: Lease, key: str) -> None:
-        """The hard wall once more: a store or a configuration may have changed since the lease was granted."""
+    def _checked_kind(self, lease: Lease, key: str) -> KeyKind:
+        """The key's kind, and the hard wall once more: a store may have changed since the lease was granted."""
         record = self._keys.find(key)
-        if record is not None and record.environment != lease.subject.environment:
+        if record is None:
+            return KeyKind.STORED  # asking for its secret tells why
+        if record.environment != lease.subject.environment:
             raise Refusal(
                 Reason.ENVIRONMENT_MISMATCH,
                 f"key {key!r} belongs to another environment than this lease; acquire a new lease",
                 detail=f"{record.environment!r} is not {lease.subject.environment!r}",
             )
+        return record.kind
 
     def _may_call(self, name: str, scope: Scope, plan: CallPlan, now: Instant) -> None:
         refuse_if_not_serving(self._books, self._world.centre, now)

@@ -1,7 +1,8 @@
 """What happens to keys, in the audit log and in the metrics. Owns the events' words; a value is never among them."""
 
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.flows.federated_keys import Minting
 from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.flows.sourced_keys import SourceChange
 from leasehold_broker.ports.clock import Clock
@@ -15,6 +16,7 @@ class KeyEvents:
         """Write to this journal."""
         self._journal = journal
         self._clock = clock
+        self._failing: dict[str, str] = {}
 
     def source_changed(self, change: SourceChange) -> None:
         """A store elsewhere gave another version of a key, or stands otherwise than before."""
@@ -30,6 +32,27 @@ class KeyEvents:
                 "version": change.version,
                 **({} if serving else {"why": change.why}),
             },
+        )
+        self._journal.in_background(self._written(event))
+
+    def minting(self, minting: Minting) -> None:
+        """A workload token was exchanged, or could not be. Failures of one sort are told once until they end."""
+        key, fault = minting.key, minting.fault
+        state = "" if fault is None else fault.state.value
+        if state and self._failing.get(key.name) == state:
+            return
+        self._failing[key.name] = state
+        details: dict[str, Detail] = {"key": key.name, "version": key.version, "models": list(minting.models)}
+        if fault is None:
+            details |= {"life_seconds": minting.life_seconds, "revocation": key.exchange.revocation}
+        else:
+            details |= {"state": state, "why": str(fault)}
+        event = Event(
+            EventType.KEY_MINTED if fault is None else EventType.KEY_NOT_MINTED,
+            self._clock.now().wall_ms,
+            Outcome.ALLOWED if fault is None else Outcome.FAILED,
+            None if fault is None else Reason.KEY_UNAVAILABLE,
+            details=details,
         )
         self._journal.in_background(self._written(event))
 

@@ -41,9 +41,9 @@ class KeyRing:
         store = self._named.get(name, self._others)
         return None if store is None else store.find(name)
 
-    async def secret(self, name: str) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
         """See the port."""
         store = self._named.get(name, self._others)
         if store is None:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is in no store; ask the platform team to add it")
-        return await store.secret(name)
+        return await store.secret(name, models)

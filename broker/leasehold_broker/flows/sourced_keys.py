@@ -127,8 +127,9 @@ class SourcedKeys:
         held = self._fresh(name)
         return None if held is None else held.record
 
-    async def secret(self, name: str) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
         """See the port. A key that has become too old makes the store be asked at once, by all callers together."""
+        del models
         listed = self._listed.get(name)
         if listed is None:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is in no store; ask the platform team to add it")

@@ -22,8 +22,12 @@ class KeyStore(Protocol):
         """The public part of one key, or None."""
         ...
 
-    async def secret(self, name: str) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
         """The key itself, for the header write.
+
+        Args:
+            name: of the key.
+            models: of the lease's scope; a key that is minted is narrowed to them where its provider can do that.
 
         Raises:
             Refusal: KEY_UNAVAILABLE (unknown, unreadable), KEY_DISABLED.

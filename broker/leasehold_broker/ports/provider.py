@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.call import CallPlan
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import ModelPrice, Usage
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
@@ -121,12 +122,19 @@ class Provider(Protocol):
         headers: Mapping[str, str],
         body: dict[str, Json] | None,
         output_tokens_limit: int | None,
+        kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
-        """The request to send. Takes over allow-listed headers only; places the limit when one is given."""
+        """The request to send, all but the key, which is of this kind.
+
+        Takes over allow-listed headers only; places the limit when one is given.
+        """
         ...
 
-    def key_header(self, key: Secret) -> tuple[str, bytes]:
-        """Name and value of the one header that carries the key. One of the few callers of `Secret.reveal`."""
+    def key_header(self, key: Secret, kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
+        """Name and value of the one header that carries the key, by where it is from.
+
+        One of the few callers of `Secret.reveal`.
+        """
         ...
 
     def meter(self, route: Route, plan: CallPlan, body: dict[str, Json] | None, content_type: str) -> Meter:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from leasehold_broker.domain.call import CallPlan
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -34,6 +35,7 @@ from leasehold_broker.providers.usage import anthropic_usage
 
 _NAME: Final = "anthropic"
 _VERSIONS: Final = frozenset(("2023-01-01", "2023-06-01", "2026-10-21"))
+_TOKEN_BETA = "oauth-2025-04-20"  # noqa: S105 - the name of a beta
 _VERSION_DEFAULT: Final = "2023-06-01"
 _BETAS: Final = frozenset(
     [
@@ -155,10 +157,15 @@ class Anthropic:
         )
 
     def request(
-        self, route: Route, headers: Mapping[str, str], body: Object | None, output_tokens_limit: int | None
+        self,
+        route: Route,
+        headers: Mapping[str, str],
+        body: Object | None,
+        output_tokens_limit: int | None,
+        kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
         """See the port. Standard capacity is asked for by name: the default may take priority capacity."""
-        extra = _vendor_headers(headers)
+        extra = _with_token_beta(_vendor_headers(headers)) if kind is KeyKind.FEDERATED else _vendor_headers(headers)
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False, extra=extra)
         sent = dict(body)
@@ -170,8 +177,10 @@ class Anthropic:
             route.method, route.upstream_path, canonical(sent), stream=sent.get("stream") is True, extra=extra
         )
 
-    def key_header(self, key: Secret) -> tuple[str, bytes]:
-        """See the port."""
+    def key_header(self, key: Secret, kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
+        """See the port. A minted token goes as a bearer token."""
+        if kind is KeyKind.FEDERATED:
+            return "authorization", b"Bearer " + key.reveal()
         return "x-api-key", key.reveal()
 
     def meter(self, route: Route, plan: CallPlan, body: Object | None, content_type: str) -> Meter:
@@ -199,6 +208,14 @@ class Anthropic:
 def _error(kind: str, refusal: Refusal, request_id: str) -> Object:
     error: Object = {"type": kind, "message": door.sentence(refusal, request_id)}
     return {"type": "error", "error": error, "request_id": request_id}
+
+
+def _with_token_beta(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The headers with the beta under which the API takes OAuth tokens, beside those that the caller asks for."""
+    known = dict(headers)
+    betas = [beta for beta in known.get("anthropic-beta", "").split(",") if beta]
+    known["anthropic-beta"] = ",".join([*betas, *([] if _TOKEN_BETA in betas else [_TOKEN_BETA])])
+    return tuple(known.items())
 
 
 def _vendor_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from leasehold_broker.domain.call import CallPlan
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -151,10 +152,15 @@ class Gemini:
         )
 
     def request(
-        self, route: Route, headers: Mapping[str, str], body: Object | None, output_tokens_limit: int | None
+        self,
+        route: Route,
+        headers: Mapping[str, str],
+        body: Object | None,
+        output_tokens_limit: int | None,
+        kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
         """See the port."""
-        del headers  # none of them is carried
+        del headers, kind  # no header is carried
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False)
         sent = shapes.camel(body, "body")
@@ -165,8 +171,10 @@ class Gemini:
         stream = route.operation == "stream_generate_content"
         return door.upstream(route.method, route.upstream_path, canonical(sent), stream=stream)
 
-    def key_header(self, key: Secret) -> tuple[str, bytes]:
-        """See the port."""
+    def key_header(self, key: Secret, kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
+        """See the port. A minted token goes as a bearer token."""
+        if kind is KeyKind.FEDERATED:
+            return "authorization", b"Bearer " + key.reveal()
         return "x-goog-api-key", key.reveal()
 
     def meter(self, route: Route, plan: CallPlan, body: Object | None, content_type: str) -> Meter:

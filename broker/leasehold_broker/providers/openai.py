@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from leasehold_broker.domain.call import CallPlan
+from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
@@ -139,10 +140,15 @@ class OpenAI:
         )
 
     def request(
-        self, route: Route, headers: Mapping[str, str], body: Object | None, output_tokens_limit: int | None
+        self,
+        route: Route,
+        headers: Mapping[str, str],
+        body: Object | None,
+        output_tokens_limit: int | None,
+        kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
         """See the port. The default tier is asked for by name: a project may have another one as its default."""
-        del headers  # none of them is carried
+        del headers, kind  # no header is carried
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False)
         sent = dict(body)
@@ -155,8 +161,9 @@ class OpenAI:
                 sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         return door.upstream(route.method, route.upstream_path, canonical(sent), stream=sent.get("stream") is True)
 
-    def key_header(self, key: Secret) -> tuple[str, bytes]:
-        """See the port."""
+    def key_header(self, key: Secret, kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
+        """See the port. Keys and minted tokens go the same way."""
+        del kind
         return "authorization", b"Bearer " + key.reveal()
 
     def meter(self, route: Route, plan: CallPlan, body: Object | None, content_type: str) -> Meter:

@@ -15,12 +15,14 @@ from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMet
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
 from leasehold_broker.config.keys import AwsStore, AzureStore, GcpStore, KeysAt, Store, VaultLogin, VaultStore
 from leasehold_broker.config.read import ConfigError
+from leasehold_broker.flows.federated_keys import Minting
 from leasehold_broker.flows.key_ring import KeyRing
 from leasehold_broker.flows.sourced_keys import KeyBounds, Listed, SourceChange, SourcedKeys
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.key_source import KeySource
 from leasehold_broker.ports.key_store import KeyStore
+from leasehold_broker.wiring.federation import Federation
 
 log = structlog.get_logger("leasehold.keys")
 
@@ -44,21 +46,26 @@ class SidecarKeys:
         assert_hardened()
         local = None if at.path is None else LocalKeys(str(at.path), master_key(at, passphrase, clock), clock, _failed)
         self._changed: Callable[[SourceChange], None] = lambda _: None
+        self._minted: Callable[[Minting], None] = lambda _: None
         self._sourced = tuple(self._open(store, clock, entropy) for store in at.stores)
+        self._federation = Federation(at.federated, clock, entropy, self._told_of_minting)
+        self.federated = self._federation.keys
         named: dict[str, KeyStore] = {
             key.name: sourced for store, sourced in zip(at.stores, self._sourced, strict=True) for key in store.keys
         }
+        named.update({key.name: self.federated for key in at.federated})
         self.ring = KeyRing(named, local)
 
-    async def start(self, changed: Callable[[SourceChange], None]) -> None:
-        """Read what is elsewhere once, then behind; `changed` is told of each change."""
-        self._changed = changed
+    async def start(self, changed: Callable[[SourceChange], None], minted: Callable[[Minting], None]) -> None:
+        """Read what is elsewhere once, then behind; `changed` is told of each change, `minted` of each exchange."""
+        self._changed, self._minted = changed, minted
         await asyncio.gather(*(sourced.start() for sourced in self._sourced))
 
     async def aclose(self) -> None:
         """Stop reading and forget."""
         for sourced in self._sourced:
             await sourced.aclose()
+        await self._federation.aclose()
 
     def samples(self) -> Iterator[Sample]:
         """How the stores stand."""
@@ -84,6 +91,13 @@ class SidecarKeys:
             why=change.why,
         )
         self._changed(change)
+
+    def _told_of_minting(self, minting: Minting) -> None:
+        if minting.fault is None:
+            log.info("token minted", key=minting.key.name, life_seconds=minting.life_seconds)
+        else:
+            log.warning("no token", key=minting.key.name, state=minting.fault.state.value, why=str(minting.fault))
+        self._minted(minting)
 
 
 def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> MasterKey:

@@ -1,0 +1,240 @@
+"""Keys without a secret: a workload token is exchanged for a short-lived one when a call needs it.
+
+Owns the cache of minted tokens: one for each rule, its version, and the models it was narrowed to; renewed early, at a
+moment that differs from sidecar to sidecar; one exchange at a time for each. A renewal that fails changes nothing while
+the token lives. Refuses to use a token in its last moments: the call could outlive it on the way.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.time import NANOS
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.token_exchange import (
+    Assertions,
+    Exchange,
+    ExchangeFault,
+    ExchangeState,
+    Minted,
+    MintRequest,
+    TokenEndpoints,
+)
+
+TOKENS_MAX = 1_000
+RENEW_AT, RENEW_JITTER = 0.6, 0.2
+"""Renewed after 60 to 80 % of a token's life."""
+LAST_SECONDS, LAST_SHARE = 30.0, 0.1
+"""Not used in its last 30 seconds, or in the last tenth of a short life."""
+PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 60.0
+"""After a failure, doubled with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class FederatedKey:
+    """One rule.
+
+    Args:
+        name, provider, environment: as of any key.
+        version: of the rule, raised by whoever changes it at the provider: tokens of another version are never used.
+        exchange: how.
+        assertion_file: where the workload token lies.
+    """
+
+    name: str
+    provider: str
+    environment: str
+    version: int
+    exchange: Exchange
+    assertion_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Minting:
+    """How an exchange went; `life_seconds` 0 and `fault` set when it failed."""
+
+    key: FederatedKey
+    models: tuple[str, ...]
+    life_seconds: int
+    fault: ExchangeFault | None = None
+
+
+_Which = tuple[str, int, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class _Token:
+    secret: Secret
+    renew_ns: int
+    last_ns: int
+
+
+@dataclass(slots=True)
+class _Pause:
+    until_ns: int
+    seconds: float
+    fault: ExchangeFault
+
+
+class FederatedKeys:
+    """Implements `KeyStore`."""
+
+    def __init__(
+        self,
+        keys: Sequence[FederatedKey],
+        endpoints: TokenEndpoints,
+        assertions: Assertions,
+        clock: Clock,
+        entropy: Entropy,
+        on_minting: Callable[[Minting], None] = lambda _: None,
+    ) -> None:
+        """Mint nothing yet; `on_minting` is told, synchronously, of each exchange."""
+        self._keys = {key.name: key for key in keys}
+        self._endpoints = endpoints
+        self._assertions = assertions
+        self._clock = clock
+        self._entropy = entropy
+        self._on_minting = on_minting
+        self._tokens: dict[_Which, _Token] = {}
+        self._minting: dict[_Which, asyncio.Task[_Token]] = {}
+        self._pauses: dict[_Which, _Pause] = {}
+
+    def __repr__(self) -> str:
+        """Counts only."""
+        return f"FederatedKeys(keys={len(self._keys)}, tokens={len(self._tokens)})"
+
+    async def aclose(self) -> None:
+        """Stop exchanges, forget tokens."""
+        tasks = list(self._minting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tokens.clear()
+
+    def records(self) -> Sequence[KeyRecord]:
+        """Every rule: whether its exchange works shows when it is needed."""
+        return tuple(_record(key) for key in self._keys.values())
+
+    def find(self, name: str) -> KeyRecord | None:
+        """See the port."""
+        key = self._keys.get(name)
+        return None if key is None else _record(key)
+
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+        """See the port. Waits for an exchange only where no token lives."""
+        key = self._known(name)
+        which = (name, key.version, models if key.exchange.narrows else ())
+        token, now = self._tokens.get(which), self._clock.now().boot_ns
+        if token is not None and now < token.last_ns:
+            if now >= token.renew_ns and not self._paused(which, now):
+                self._start(key, which)
+            return token.secret
+        pause = self._pauses.get(which)
+        if pause is not None and self._paused(which, now) and which not in self._minting:
+            raise _refusal(name, pause.fault, (pause.until_ns - now) / NANOS)
+        try:
+            return (await asyncio.shield(self._start(key, which))).secret
+        except ExchangeFault as fault:
+            raise _refusal(name, fault, PAUSE_SECONDS) from None
+
+    async def mint(self, name: str, models: tuple[str, ...], life_seconds_max: int) -> Minted:
+        """A token of its own for one lease, to be handed out: never one that others use.
+
+        Raises:
+            Refusal: KEY_UNAVAILABLE; DISCLOSURE_NOT_ALLOWED when it would live longer than `life_seconds_max`.
+        """
+        key = self._known(name)
+        try:
+            minted = await self._exchange(key, models if key.exchange.narrows else (), life_seconds_max)
+        except ExchangeFault as fault:
+            raise _refusal(name, fault, PAUSE_SECONDS) from None
+        if minted.life_seconds > life_seconds_max:
+            raise Refusal(
+                Reason.DISCLOSURE_NOT_ALLOWED,
+                f"tokens of key {name!r} live {minted.life_seconds} s, longer than the {life_seconds_max} s within "
+                "which the policy promises revocation; ask the platform team to shorten the provider's rule",
+            )
+        return minted
+
+    def forget(self, name: str) -> None:
+        """The provider refused a token of this key: mint anew for the next call."""
+        for which in [which for which in self._tokens if which[0] == name]:
+            del self._tokens[which]
+
+    def _known(self, name: str) -> FederatedKey:
+        key = self._keys.get(name)
+        if key is None:
+            raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not federated here; ask the platform team")
+        return key
+
+    def _paused(self, which: _Which, now_ns: int) -> bool:
+        pause = self._pauses.get(which)
+        return pause is not None and now_ns < pause.until_ns
+
+    def _start(self, key: FederatedKey, which: _Which) -> asyncio.Task[_Token]:
+        task = self._minting.get(which)
+        if task is None:
+            task = self._minting[which] = asyncio.create_task(self._renew(key, which), name="token exchange")
+            task.add_done_callback(lambda done: self._over(which, done))
+        return task
+
+    def _over(self, which: _Which, done: asyncio.Task[_Token]) -> None:
+        del self._minting[which]
+        if not done.cancelled():
+            done.exception()  # looked at: nobody may be waiting for a renewal
+
+    async def _renew(self, key: FederatedKey, which: _Which) -> _Token:
+        asked_ns = self._clock.now().boot_ns
+        try:
+            minted = await self._exchange(key, which[2], None)
+        except ExchangeFault as fault:
+            before = self._pauses.get(which)
+            seconds = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS if before is None else 2 * before.seconds)
+            wait = max(seconds, min(fault.retry_after_seconds or 0.0, PAUSE_SECONDS_MAX))
+            self._pauses[which] = _Pause(self._clock.now().after(wait), seconds, fault)
+            self._bound(self._pauses)
+            raise
+        self._pauses.pop(which, None)
+        jitter = int.from_bytes(self._entropy.bytes(2), "big") / 65536
+        life, last = minted.life_seconds, min(LAST_SECONDS, minted.life_seconds * LAST_SHARE)
+        token = _Token(
+            minted.token,
+            asked_ns + int(life * (RENEW_AT + RENEW_JITTER * jitter) * NANOS),
+            asked_ns + int((life - last) * NANOS),
+        )
+        self._tokens.pop(which, None)
+        self._tokens[which] = token
+        self._bound(self._tokens)
+        return token
+
+    async def _exchange(self, key: FederatedKey, models: tuple[str, ...], life_seconds_max: int | None) -> Minted:
+        wanted = MintRequest(models, life_seconds_max, self._clock.now().wall_ms)
+        try:
+            assertion = self._assertions.read(key.assertion_file)
+            minted = await self._endpoints.carry(key.exchange.exchange(assertion, wanted))
+        except ExchangeFault as fault:
+            self._on_minting(Minting(key, models, 0, fault))
+            raise
+        self._on_minting(Minting(key, models, minted.life_seconds))
+        return minted
+
+    def _bound(self, entries: dict[_Which, _Token] | dict[_Which, _Pause]) -> None:
+        while len(entries) > TOKENS_MAX:
+            del entries[next(iter(entries))]
+
+
+def _record(key: FederatedKey) -> KeyRecord:
+    return KeyRecord(key.name, key.provider, key.environment, KeyState.ENABLED, key.version, 0, KeyKind.FEDERATED)
+
+
+def _refusal(name: str, fault: ExchangeFault, retry_after_seconds: float) -> Refusal:
+    return Refusal(
+        Reason.KEY_UNAVAILABLE,
+        f"no token could be had for key {name!r}; try again, or ask the platform team",
+        detail=f"{fault.state}: {fault}",
+        retry_after_seconds=None if fault.state is ExchangeState.REFUSED else max(0.1, retry_after_seconds),
+    )

@@ -1,0 +1,136 @@
+"""A real sidecar that holds no key: its calls carry tokens that were minted for them."""
+
+import http.client
+import json
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.fakes.issuer import ec_key, jwk, jwks
+from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.federation.conftest import RULES, workload_token
+from tests.processes.tokens import ISSUER, token
+
+from leasehold import LeaseholdClient
+from leasehold.http import anthropic_kwargs
+
+pytestmark = [pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def provider(services):
+    """Anthropic's API, for tokens that its own endpoint minted; remembers headers."""
+    seen = []
+
+    class Messages(BaseHTTPRequestHandler):
+        """Answers messages."""
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_POST(self) -> None:
+            """One message."""
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(dict(self.headers))
+            good = services.accepts(self.headers.get("Authorization", "").removeprefix("Bearer "))
+            usage = {"input_tokens": 3, "output_tokens": 2}
+            answer = {"type": "message", "role": "assistant", "content": [], "usage": usage, "stop_reason": "end_turn"}
+            body = json.dumps(answer if good else {"type": "error"}).encode()
+            self.send_response(200 if good else 401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Messages)
+    threading.Thread(target=server.serve_forever, args=(0.02,), name="messages").start()
+    yield server.server_port, seen
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def sidecar(services, provider):
+    """It, running."""
+    with tempfile.TemporaryDirectory(prefix="lh-") as folder:
+        root = Path(folder)
+        (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
+        (root / "workload").write_text(workload_token(RULES["fdrl_1"]))
+        issuers = f"""
+[[issuers]]
+name = "test"
+kind = "oidc"
+issuer = "{ISSUER}"
+audience = "leasehold"
+algorithms = ["ES256"]
+replay = "off"
+jwks_file = "{root}/jwks.json"
+labels = {{ environment = {{ fixed = "test" }} }}
+"""
+        more = f"""
+[logging]
+level = "debug"
+[providers.anthropic]
+origin = "http://127.0.0.1:{provider[0]}"
+allow_private = true
+[[keys.federated]]
+name = "anthropic-wif"
+provider = "anthropic"
+environment = "test"
+token_file = "workload"
+rule = {{ at = "anthropic", federation_rule_id = "fdrl_1", organization_id = "org", origin = "{services.origin}" }}
+"""
+        grant = GRANT.format(name="test", issuer=ISSUER, extra="").replace("openai-test", "anthropic-wif")
+        own = OwnSidecar(root, issuers, grant.replace('"openai"', '"anthropic"'), more=more)
+        with own.running():
+            yield own
+
+
+def ask(kwargs: dict, beta: str = "") -> tuple[int, str]:
+    """Status and body of one message through the egress."""
+    base = urlsplit(kwargs["base_url"])
+    connection = http.client.HTTPConnection(base.hostname, base.port, timeout=30)
+    message = {"model": "claude-haiku-5-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"x-api-key": kwargs["api_key"], "Content-Type": "application/json"} | (
+        {"anthropic-beta": beta} if beta else {}
+    )
+    connection.request("POST", f"{base.path}/v1/messages", json.dumps(message), headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode()
+    connection.close()
+    return found
+
+
+def test_calls_without_a_key(services, provider, sidecar):
+    """Calls share one minted token, sent as OAuth asks; a rule that is archived and a lost token end in a refusal."""
+    seen = provider[1]
+    with LeaseholdClient(sidecar.target, token()) as client, client.acquire(provider="anthropic", ttl="10m") as lease:
+        kwargs = anthropic_kwargs(lease)
+        assert [ask(kwargs)[0] for _ in range(3)] == [200, 200, 200]
+        assert len({each["authorization"] for each in seen}) == 1
+        assert {each["anthropic-beta"] for each in seen} == {"oauth-2025-04-20"}
+        assert not [name for each in seen for name in each if name.lower() == "x-api-key"]
+        assert len(services.asked) == 1
+        event = sidecar.event("key.minted")
+        assert event["details"]["key"] == "anthropic-wif"
+        assert "cannot be revoked" in event["details"]["revocation"]
+        minted = next(iter(services.minted)).encode()
+    for file in sidecar.root.rglob("*"):
+        if file.is_file():
+            assert minted not in file.read_bytes()
+
+
+def test_a_rule_that_mints_nothing(services, provider, sidecar):
+    """The provider refuses our workload token: 503 for the agent, nothing sent, an event that says why."""
+    services.rules["fdrl_1"].archived = True
+    with LeaseholdClient(sidecar.target, token()) as client, client.acquire(provider="anthropic", ttl="10m") as lease:
+        status, body = ask(anthropic_kwargs(lease))
+    assert status == 503
+    assert "KEY_UNAVAILABLE" in body
+    assert "eyJ" not in body
+    assert provider[1] == []
+    assert sidecar.event("key.not_minted")["details"]["state"] == "refused"
+    assert "refused" in sidecar.event("call.refused")["details"]["detail"]
