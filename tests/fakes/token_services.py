@@ -154,13 +154,14 @@ class TokenServices:
 
     def aws(self, body: dict, _: dict) -> str:
         """POST / at STS: AssumeRoleWithWebIdentity, in XML."""
-        if body.get("Action") != "AssumeRoleWithWebIdentity" or not 900 <= int(body["DurationSeconds"]) <= 43200:
+        life = int(body.get("DurationSeconds", 3600))
+        if body.get("Action") != "AssumeRoleWithWebIdentity" or not 900 <= life <= 43200:
             raise _aws_error("ValidationError")
         try:
             self.claims(self.rule(str(body.get("RoleArn"))), str(body.get("WebIdentityToken")))
         except RefusedError:
             raise _aws_error("InvalidIdentityToken") from None
-        until = datetime.fromtimestamp(time.time() + int(body["DurationSeconds"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        until = datetime.fromtimestamp(time.time() + life, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return (
             '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
             "<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIAEXAMPLEEXAMPLE00</AccessKeyId>"
