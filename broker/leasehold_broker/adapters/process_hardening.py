@@ -13,6 +13,8 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 # Locked as they are touched (Linux 4.4): without it, the whole stack of every thread would become resident.
 _MCL_CURRENT_FUTURE_ON_FAULT = 7
+DESCRIPTORS_WANTED = 16384
+"""Three for each connection at the gRPC door, one at the egress, one to a provider, each up to its bound; and room."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -22,6 +24,7 @@ class Hardening:
 
     dumpable: bool
     memory_locked: bool
+    descriptors_max: int
 
 
 def harden_process(*, lock_memory: bool) -> Hardening:
@@ -40,7 +43,17 @@ def harden_process(*, lock_memory: bool) -> Hardening:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     # Under a limit, a later allocation would fail; lock only where all memory may be locked.
     locked = lock_memory and soft == resource.RLIM_INFINITY and _LIBC.mlockall(_MCL_CURRENT_FUTURE_ON_FAULT) == 0
-    return Hardening(dumpable=False, memory_locked=bool(locked))
+    return Hardening(dumpable=False, memory_locked=bool(locked), descriptors_max=_raise_descriptors())
+
+
+def _raise_descriptors() -> int:
+    """As many descriptors as we may have: whoever fills the doors up to their bounds must not take those of calls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 def assert_hardened() -> None:

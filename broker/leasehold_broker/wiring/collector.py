@@ -102,7 +102,8 @@ class Collector:
                 metrics = PrometheusMetrics(
                     *self._config.metrics, lambda: self._samples(records, ingest, publish, feeds)
                 )
-                stack.push_async_callback(asyncio.to_thread, metrics.close)
+                await metrics.start()
+                stack.push_async_callback(metrics.close)
             log.info(
                 "serving",
                 name=self._config.name,

@@ -76,7 +76,13 @@ def prepare_sidecar(path: Path, passphrase: Passphrase) -> Serve:
     config = load_sidecar(path)
     set_up_logging(config.log_level, f"sidecar {config.name}")
     hardening = harden_process(lock_memory=True)
-    log.info("hardened", dumpable=hardening.dumpable, core_bytes_max=0, memory_locked=hardening.memory_locked)
+    log.info(
+        "hardened",
+        dumpable=hardening.dumpable,
+        core_bytes_max=0,
+        memory_locked=hardening.memory_locked,
+        descriptors_max=hardening.descriptors_max,
+    )
     return lambda stop, reload: run_sidecar(config, passphrase, stop, reload)
 
 

@@ -182,7 +182,8 @@ class Sidecar:
                 metrics = PrometheusMetrics(
                     *self.config.metrics, lambda: [*samples(self.books, self.store, egress), *self._keys.samples()]
                 )
-                stack.push_async_callback(asyncio.to_thread, metrics.close)
+                await metrics.start()
+                stack.push_async_callback(metrics.close)
             self._log_serving(linked, port)
             yield
             log.info("stopping", open_calls=len(self.books.calls))
