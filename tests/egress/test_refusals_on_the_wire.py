@@ -171,9 +171,10 @@ async def test_one_peer_cannot_hold_all_connections():
         assert b" 200 " in await world.exchange(world.post(extra=b"connection: close\r\n"))
 
 
-async def test_bodies_together_have_a_bound():
-    """A body that would bring all waiting bodies over their common bound is refused as overload."""
-    limits = EgressLimits(bodies_bytes_max=100, tick_seconds=0.02, drain_seconds=0.3)
+@pytest.mark.parametrize("bound", ["bodies_bytes_max", "bodies_bytes_per_peer_max"])
+async def test_bodies_together_have_a_bound(bound):
+    """A body that would bring all waiting bodies, or those of one peer, over their bound is refused as overload."""
+    limits = EgressLimits(**{bound: 100}, tick_seconds=0.02, drain_seconds=0.3)
     async with running(limits) as world:
         _, slow = await world.connect()
         slow.write(world.post(b'{"model":"' + b"m" * 70 + b'"}', extra=b"")[:-40])
@@ -181,6 +182,10 @@ async def test_bodies_together_have_a_bound():
         answer = await world.exchange(world.post(b'{"model":"' + b"m" * 70 + b'"}'))
         assert answer[:13] == b"HTTP/1.1 503 "
         assert b"leasehold-reason: OVERLOADED" in answer
+        slow.close()
+        await until(lambda: not world.server.parts.counts.body_bytes_waiting)
+        assert not world.server.parts.counts.body_bytes_of
+        assert b" 200 " in await world.exchange(world.post())
 
 
 @pytest.mark.parametrize(

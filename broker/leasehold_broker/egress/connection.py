@@ -296,15 +296,19 @@ class Connection(asyncio.Protocol):
 
     def _reserve_body(self, head: RequestHead) -> None:
         wanted = self._limits.body_bytes_max if head.chunked else head.content_length or 0
-        counts = self.door.parts.counts
-        if counts.body_bytes_waiting + wanted > self._limits.bodies_bytes_max:
+        counts, limits = self.door.parts.counts, self._limits
+        if (
+            counts.body_bytes_waiting + wanted > limits.bodies_bytes_max
+            or counts.body_bytes_of[self._holder] + wanted > limits.bodies_bytes_per_peer_max
+        ):
             raise Refusal(Reason.OVERLOADED, "too many large requests are being read; try again in a moment")
-        counts.body_bytes_waiting += wanted
+        counts.reserve_body(self._holder, wanted)
         self._body_reserved = wanted
 
     def _release_body(self) -> None:
-        self.door.parts.counts.body_bytes_waiting -= self._body_reserved
-        self._body_reserved = 0
+        if self._body_reserved:
+            self.door.parts.counts.reserve_body(self._holder, -self._body_reserved)
+            self._body_reserved = 0
 
     def _take_surplus(self, count: int) -> None:
         self._keep_alive = False

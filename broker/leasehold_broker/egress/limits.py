@@ -22,6 +22,7 @@ class EgressLimits:
         body_seconds: from the end of the head to the end of the body.
         body_grace_seconds, body_bytes_per_second_min: after the grace, the body's average must be at least this.
         bodies_bytes_max: bodies of all connections together, by their declared length.
+        bodies_bytes_per_peer_max: of these, by one uid or certificate: slow bodies of one must not shut out the others.
         surplus_bytes_max: bytes that may follow a request before its answer; they are never parsed.
         idle_seconds: a kept-alive connection without a request.
         linger_seconds: reading on after a refusal, so that the caller can read it before we close.
@@ -43,6 +44,7 @@ class EgressLimits:
     body_grace_seconds: float = 5.0
     body_bytes_per_second_min: int = KIB
     bodies_bytes_max: int = 256 * MIB
+    bodies_bytes_per_peer_max: int = 128 * MIB
     surplus_bytes_max: int = 64 * KIB
     idle_seconds: float = 75.0
     linger_seconds: float = 2.0

@@ -96,7 +96,15 @@ class EgressCounts:
     refusals: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     connections_of: Counter[str] = field(default_factory=Counter)
-    """Open connections of each peer that has any. Not for metrics: as many as there are peers."""
+    body_bytes_of: Counter[str] = field(default_factory=Counter)
+    """Connections and body bytes of each peer that has any. Not for metrics: as many entries as there are peers."""
+
+    def reserve_body(self, peer: str, count: int) -> None:
+        """So many body bytes of this peer are waited for; negative when they are no more."""
+        self.body_bytes_waiting += count
+        self.body_bytes_of[peer] += count
+        if not self.body_bytes_of[peer]:
+            del self.body_bytes_of[peer]
 
     def leave(self, peer: str) -> None:
         """One connection of this peer is gone."""
