@@ -11,7 +11,7 @@ import msgspec
 
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
-from leasehold_broker.domain.amounts import NO_CAPS, ZERO
+from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.call import CallOutcome, CallPlan
 from leasehold_broker.domain.identity import Peer, Subject
 from leasehold_broker.domain.keys import KeyKind
@@ -23,7 +23,7 @@ from leasehold_broker.domain.secret import Secret
 from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.egress.parts import Cut, EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
-from leasehold_broker.flows.call import Admitted, Settled
+from leasehold_broker.flows.call import Admitted
 from leasehold_broker.ports.provider import Json, Provider, Route, UpstreamRequest
 
 TOKEN = "lhs_test-token"
@@ -70,7 +70,7 @@ class FakeCalls:
         self.lowered_to: int | None = None
         self.gate: asyncio.Event | None = None
         self.admitting = asyncio.Event()
-        self.changed = asyncio.Condition()
+        self.changed = asyncio.Event()
 
     def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
         """Only TOKEN, only uid 1000."""
@@ -93,19 +93,19 @@ class FakeCalls:
         self.cuts[call_id] = cut
         return Admitted(call_id, lease, self.key, self.lowered_to, 12345, self.lowered_to is not None)
 
-    async def settle(self, call_id: str, outcome: CallOutcome) -> Settled:
+    def end(self, call_id: str, outcome: CallOutcome) -> None:
         """Remember the outcome."""
         if call_id in self.settled:
             self.settled_twice.append(call_id)
         self.settled[call_id] = outcome
-        async with self.changed:
-            self.changed.notify_all()
-        return Settled(ZERO, estimated=False, remaining_micro_usd=None)
+        self.changed.set()
 
     async def outcome(self, call_id: str = "call-0") -> CallOutcome:
         """The outcome of a call, once it is settled."""
-        async with asyncio.timeout(5), self.changed:
-            await self.changed.wait_for(lambda: call_id in self.settled)
+        async with asyncio.timeout(5):
+            while call_id not in self.settled:
+                self.changed.clear()
+                await self.changed.wait()
         return self.settled[call_id]
 
 

@@ -5,13 +5,14 @@ previous digest (32 bytes) || body). The first record of an epoch has 32 zero by
 """
 
 import hashlib
-from dataclasses import dataclass
+
+from leasehold_broker.domain.values import value
 
 _DOMAIN = b"leasehold/audit/v1\0"
 GENESIS = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChainedRecord:
     """One record of one stream. `body` is the event as canonical JSON: exactly the bytes that were hashed."""
 

@@ -3,7 +3,7 @@
 A provider module turns a checked request into a `CallPlan`; this module turns plan and price into the amounts to hold.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from leasehold_broker.domain.amounts import UNLIMITED, Amounts
@@ -19,12 +19,13 @@ from leasehold_broker.domain.price import (
     micro_usd,
 )
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.values import value
 
 OUTPUT_TOKENS_DEFAULT = 4096
 """Output limit that is set when neither the request, the scope nor the price table knows one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallPlan:
     """What a provider's module reads from one request that passed the body gate.
 
@@ -88,7 +89,7 @@ class CallEnd(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallOutcome:
     """What the relay knows when a call is over.
 
@@ -109,7 +110,7 @@ class CallOutcome:
     output_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorstCase:
     """The amounts to hold, and the output limit to place into the request (None: leave the request as it is).
 

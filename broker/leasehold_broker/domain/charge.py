@@ -7,7 +7,7 @@
   except that input which the provider has already reported is charged as reported.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
@@ -21,12 +21,13 @@ from leasehold_broker.domain.price import (
     micro_usd,
     usage_amounts,
 )
+from leasehold_broker.domain.values import value
 
 UNBILLED_STATUSES = frozenset({*range(400, 500), 500, 501, 503, 529} - {408, 499})
 """Answers for which the vendors document no charge. A timeout (408, 499, 502, 504) may hide a billed answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Charge:
     """What to settle with.
 

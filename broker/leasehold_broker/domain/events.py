@@ -4,11 +4,12 @@ An event holds names, amounts and reasons; never a secret, never a request's or 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.domain.values import value
 
 Detail = str | int | bool | None | list["Detail"] | dict[str, "Detail"]
 
@@ -61,7 +62,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One audit event. In the canonical body the keys are these names, sorted; absent values are left out.
 

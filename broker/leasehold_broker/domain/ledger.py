@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NewType
 
 from leasehold_broker.domain.amounts import METRICS, NO_CAPS, UNLIMITED, ZERO, Amounts, Mask, Metric
+from leasehold_broker.domain.values import value
 
 AccountId = NewType("AccountId", str)
 HoldId = NewType("HoldId", str)
@@ -31,7 +32,7 @@ class Leg:
     mask: Mask
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """A reserved worst case, open until settled or voided."""
 
@@ -127,7 +128,7 @@ class Crossing:
     held: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """How a hold ended. `overage` is what was charged beyond the hold: must be zero for a truthful provider (B4)."""
 

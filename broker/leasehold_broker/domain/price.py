@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.values import value
 
 PICO_PER_MICRO = 1_000_000
 REGION_ONE: Final = 10_000
@@ -22,7 +23,7 @@ ANY: Final = "*"
 OUTPUT_RATES: Final = ("output", "output_audio", "output_image")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """What a provider says one call used, normalised: no token is counted twice.
 

@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
 
     def _open_exchange(self) -> Exchange:
         if self._exchange is None:
-            self._exchange = Exchange(self.door.parts, self.door.spawn, self, self._peer)
+            self._exchange = Exchange(self.door.parts, self, self._peer)
             self.door.parts.counts.open_requests += 1
         return self._exchange
 

@@ -1,7 +1,7 @@
 """One request and its answer. Owns the order of the gate: host, provider, route, lease, headers, then the body.
 
-Every refusal leaves through one exit: recorded, then answered. Every admitted call is settled exactly once, in a task
-of its own that no cancellation of the exchange reaches.
+Every refusal leaves through one exit: recorded, then answered. Every admitted call is ended exactly once, in one step
+that no cancellation reaches.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from leasehold_broker.egress.answers import refusal_answer, status_of
 from leasehold_broker.egress.body_gate import check_media, parse_object
 from leasehold_broker.egress.header_gate import check_origin, without_credentials
 from leasehold_broker.egress.http1 import RequestHead, too_large
-from leasehold_broker.egress.parts import EgressParts, Spawn, Target
+from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.relay import Client, Relay
 from leasehold_broker.ports.provider import Json, Provider, Route
 
@@ -47,15 +47,13 @@ class Exchange:
         "_relay",
         "_request_id",
         "_route",
-        "_spawn",
         "_target",
         "gone",
     )
 
-    def __init__(self, parts: EgressParts, spawn: Spawn, client: Client, peer: Peer | None) -> None:
+    def __init__(self, parts: EgressParts, client: Client, peer: Peer | None) -> None:
         """Serve one request of `client`; `peer` is None when the kernel did not say who it is."""
         self._parts = parts
-        self._spawn = spawn
         self._client = client
         self._peer = peer
         self._request_id = parts.entropy.bytes(12).hex()
@@ -198,7 +196,7 @@ class Exchange:
 
         def on_end(outcome: CallOutcome) -> None:
             parts.counts.ends[outcome.end.value] += 1
-            self._spawn(self._settle(admitted.call_id, outcome))
+            self._end(admitted.call_id, outcome)
 
         if self.gone:
             relay.client_gone()
@@ -220,10 +218,9 @@ class Exchange:
         parsed = parse_object(body) if route.takes_body else None
         return parsed, provider.plan(route, self._headers, parsed, len(body))
 
-    async def _settle(self, call_id: str, outcome: CallOutcome) -> None:
+    def _end(self, call_id: str, outcome: CallOutcome) -> None:
         try:
-            await self._parts.calls.settle(call_id, outcome)
-        except Refusal as refusal:
-            # The books have decided; only the disk has not heard. Recovery charges the hold.
+            self._parts.calls.end(call_id, outcome)
+        except Exception as fault:  # noqa: BLE001 - whatever broke, the answer must end; a restart charges the hold
             self._parts.counts.settle_failures += 1
-            _log.error("settle_not_durable", call=call_id, reason=refusal.reason.value)
+            _log.error("not_settled", call=call_id, kind=type(fault).__name__)

@@ -2,10 +2,10 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
 from leasehold_broker.domain.identity import Peer
@@ -13,7 +13,7 @@ from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.egress.limits import EgressLimits
-from leasehold_broker.flows.call import Admitted, Settled
+from leasehold_broker.flows.call import Admitted
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.peer_resolver import PeerResolver
 from leasehold_broker.ports.provider import Provider
@@ -33,8 +33,8 @@ class CallFlow(Protocol):
         """Reserve the worst case and make the hold durable."""
         ...
 
-    async def settle(self, call_id: str, outcome: CallOutcome) -> Settled:
-        """End an admitted call."""
+    def end(self, call_id: str, outcome: CallOutcome) -> None:
+        """End an admitted call: decided when called, durable soon."""
         ...
 
 
@@ -112,9 +112,6 @@ class EgressCounts:
         self.connections_of[peer] -= 1
         if not self.connections_of[peer]:
             del self.connections_of[peer]
-
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Acquire a lease: policy decides, the lease is made, lease and event become durable together, then it is shown."""
 
-import asyncio
 from dataclasses import replace
 
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
@@ -14,7 +13,7 @@ from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.issued import Issued
 from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_not_serving
-from leasehold_broker.flows.journal import Journal
+from leasehold_broker.flows.journal import Journal, unharmed
 from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.state_store import PutLease
 
@@ -78,7 +77,7 @@ class AcquireLease:
     ) -> Issued:
         policy, terms = self._decide(identity, peer, request)
         lease = self._lease("", identity, peer, request, policy, terms, now)
-        await asyncio.shield(self._journal.grant([_event(EventType.LEASE_VALIDATED, lease, request_id, now)], []))
+        await unharmed(self._journal.grant([_event(EventType.LEASE_VALIDATED, lease, request_id, now)], []))
         return Issued(lease, None)
 
     async def _grant(
@@ -107,7 +106,7 @@ class AcquireLease:
             self._books.forget_lease(lease.name)
 
         event = _event(EventType.LEASE_ACQUIRED, lease, key[1], now)
-        await asyncio.shield(self._journal.grant([event], [PutLease(lease, digest), record], undo))
+        await unharmed(self._journal.grant([event], [PutLease(lease, digest), record], undo))
         return self._issuing.born(lease, token)
 
     def _decide(self, identity: Identity, peer: Peer, request: LeaseRequest) -> tuple[Policy, Terms]:

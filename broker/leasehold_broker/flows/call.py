@@ -6,7 +6,7 @@ that each admitted call is settled or voided exactly once, whatever happens to t
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from leasehold_broker.domain.amounts import ZERO, Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan, WorstCase, worst_case
@@ -21,12 +21,13 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.scope import Scope, forbids
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.domain.values import value
 from leasehold_broker.flows.amount_details import amount_details, leg_details
 from leasehold_broker.flows.books import Books, Cut, OpenCall
 from leasehold_broker.flows.budgets import Budgets, remaining_micro_usd
 from leasehold_broker.flows.ending import Endings, snapshot
 from leasehold_broker.flows.issuing import World, refuse_if_not_serving
-from leasehold_broker.flows.journal import Batch, Journal
+from leasehold_broker.flows.journal import Batch, Journal, unharmed
 from leasehold_broker.flows.thresholds import threshold_events
 from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.provider import PriceBook
@@ -39,7 +40,7 @@ SETTLED_MAX = 1024
 """Settlements remembered for a second `settle` of the same call."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted:
     """A call that may be sent.
 
@@ -62,7 +63,7 @@ class Admitted:
     key_kind: KeyKind = KeyKind.STORED
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """How a call was charged; `estimated` when the provider's own word was missing."""
 
@@ -137,7 +138,7 @@ class Calls:
         event = _admitted_event(call, lease, hold, worst, now)
         written = self._journal.grant([event], [PutHold(hold, lease.name)], lambda: self._take_back(call, hold))
         try:
-            await asyncio.shield(written)
+            await unharmed(written)
         except asyncio.CancelledError:
             # The hold may be durable: then its end must be too.
             self._journal.in_background(self._abandon(call.id, written))
@@ -160,10 +161,16 @@ class Calls:
         call = self._books.calls.get(call_id)
         if call is None:
             return self._settled.get(call_id) or Settled(ZERO, estimated=False, remaining_micro_usd=None)
-        now = self._world.clock.now()
-        batch, settled = self._decide_settlement(call, outcome, now)
-        await self._journal.ending(batch, deferred=True)
+        batch, settled = self._decide_settlement(call, outcome, self._world.clock.now())
+        await self._journal.ending(batch)
         return settled
+
+    def end(self, call_id: str, outcome: CallOutcome) -> None:
+        """As `settle`, for a call whose caller has its answer: nobody waits until it is durable."""
+        call = self._books.calls.get(call_id)
+        if call is not None:
+            batch, _ = self._decide_settlement(call, outcome, self._world.clock.now())
+            self._journal.note(batch)
 
     def _take_back(self, call: OpenCall, hold: Hold) -> None:
         # The hold was never durable: there is nothing to write, unless its lease ended meanwhile and only waited for
@@ -179,7 +186,7 @@ class Calls:
 
     async def _abandon(self, call_id: str, written: asyncio.Future[None]) -> None:
         with contextlib.suppress(Refusal):
-            await asyncio.shield(written)
+            await unharmed(written)
         await self.settle(call_id, NOT_SENT)
 
     def _checked_kind(self, lease: Lease, key: str) -> KeyKind:

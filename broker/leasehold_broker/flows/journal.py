@@ -58,7 +58,7 @@ class Journal:
     def grant(
         self, events: Sequence[Event], changes: Sequence[Change], undo: Callable[[], None] = nothing_to_undo
     ) -> asyncio.Future[None]:
-        """Make a grant durable. Await it through `asyncio.shield`, so that a cancelled caller does not cancel it.
+        """Make a grant durable. Await it through `unharmed`, so that a cancelled caller does not cancel it.
 
         Args:
             events: to store.
@@ -90,10 +90,8 @@ class Journal:
                 retry_after_seconds=1.0,
             )
 
-    async def ending(self, batch: Batch, *, deferred: bool = False) -> bool:
+    async def ending(self, batch: Batch) -> bool:
         """Make an ending durable, now or later: never raises a refusal. The order of calls is kept.
-
-        `deferred`: nobody waits for the answer; it may share the sync of the next commit.
 
         An empty batch waits for the endings before it.
 
@@ -102,22 +100,33 @@ class Journal:
         """
         if not batch.events and not batch.changes and not self._unwritten:
             return True
-        self._numbers += 1
-        number = self._numbers
-        if self._failed:
-            self._unwritten[number] = batch
+        written = self._enter(batch, deferred=False)
+        if written is None:
             return await self.retry()
-        written = asyncio.ensure_future(
-            self._store.commit(batch.events, batch.changes, essential=True, deferred=deferred)
-        )
-        self._unwritten[number] = batch
-        self._in_flight.add(written)
-        written.add_done_callback(lambda done: self._ended(number, done))
         try:
-            await asyncio.shield(written)
+            await unharmed(written)
         except Refusal:
             return False
         return True
+
+    def note(self, batch: Batch) -> None:
+        """An ending that nobody waits for: it may share the sync of the next commit. `drain` waits for it."""
+        if self._enter(batch, deferred=True) is None:
+            self.in_background(self.retry())
+
+    def _enter(self, batch: Batch, *, deferred: bool) -> asyncio.Future[None] | None:
+        """Keep an ending until it is durable; None when it has to wait for the backlog."""
+        self._numbers += 1
+        number = self._numbers
+        self._unwritten[number] = batch
+        if self._failed:
+            return None
+        written = asyncio.ensure_future(
+            self._store.commit(batch.events, batch.changes, essential=True, deferred=deferred)
+        )
+        self._in_flight.add(written)
+        written.add_done_callback(lambda done: self._ended(number, done))
+        return written
 
     async def retry(self) -> bool:
         """Write the backlog, oldest first. True when it is empty afterwards."""
@@ -174,3 +183,22 @@ class Journal:
 
 def _has_failed(done: asyncio.Future[None]) -> bool:
     return done.cancelled() or done.exception() is not None
+
+
+def unharmed(written: asyncio.Future[None]) -> asyncio.Future[None]:
+    """What tells how `written` went, and may be cancelled without harm to it; `asyncio.shield` costs three times it."""
+    waiter: asyncio.Future[None] = written.get_loop().create_future()
+
+    def tell(done: asyncio.Future[None]) -> None:
+        failure = None if done.cancelled() else done.exception()
+        if waiter.done():
+            return
+        if done.cancelled():
+            waiter.cancel()
+        elif failure is not None:
+            waiter.set_exception(failure)
+        else:
+            waiter.set_result(None)
+
+    written.add_done_callback(tell)
+    return waiter

@@ -4,13 +4,13 @@ One order over all lives (epochs) of the store: what an earlier life left behind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PendingRecord:
     """One durable record that is not yet acknowledged.
 

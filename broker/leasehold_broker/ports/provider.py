@@ -1,7 +1,6 @@
 """The port to one vendor's wire format. Implementations are pure: bytes and values in, values out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.call import CallPlan
@@ -9,11 +8,12 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import ModelPrice, Usage
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.values import value
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """A listed route that a request has matched.
 
@@ -33,7 +33,7 @@ class Route:
     takes_body: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpstreamRequest:
     """What is sent to the vendor, all but the key: every byte is ours, built from checked values."""
 

@@ -10,6 +10,7 @@ from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId
 from leasehold_broker.domain.replay import Showing
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class PutLease:
     token_digest: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutHold:
     """A hold was opened for a call of `lease` (or carved for the delegated lease `lease`, then `carve`)."""
 
@@ -29,14 +30,14 @@ class PutHold:
     carve: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropHold:
     """A hold has ended."""
 
     hold: HoldId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutAccount:
     """A budget's caps, settled amounts and overage are now these (held amounts follow from the holds).
 
