@@ -4,6 +4,7 @@ digest(n) = SHA-256("leasehold/audit/v1\0" || stream || 0x00 || epoch || 0x00 ||
 previous digest (32 bytes) || body). The first record of an epoch has 32 zero bytes as previous digest.
 """
 
+import functools
 import hashlib
 
 from leasehold_broker.domain.values import value
@@ -26,16 +27,13 @@ class ChainedRecord:
 
 def record_digest(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> bytes:
     """The digest of one record, 32 bytes."""
-    return hashlib.sha256(
-        _DOMAIN
-        + stream.encode()
-        + b"\0"
-        + epoch.encode()
-        + b"\0"
-        + sequence.to_bytes(8, "big")
-        + previous_digest
-        + body
-    ).digest()
+    head = _head(stream, epoch)
+    return hashlib.sha256(b"%b%b%b%b" % (head, sequence.to_bytes(8, "big"), previous_digest, body)).digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _head(stream: str, epoch: str) -> bytes:
+    return b"%b%b\0%b\0" % (_DOMAIN, stream.encode(), epoch.encode())
 
 
 def chain(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> ChainedRecord:

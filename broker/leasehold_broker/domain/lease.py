@@ -4,7 +4,6 @@ A lease ends exactly once: expired, released, revoked. Frozen is not an end: it 
 """
 
 import base64
-import hashlib
 import hmac
 import zlib
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from leasehold_broker.domain.time import Instant
 TOKEN_PREFIX = "lhs_"  # noqa: S105 - the public prefix that secret scanners look for
 TOKEN_ENTROPY_BYTES = 32
 TOKEN_LENGTH = len(TOKEN_PREFIX) + 43 + 6
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = tuple(first + second for first in _BASE32 for second in _BASE32)
 TTL_SECONDS_MIN = 1
 TTL_SECONDS_MAX = 30 * 24 * 3600
 
@@ -182,9 +183,9 @@ def token_well_formed(unverified_token: str) -> bool:
 
 def token_digest(pepper: bytes, token: str) -> bytes:
     """What is stored of a token: HMAC-SHA256 under the store's own pepper, 32 bytes."""
-    return hmac.new(pepper, token.encode(), hashlib.sha256).digest()
+    return hmac.digest(pepper, token.encode(), "sha256")
 
 
 def _checksum(body: str) -> str:
     crc = zlib.crc32(body.encode()) & 0x3FFFFFFF
-    return "".join("abcdefghijklmnopqrstuvwxyz234567"[(crc >> shift) & 31] for shift in range(25, -1, -5))
+    return _PAIRS[crc >> 20] + _PAIRS[crc >> 10 & 1023] + _PAIRS[crc & 1023]

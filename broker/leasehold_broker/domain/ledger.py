@@ -69,8 +69,8 @@ class Account:
 
     def remaining(self) -> Amounts:
         """What a new hold may still take, by metric; never below zero."""
-        free = self.caps.minus(self.settled).minus(self.held)
-        return Amounts(*(max(0, amount) for amount in free))
+        cost, tokens_in, tokens_out, requests, calls = self.caps.minus(self.settled).minus(self.held)
+        return Amounts(max(0, cost), max(0, tokens_in), max(0, tokens_out), max(0, requests), max(0, calls))
 
 
 @dataclass(slots=True)

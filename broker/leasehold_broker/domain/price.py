@@ -5,8 +5,9 @@ A rate is in pico-USD per unit, which is the same number as micro-USD per millio
 error, never free.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Final
 
 from leasehold_broker.domain.amounts import Amounts
@@ -153,6 +154,10 @@ PIECE_UNITS: Final = (
     ("rerank_searches", "rerank_search"),
 )
 """As above; the same everywhere."""
+_USED_TOKENS: Final = attrgetter(*(unit for unit, _ in TOKEN_UNITS))
+_USED_PIECES: Final = attrgetter(*(unit for unit, _ in PIECE_UNITS))
+_TOKEN_RATES: Final = tuple(name for _, name in TOKEN_UNITS)
+_PIECE_RATES: Final = tuple(name for _, name in PIECE_UNITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +211,10 @@ class ModelPrice:
     version: str
     variants: Mapping[str, Schedule] = field(default_factory=dict)
     regions: Mapping[str, int] = field(default_factory=dict)
+    _known: dict[tuple[tuple[str, ...], tuple[str, ...]], Rates] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Answers of `dearest`."""
 
     @property
     def tiered(self) -> bool:
@@ -231,6 +240,8 @@ class ModelPrice:
         Raises:
             UnpricedUnitError: the service tier has no price.
         """
+        if not self.tiers and service_tier in STANDARD_TIERS:
+            return self.base
         return self.schedule(service_tier).rates_for(all_input_tokens)
 
     def multiplier(self, region: str) -> int:
@@ -259,6 +270,16 @@ class ModelPrice:
         Raises:
             UnpricedUnitError: one of them has no price.
         """
+        if self.tiered:
+            return self._dearest(input_tokens_bound, service_tiers, regions)
+        # Then the size of the input changes nothing, and there are few sets of priced tiers and regions to ask for.
+        asked = (tuple(service_tiers), tuple(regions))
+        found = self._known.get(asked)
+        if found is None:
+            found = self._known[asked] = self._dearest(input_tokens_bound, *asked)
+        return found
+
+    def _dearest(self, input_tokens_bound: int, service_tiers: Iterable[str], regions: Iterable[str]) -> Rates:
         tiers = {tier for name in service_tiers for tier in (("", *self.variants) if name == ANY else (name,))}
         multiplier = max(
             self.multiplier(place) for name in regions for place in (("", *self.regions) if name == ANY else (name,))
@@ -296,10 +317,9 @@ def micro_usd(pico: int) -> int:
     return -(-pico // PICO_PER_MICRO)
 
 
-def _pico_usd(usage: Usage, rates: Rates, units: Iterable[tuple[str, str]]) -> int:
+def _pico_usd(usage: Usage, rates: Rates, read: Callable[[Usage], tuple[int, ...]], names: Iterable[str]) -> int:
     total = 0
-    for unit, name in units:
-        used = getattr(usage, unit)
+    for used, name in zip(read(usage), names, strict=True):
         if used:
             rate = getattr(rates, name)
             if rate is None:
@@ -311,10 +331,10 @@ def _pico_usd(usage: Usage, rates: Rates, units: Iterable[tuple[str, str]]) -> i
 
 def _tokens_and_pieces(usage: Usage, rates: Rates) -> tuple[int, int]:
     """Pico-USD of what a region multiplies, and of the rest, the fee of the call included."""
-    tokens = _pico_usd(usage, rates, TOKEN_UNITS)
+    tokens = _pico_usd(usage, rates, _USED_TOKENS, _TOKEN_RATES)
     if rates.reasoning is not None and rates.output is not None:
         tokens += usage.reasoning_tokens * (rates.reasoning - rates.output)
-    return tokens, _pico_usd(usage, rates, PIECE_UNITS) + (rates.request or 0)
+    return tokens, _pico_usd(usage, rates, _USED_PIECES, _PIECE_RATES) + (rates.request or 0)
 
 
 def call_pico_usd(usage: Usage, rates: Rates) -> int:

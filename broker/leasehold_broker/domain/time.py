@@ -1,11 +1,11 @@
 """Time as the domain is told it. Owns the pair of readings; refuses to read a clock."""
 
-from dataclasses import dataclass
+from leasehold_broker.domain.values import value
 
 NANOS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Instant:
     """One reading of both clocks.
 

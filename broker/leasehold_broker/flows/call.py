@@ -161,7 +161,12 @@ class Calls:
         call = self._books.calls.get(call_id)
         if call is None:
             return self._settled.get(call_id) or Settled(ZERO, estimated=False, remaining_micro_usd=None)
-        batch, settled = self._decide_settlement(call, outcome, self._world.clock.now())
+        hold = self._hold(call)
+        batch, settlement, estimated = self._decide_settlement(call, outcome, self._world.clock.now())
+        settled = Settled(settlement.charged, estimated, remaining_micro_usd(self._books, hold.legs))
+        self._settled[call.id] = settled
+        while len(self._settled) > SETTLED_MAX:
+            del self._settled[next(iter(self._settled))]
         await self._journal.ending(batch)
         return settled
 
@@ -169,8 +174,7 @@ class Calls:
         """As `settle`, for a call whose caller has its answer: nobody waits until it is durable."""
         call = self._books.calls.get(call_id)
         if call is not None:
-            batch, _ = self._decide_settlement(call, outcome, self._world.clock.now())
-            self._journal.note(batch)
+            self._journal.note(self._decide_settlement(call, outcome, self._world.clock.now())[0])
 
     def _take_back(self, call: OpenCall, hold: Hold) -> None:
         # The hold was never durable: there is nothing to write, unless its lease ended meanwhile and only waited for
@@ -234,11 +238,15 @@ class Calls:
         self._books.calls_of.setdefault(lease.name, set()).add(call_id)
         return call, hold, worst
 
-    def _decide_settlement(self, call: OpenCall, outcome: CallOutcome, now: Instant) -> tuple[Batch, Settled]:
+    def _hold(self, call: OpenCall) -> Hold:
         hold = self._books.ledger.hold(HoldId(call.id))
         if hold is None:
             message = f"call {call.id} is open without a hold"
             raise RuntimeError(message)
+        return hold
+
+    def _decide_settlement(self, call: OpenCall, outcome: CallOutcome, now: Instant) -> tuple[Batch, Settlement, bool]:
+        hold = self._hold(call)
         charge = charge_for(outcome, hold.amounts, call.price, call.plan)
         ledger = self._books.ledger
         settlement = ledger.void(hold.id) if charge.amounts is None else ledger.settle(hold.id, charge.amounts)
@@ -258,11 +266,7 @@ class Calls:
         counters.estimated_settlements += charge.estimated
         counters.unpriced_settlements += bool(charge.unpriced)
         self._books.wake(call.lease)
-        settled = Settled(settlement.charged, charge.estimated, remaining_micro_usd(self._books, hold.legs))
-        self._settled[call.id] = settled
-        while len(self._settled) > SETTLED_MAX:
-            del self._settled[next(iter(self._settled))]
-        return batch, settled
+        return batch, settlement, charge.estimated
 
     def _freeze(self, lease: Lease, settlement: Settlement, now: Instant) -> Batch:
         frozen = lease.frozen()

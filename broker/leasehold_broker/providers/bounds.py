@@ -38,6 +38,7 @@ CHARACTERS_MAX = 20_000
 _SLICE = 65_536
 _ASCII = bytes(range(128))
 
+_EXPONENTS_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 _EXPONENT = re.compile(rb"[:,\[]-?\d+(?:\.\d+)?[eE]")
 
 
@@ -115,5 +116,6 @@ def _nfkc_bytes_bound(counts: Counter[str]) -> int:
 def input_tokens_bound(body: Json, parts: Parts) -> int:
     """The most input tokens of a request whose body passed the walk that filled `parts`."""
     encoded = canonical(body)
-    exponents = len(_EXPONENT.findall(encoded))
+    # Few requests hold such a number, and looking for digit and letter alone costs a tenth of the pattern.
+    exponents = len(_EXPONENT.findall(encoded)) if b"0e" in encoded.translate(_EXPONENTS_ALIKE) else 0
     return text_tokens_bound(encoded) - parts.left_out_bytes + parts.extra_tokens + exponents * FLOAT_OVERHEAD

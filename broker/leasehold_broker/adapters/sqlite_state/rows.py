@@ -57,7 +57,7 @@ PUT_REQUEST = (
 )
 PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
 PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
-PUT_RECORD = "INSERT INTO outbox (stream, epoch, sequence, previous, body, digest) VALUES (?, ?, ?, ?, ?, ?)"
+PUT_RECORD = "INSERT INTO outbox (position, stream, epoch, sequence, previous, body, digest) VALUES (?,?,?,?,?,?,?)"
 DROP_LEASE = "DELETE FROM leases WHERE name = ?"
 DROP_HOLD = "DELETE FROM holds WHERE id = ?"
 DROP_ACCOUNT = "DELETE FROM accounts WHERE id = ?"

@@ -374,9 +374,12 @@ class SqliteStateStore:
         if records:
             self._connection.executemany(
                 rows.PUT_RECORD,
-                [(r.stream, r.epoch, r.sequence, r.previous_digest, r.body, r.digest) for r in records],
+                [
+                    (position, r.stream, r.epoch, r.sequence, r.previous_digest, r.body, r.digest)
+                    for position, r in enumerate(records, start=self._position + 1)
+                ],
             )
-            (self._position,) = self._connection.execute("SELECT max(position) FROM outbox").fetchone()
+            self._position += len(records)
         statements.run(self._connection)
         return found
 
