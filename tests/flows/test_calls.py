@@ -254,6 +254,40 @@ async def test_a_call_in_flight_is_cut_once_and_then_settled(core: Core) -> None
     assert core.account(lease).settled.cost_micro_usd == 700
 
 
+async def test_b3_a_call_that_is_ended_without_waiting_is_settled_once(core: Core) -> None:
+    """Decided when it is said; durable soon; a second end, of either kind, changes nothing."""
+    lease = await core.lease()
+    admitted = await core.admit(lease)
+    core.calls.end(admitted.call_id, used(100, 10))
+    assert core.account(lease).held.cost_micro_usd == 0
+    core.calls.end(admitted.call_id, used(100, 100))
+    await core.calls.settle(admitted.call_id, used(100, 100))
+    await core.journal.drain()
+    assert nothing_held(core)
+    assert core.account(lease).settled.cost_micro_usd == 150
+    assert [event.details["charged"]["cost_micro_usd"] for event in logged(core, "call.settled")] == [150]
+    again = await restarted(core)
+    assert again.account(lease).settled.cost_micro_usd == 150
+
+
+async def test_an_end_that_nobody_waits_for_outlives_a_failing_disk(core: Core) -> None:
+    """Kept while the disk says no, and nothing is granted meanwhile; written before anything else once it answers."""
+    lease = await core.lease()
+    first, second = await core.admit(lease), await core.admit(lease)
+    core.store.down = DISK
+    core.calls.end(first.call_id, used(100, 10))
+    await turns()
+    core.calls.end(second.call_id, used(100, 20))
+    await turns()
+    assert (await refused(core.admit(lease))).reason == Reason.STORE_UNAVAILABLE
+    core.store.down = None
+    await core.journal.drain()
+    assert [event.details["charged"]["cost_micro_usd"] for event in logged(core, "call.settled")] == [150, 200]
+    await core.admit(lease)
+    again = await restarted(core)
+    assert again.account(lease).settled.cost_micro_usd >= 350
+
+
 async def test_b3_a_settlement_that_is_cancelled_is_written_all_the_same(core: Core) -> None:
     """Decided when called: who stops waiting changes nothing, not even where the disk fails first."""
     lease = await core.lease()

@@ -4,8 +4,9 @@ A key is kept only when its own words allow verifying signatures: `use`, `key_op
 not do. Keys that we cannot use are left out, as RFC 7517, section 5, demands; a set without a usable key is refused.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -22,6 +23,8 @@ KEYS_MAX = 64
 RSA_BITS_MIN = 2048
 RSA_BITS_MAX = 8192
 SAME_KEY_ID_MAX = 4
+VERIFIED_MAX = 4096
+"""Good signatures that are remembered of one key."""
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -62,10 +65,26 @@ class VerificationKey:
     key_id: str | None
     algorithms: frozenset[str]
     public_key: PublicKey
+    _verified: dict[bytes, None] = field(default_factory=dict, repr=False, compare=False)
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
-        """True when the signature over exactly these bytes is this key's; False for any other algorithm."""
-        return algorithm in self.algorithms and ALGORITHMS[algorithm].verify(signed, self.public_key, signature)
+        """True when the signature over exactly these bytes is this key's; False for any other algorithm.
+
+        What was found good is remembered, as a digest of all three, for as long as the key is: a callers' token comes
+        with each of its calls. It says that the signature is this key's, which never changes; whether the token may
+        be used now is nobody's memory (decisions/0021).
+        """
+        if algorithm not in self.algorithms:
+            return False
+        whole = hashlib.sha256(b"%b %d %b%b" % (algorithm.encode(), len(signed), signed, signature)).digest()
+        if whole in self._verified:
+            return True
+        good = ALGORITHMS[algorithm].verify(signed, self.public_key, signature)
+        if good:
+            self._verified[whole] = None
+            if len(self._verified) > VERIFIED_MAX:
+                del self._verified[next(iter(self._verified))]
+        return good
 
 
 @dataclass(frozen=True, slots=True)

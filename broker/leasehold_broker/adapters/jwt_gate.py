@@ -8,12 +8,12 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from leasehold_broker.adapters.strict_json import NotStrictJsonError, read_object
 from leasehold_broker.domain.issuer import NO_TYPE
 from leasehold_broker.domain.lease import TOKEN_PREFIX
 from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.domain.values import value
 from leasehold_broker.domain.workload_claims import rejected
 
 TOKEN_CHARACTERS_MAX = 8192
@@ -29,7 +29,7 @@ _PROOF_HEADER_MEMBERS = frozenset({"alg", "typ", "jwk"})
 """A proof may carry the key it is signed with (RFC 9449, section 4.2): the token says whether that is the right one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UnverifiedToken:
     """A well-formed token, of which nothing is proven.
 

@@ -150,7 +150,9 @@ class JwtIdentities:
                 claimed.append(showings.claim("token", identity.token_id, holder, seconds_left, now))
         finally:
             # A proof stays used when its token is refused: whoever has seen it must not try it with another one.
-            await self._make_durable(showings, [showing for showing in claimed if showing is not None])
+            fresh = [showing for showing in claimed if showing is not None]
+            if fresh:
+                await self._make_durable(showings, fresh)
 
     async def _make_durable(self, showings: Showings, fresh: list[Showing]) -> None:
         try:

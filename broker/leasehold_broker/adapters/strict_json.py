@@ -30,7 +30,7 @@ def read_object(data: bytes) -> dict[str, object]:
     if not text.startswith(TEXT_START):
         raise NotStrictJsonError("not a JSON object")
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
     except NotStrictJsonError:
         raise
     except (ValueError, RecursionError):
@@ -56,6 +56,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise NotStrictJsonError("a number that is not finite")
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _check(value: object, depth_left: int) -> None:

@@ -1,11 +1,10 @@
 """How a budget stands, as shown to its holder and to operators. Owns the row; the ledger owns the numbers."""
 
-from dataclasses import dataclass
-
 from leasehold_broker.domain.amounts import Metric
+from leasehold_broker.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BudgetUsage:
     """One budget and metric that applies to a lease.
 

@@ -24,7 +24,7 @@ _CLOSED_HOLDS_MAX = 65_536
 """How many ended holds are remembered for idempotent second endings."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leg:
     """One budget that a hold draws on, for the metrics whose mask is on."""
 

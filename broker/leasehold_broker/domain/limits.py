@@ -3,12 +3,13 @@
 Owns these rows of the policy; refuses to count anything itself.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from enum import StrEnum
 
-from leasehold_broker.domain.amounts import UNLIMITED, Amounts
+from leasehold_broker.domain.amounts import NO_CAPS, UNLIMITED, Amounts
 from leasehold_broker.domain.windows import Period, Rolling
 
 SOFT_PERCENT_DEFAULT = 80
@@ -94,13 +95,14 @@ class WindowLimit:
         return sorted(edge for edge in edges if edge > wall_ms)
 
 
+@functools.lru_cache(maxsize=1024)
 def soft_caps(caps: Amounts, percent: int) -> Amounts:
     """What may be settled without a warning: less than `percent` of each cap; UNLIMITED where there is none.
 
     Calls that are open at once are not added up over time: there is nothing to warn of.
     """
     if not percent:
-        return Amounts(*(UNLIMITED for _ in caps))
+        return NO_CAPS
     found = (max(0, -(-cap * percent // 100) - 1) if cap < UNLIMITED else UNLIMITED for cap in caps)
     return Amounts(*found)._replace(concurrency=UNLIMITED)
 

@@ -15,6 +15,7 @@ from leasehold_broker.domain.revocation import (
     Selector,
 )
 from leasehold_broker.domain.scope import matches
+from leasehold_broker.domain.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class RevocationProgress:
         return all(sidecar.applied_epoch >= epoch or sidecar.lapsed for sidecar in self.sidecars)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LiveLease:
     """What a sidecar reports of a live lease: names only, enough to match a selector.
 

@@ -79,6 +79,8 @@ class Books:
         self.calls: dict[str, OpenCall] = {}
         self.calls_of: dict[str, set[str]] = {}
         self.live_of_subject: dict[tuple[str, str, str], set[str]] = {}
+        self.live_changes = 0
+        """How often a lease has come to life or ended: who lists the live ones has to look again when it differs."""
         self.requests: dict[tuple[str, str], PutRequest] = {}
         self.fresh_tokens: dict[str, Secret] = {}
         self.revocations: list[Revocation] = []
@@ -119,11 +121,12 @@ class Books:
             self.children.setdefault(lease.parent, set()).add(lease.name)
         holder = (lease.grant, lease.subject.issuer, lease.subject.subject)
         if lease.ended:
-            self.live_of_subject.get(holder, set()).discard(lease.name)
-            if not self.live_of_subject.get(holder):
-                self.live_of_subject.pop(holder, None)
+            self._no_longer_live(holder, lease.name)
         else:
-            self.live_of_subject.setdefault(holder, set()).add(lease.name)
+            live = self.live_of_subject.setdefault(holder, set())
+            if lease.name not in live:
+                live.add(lease.name)
+                self.live_changes += 1
             self._note_expiry(lease)
         self.wake(lease.name)
 
@@ -140,9 +143,15 @@ class Books:
             if not self.children[lease.parent]:
                 del self.children[lease.parent]
         holder = (lease.grant, lease.subject.issuer, lease.subject.subject)
-        self.live_of_subject.get(holder, set()).discard(name)
-        if not self.live_of_subject.get(holder):
-            self.live_of_subject.pop(holder, None)
+        self._no_longer_live(holder, name)
+
+    def _no_longer_live(self, holder: tuple[str, str, str], name: str) -> None:
+        live = self.live_of_subject.get(holder)
+        if live is not None and name in live:
+            live.discard(name)
+            self.live_changes += 1
+            if not live:
+                del self.live_of_subject[holder]
 
     def live_count(self, grant: str, subject: Subject) -> int:
         """Live leases of this subject under this grant."""

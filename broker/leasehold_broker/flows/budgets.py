@@ -5,7 +5,6 @@ and the budgets of the policy on its key, provider, environment, labels or every
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from leasehold_broker.domain.amounts import ALL_METRICS, METRICS, NO_CAPS, UNLIMITED, Amounts, Mask, Metric
 from leasehold_broker.domain.budget_usage import BudgetUsage
@@ -16,6 +15,7 @@ from leasehold_broker.domain.policy import Grant, Policy
 from leasehold_broker.domain.reasons import Reason, Refusal, Violation
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.domain.values import value
 from leasehold_broker.domain.windows import Period, Rolling, window_at
 from leasehold_broker.flows.books import Books, lease_account
 from leasehold_broker.flows.window_accounts import bucket_account, pool_account, window_account
@@ -31,7 +31,7 @@ _CONCURRENCY_ONLY: Mask = (False, False, False, False, True)
 _FOR_EVER = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Drawing:
     """All that a call of one lease at one provider draws on, and for how long that stays true.
 

@@ -1,12 +1,11 @@
 """The answer of acquire and delegate."""
 
-from dataclasses import dataclass
-
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Issued:
     """A lease and the token that exercises it; the token is None when the request only asked for validation."""
 

@@ -4,11 +4,10 @@ It holds if nothing else is admitted, no open call ends and the policy stays as 
 what they did not use, can only make it earlier.
 """
 
-from dataclasses import dataclass
-
 from leasehold_broker.domain.amounts import ZERO, Amounts
 from leasehold_broker.domain.ledger import Account, Ledger, Leg
 from leasehold_broker.domain.limits import WindowLimit
+from leasehold_broker.domain.values import value
 from leasehold_broker.flows.window_accounts import bucket_end_ms
 
 _FOR_EVER = 2**62
@@ -16,7 +15,7 @@ _ROUNDS_MAX = 64
 """Times that budgets with raises may push one another back before waiting is no longer advised."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Drawn:
     """One budget that applies.
 

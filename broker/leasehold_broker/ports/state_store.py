@@ -13,7 +13,7 @@ from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutLease:
     """Insert or replace a lease. `token_digest` None keeps the stored one."""
 
@@ -57,7 +57,7 @@ class DropAccount:
     account: AccountId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PutRequest:
     """(subject, method, request_id) was answered with this lease; `fingerprint` is a digest of the request."""
 

@@ -8,6 +8,7 @@ from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.proof import Scheme, UnverifiedProof
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.domain.values import value
 from leasehold_broker.ports.identity_verifier import IdentityVerifier
 
 CREDENTIAL_CHARACTERS_MAX = 8192
@@ -32,7 +33,7 @@ Authenticate = Callable[[Shown, Instant], Awaitable[Identity]]
 """One per access class. Raises one of IDENTITY_REASONS, or OPERATOR_NOT_ALLOWED and the like for the wrong person."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallContext:
     """What a handler knows about its call; all of it verified.
 

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -173,10 +173,10 @@ class RpcServer:
             async def act(call: CallContext) -> Message | None:
                 request = requests if asks_stream else await one_request(requests, kind)
                 outcome = handler(request, call)
-                if isinstance(outcome, AsyncIterator):
-                    await self._relay(outcome, row, context)
+                if answers_stream:
+                    await self._relay(cast("AsyncIterator[Message]", outcome), row, context)
                     return None
-                return await outcome
+                return await cast("Awaitable[Message]", outcome)
 
             return await self._surround.run(path, row, context, act, stream=answers_stream)
 

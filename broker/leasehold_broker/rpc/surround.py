@@ -37,6 +37,7 @@ from leasehold_broker.rpc.caller import (
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.refusal_lines import RefusalLines
 from leasehold_broker.wire import errors
+from leasehold_broker.wire.fields import UUID
 
 REQUIRED_KEY = "leasehold"
 REQUIRED_VALUE = "1"
@@ -222,12 +223,8 @@ def _grouped(context: ServicerContext) -> dict[str, list[str]]:
 def _request_id(metadata: Mapping[str, list[str]], entropy: Entropy) -> str:
     """The caller's own id when it is one canonical UUID; else a new one. A label: nothing is decided by it."""
     stated = metadata.get(REQUEST_ID_HEADER, [])
-    if len(stated) == 1 and len(stated[0]) == 36:
-        try:
-            if str(uuid.UUID(stated[0])) == stated[0]:
-                return stated[0]
-        except ValueError:
-            pass
+    if len(stated) == 1 and UUID.fullmatch(stated[0]):
+        return stated[0]
     return str(uuid.UUID(bytes=entropy.bytes(16), version=4))
 
 

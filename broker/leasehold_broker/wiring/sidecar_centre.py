@@ -12,7 +12,7 @@ from leasehold_broker.adapters.collector_link import CollectorLink, LinkSettings
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.config.sidecar import CollectorAt
 from leasehold_broker.domain.time import Instant
-from leasehold_broker.flows.live_leases import live_leases
+from leasehold_broker.flows.live_leases import ReportLeases
 from leasehold_broker.ports.centre import Centre
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
@@ -101,4 +101,4 @@ def _link(parts: SidecarParts, at: CollectorAt) -> CollectorLink:
         token=partial(_read_token, at.token_file),
         tls=None if at.ca_file is None else TlsFiles(at.ca_file, at.certificate_file, at.private_key_file),
     )
-    return CollectorLink(settings, parts.store, parts.apply, partial(live_leases, parts.books), parts.clock)
+    return CollectorLink(settings, parts.store, parts.apply, ReportLeases(parts.books), parts.clock)

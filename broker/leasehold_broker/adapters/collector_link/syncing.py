@@ -18,6 +18,8 @@ from leasehold_broker.wire.sync import APPLIED_MAX, message_to_proto, push_from_
 
 LIVE_SECONDS_MIN = 1.0
 """Live leases are reported at most this often."""
+LIST_SHARE = 50
+"""After a listing of them the link waits so many times as long as it took: calls come first."""
 FIRST_HEARTBEAT_SECONDS = 1.0
 SILENCE_SHARE = 2 / 3
 """Of the authority time: a collector that is silent this long has lost us."""
@@ -46,6 +48,7 @@ class Sync:
         self._applied = unreported
         self._acknowledge = asyncio.Event()
         self._reported: tuple[LiveLease, ...] | None = None
+        self._list_at = 0.0
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Stay in step until the collector ends the stream in good order.
@@ -68,7 +71,7 @@ class Sync:
         beat_at = loop.time()
         while True:
             applied = tuple(self._applied[:APPLIED_MAX])
-            live = self._changed_leases()
+            live = self._changed_leases(loop.time)
             due = loop.time() >= beat_at
             if hello is not None or applied or live is not None or due:
                 number = self._authority.heartbeat(self._clock.now())
@@ -91,8 +94,12 @@ class Sync:
         authority = self._authority.authority_seconds
         return authority / (HEARTBEATS_PER_AUTHORITY + 1) if authority else FIRST_HEARTBEAT_SECONDS
 
-    def _changed_leases(self) -> LiveLeases | None:
+    def _changed_leases(self, clock: Callable[[], float]) -> LiveLeases | None:
+        began = clock()
+        if began < self._list_at:
+            return None
         leases = tuple(self._live())
+        self._list_at = began + LIST_SHARE * (clock() - began)
         if leases == self._reported:
             return None
         self._reported = leases
