@@ -67,7 +67,7 @@ def test_what_a_grant_does_with_shortage_and_warnings_is_read():
         ('"label:team=search"', '"team:search"', 'budgets[1].on: must be "everything", or "key:"'),
         ('"label:team=search"', '"label:team"', 'budgets[1].on: must be "everything", or "key:"'),
         ('"label:team=search"', '"label:environment=x"', 'budgets[1].on: is the environment; write "environment:x"'),
-        ('"label:team=search"', '"provider:antropic"', "budgets[1].on: must name one of anthropic, gemini, openai"),
+        ('"label:team=search"', '"provider:antropic"', "budgets[1].on: names no provider: use one of anthropic, azure"),
         ('"label:team=search"', '"everything:x"', 'budgets[1].on: must be "everything"'),
         ('on = "everything"', "", "budgets[2].on: is missing; add it"),
         ('"Europe/Berlin"', '"Europe/Bärlin"', "budgets[1].time_zone: 'Europe/Bärlin' is not in the table of time zo"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from leasehold_broker.config import ConfigError, load_sidecar
+from leasehold_broker.providers import all_providers
 
 GOOD = """
 [sidecar]
@@ -138,6 +139,60 @@ def test_an_unknown_provider_is_refused(folder):
     assert "[providers.antropic] is unknown" in refusal(
         folder, f'{GOOD}\n[providers.antropic]\norigin = "https://api.anthropic.com"\n'
     )
+
+
+OWN = '[providers.own-llm]\nkind = "openai_compatible"\norigin = "https://llm.internal.example"\n'
+
+
+def test_hosts_are_declared(folder):
+    """A vendor as it is, a second account of one, a host of one's own, Azure: each with what it needs, or defaults."""
+    more = (
+        '[providers.groq]\nimage_tokens_max = 2048\n[providers.mistral]\n[providers.own-eu]\nkind = "groq"\n'
+        '[providers.azure]\norigin = "https://x.openai.azure.com/"\nprices_of = "openai"\n'
+        'deployments = { "chat.v2" = "gpt-4.1" }\n'
+        f'{OWN}path = "/api/v3"\noutput_limit = "max_completion_tokens"\nasks_for_usage = false\n'
+        'extra_fields = ["guided_json"]\nprices_of = "together"\n'
+    )
+    at = load_sidecar(write(folder, f"{GOOD}\n{more}")).providers
+
+    assert at["mistral"].settings is None
+    assert (at["groq"].settings.kind, at["groq"].settings.image_tokens_max, at["groq"].prices_of) == ("groq", 2048, "")
+    assert (at["own-eu"].settings.kind, at["own-eu"].origin, at["own-eu"].prices_of) == ("groq", "", "groq")
+    assert at["azure"].settings.deployments == {"chat.v2": "gpt-4.1"}
+    assert at["azure"].origin == "https://x.openai.azure.com"
+    own = at["own-llm"].settings
+    assert (own.path, own.output_limit, own.asks_for_usage) == ("/api/v3", "max_completion_tokens", False)
+    assert (own.extra_fields, at["own-llm"].prices_of) == (("guided_json",), "together")
+    declared = all_providers({name: each.settings for name, each in at.items() if each.settings})
+    assert declared.keys() > {"azure", "own-eu", "own-llm"}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('[providers.llm]\norigin = "https://x"', "is unknown: use one of"),
+        ('[providers.groq]\nkind = "xai"', "name this host own-..."),
+        ('[providers.own-llm]\norigin = "https://x"', "kind '' is unknown"),
+        ('[providers.own-llm]\nkind = "anthropic"', "kind 'anthropic' is unknown"),
+        ('[providers.own-llm]\nkind = "openai_compatible"', "needs origin"),
+        ('[providers.azure]\norigin = "https://x"', "needs deployments"),
+        ('[providers.azure]\ndeployments = { a = "b" }', "needs origin"),
+        ('[providers.azure]\norigin = "https://x"\ndeployments = { "a/b" = "c" }', "must be plain names"),
+        ('[providers.openai]\npath = "/v2"', "path goes with kind openai_compatible only"),
+        ('[providers.openai]\nextra_fields = ["audio"]', "extra_fields goes with kind"),
+        ('[providers.groq]\nprices_of = "xai"', "prices_of goes with kind"),
+        (OWN + 'path = "v1/"', "path 'v1/' must be"),
+        (OWN + 'output_limit = "max_output"', "output_limit 'max_output' must be"),
+        (OWN + 'extra_fields = ["a b"]', "extra_fields must be"),
+        (OWN + "image_tokens_max = -1", "image_tokens_max must be"),
+        (OWN + 'prices_of = "llm"', "prices_of 'llm' is unknown"),
+        (OWN + 'deployments = { a = "b" }', "deployments goes with kind azure only"),
+        (OWN.replace("https", "http"), "in the clear"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_by_name(folder, table, said):
+    """What a kind does not have, what it needs, and names that could be a misspelt vendor's."""
+    assert said in refusal(folder, f"{GOOD}\n{table}\n")
 
 
 def test_an_empty_list_of_operators_means_the_process_own_uid(folder):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import httptools
+from tests.fakes.hosts import PROVIDERS
 
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.egress.http1 import FramingError, RequestHead, RequestReader
 from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.ports.provider import Json, Meter, Provider, Route
-from leasehold_broker.providers import all_providers
 from leasehold_broker.providers.sse import SseReader
 
 CUTS = 4
@@ -25,7 +25,6 @@ LIMITS = EgressLimits(
 HTTP_REFUSALS = frozenset({400, 413, 414, 417, 431, 505})
 HTTP_TEXT_MAX = 200
 
-_PROVIDERS = all_providers()
 _ASKED: dict[str, Json] = {"stream_options": {"include_usage": True}}
 _STREAMS: tuple[tuple[str, str, dict[str, Json]], ...] = (
     ("anthropic", "messages", {}),
@@ -33,6 +32,11 @@ _STREAMS: tuple[tuple[str, str, dict[str, Json]], ...] = (
     ("openai", "chat.completions", _ASKED),
     ("openai", "responses", {}),
     ("gemini", "stream_generate_content", {}),
+    ("cohere", "chat", {}),
+    ("groq", "chat.completions", {}),
+    ("mistral", "chat.completions", {}),
+    ("openrouter", "chat.completions", {}),
+    ("xai", "chat.completions", _ASKED),
 )
 
 
@@ -45,7 +49,7 @@ def pieces(data: bytes) -> tuple[bytes, list[bytes]]:
 
 def _meters() -> Iterator[Callable[[str], Meter]]:
     for name, operation, body in _STREAMS:
-        provider: Provider = _PROVIDERS[name]
+        provider: Provider = PROVIDERS[name]
         model = "m" if name == "gemini" else None
         route = Route(operation, "POST", model, "/x", takes_body=True)
         plan = CallPlan(name, operation, "m", metered=True, stream=True)

@@ -5,19 +5,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.hosts import PROVIDERS
 
 from leasehold_broker.domain import scope
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider import Provider
-from leasehold_broker.providers import all_providers
-
-PROVIDERS = all_providers()
 
 
 def test_every_provider_is_known_by_one_list():
     """What policies, keys and configuration may name is what there is a module for."""
-    assert list(scope.PROVIDERS) == sorted(PROVIDERS)
+    assert list(scope.PROVIDERS) == sorted(set(PROVIDERS) - {"own-llm"})
+    assert all(map(scope.is_provider, PROVIDERS))
+
+
+@pytest.mark.parametrize("name", ["", "antropic", "own-", "own--x", "own-x-", "own-X", "own-a/b", "own-" + "a" * 29])
+def test_other_names_are_no_providers(name):
+    """A misspelt vendor, and a name that could not stand in a path."""
+    assert not scope.is_provider(name)
 
 
 LISTED = [
@@ -142,6 +147,7 @@ def test_credential_from_every_place(provider: Provider) -> None:
         ({"authorization": "bearer  T "}, ""),
         ({"x-api-key": "T"}, ""),
         ({"x-goog-api-key": "T"}, ""),
+        ({"api-key": "T"}, ""),
         ({}, "alt=sse&key=T"),
         ({"authorization": "Bearer T", "x-api-key": "T"}, "key=T"),
     ]
@@ -162,10 +168,14 @@ def test_credential_from_every_place(provider: Provider) -> None:
         assert "T" not in caught.value.message.replace("Two", "")
 
 
+def models_of(provider: Provider) -> str:
+    """Where it lists its models."""
+    return f"{provider.sdk_path or '/v1'}/models"
+
+
 def plan(provider: Provider, headers: dict[str, str]) -> Any:
     """Plan a list of models with these headers."""
-    path = "/v1/models"
-    return provider.plan(provider.route("GET", path, ""), headers, None, 0)
+    return provider.plan(provider.route("GET", models_of(provider), ""), headers, None, 0)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
@@ -183,7 +193,7 @@ def test_unknown_headers_are_refused(provider: Provider) -> None:
         "host": "h",
     }
     assert not plan(provider, harmless).metered
-    request = provider.request(provider.route("GET", "/v1/models", ""), harmless, None, None)
+    request = provider.request(provider.route("GET", models_of(provider), ""), harmless, None, None)
     names = {name for name, _ in request.headers}
     assert (
         {"accept", "accept-encoding", "user-agent"}

@@ -1,19 +1,27 @@
 """Golden transcripts: each answer through its meter, whole and at every split; its micro-USD was computed by hand."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.hosts import PROVIDERS
 
-from leasehold_broker.domain.call import CallPlan
-from leasehold_broker.domain.price import Usage, cost_micro_usd
+from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
+from leasehold_broker.domain.charge import charge_for
+from leasehold_broker.domain.price import ModelPrice, Usage, cost_micro_usd, micro_usd
 from leasehold_broker.ports.provider import Meter, Route
-from leasehold_broker.providers import all_providers, load_price_book
+from leasehold_broker.providers import load_price_book
+from leasehold_broker.providers.prices.table import domain_rates
 
 VECTORS = Path(__file__).parents[1] / "vectors"
-FILES = sorted(path for name in ("anthropic", "openai", "gemini") for path in (VECTORS / name).glob("*.json"))
+FILES = sorted(path for name in PROVIDERS for path in (VECTORS / name).glob("*.json"))
+CUT = [path for path in FILES if '"cuts"' in path.read_text()]
 BOOK = load_price_book()
+COMMENT = re.compile(rb"(\A|\n\n):[^\n]*\n\Z")
 
 
 def load(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
@@ -24,14 +32,33 @@ def load(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
     return vector, "".join(vector["answer"]).encode(), "".join(shown).encode()
 
 
+def plan_for(path: Path, vector: dict[str, Any]) -> CallPlan:
+    """A plan of the call that the vector answers."""
+    stream = "event" in vector["content_type"]
+    return CallPlan(path.parent.name, vector["operation"], vector["model"], metered=True, stream=stream)
+
+
 def meter_for(path: Path, vector: dict[str, Any]) -> Meter:
     """A fresh meter for the vector's answer."""
-    provider = all_providers()[path.parent.name]
+    provider = PROVIDERS[path.parent.name]
     route = Route(vector["operation"], "POST", vector["model"], "/x", takes_body=True)
-    plan = CallPlan(
-        provider.name, route.operation, vector["model"], metered=True, stream="event" in vector["content_type"]
-    )
-    return provider.meter(route, plan, vector["request"], vector["content_type"])
+    return provider.meter(route, plan_for(path, vector), vector["request"], vector["content_type"])
+
+
+def price_for(path: Path, vector: dict[str, Any]) -> ModelPrice:
+    """The price that the file states, or the table's."""
+    if "rates" in vector:
+        return ModelPrice(vector["model"], domain_rates(vector["rates"]), (), 0, 0, "this file")
+    price = BOOK.price(path.parent.name, vector["model"])
+    assert price is not None
+    return price
+
+
+def check_arithmetic(sentence: str, micro: int) -> None:
+    """The sum is right, and rounds up to this."""
+    terms, _, total = sentence.rpartition(": ")[2].partition(" = ")
+    pico = sum(math.prod(map(int, term.split(" * "))) for term in terms.split(" + "))
+    assert (int(total), micro) == (pico, micro_usd(pico)), sentence
 
 
 def expected_usage(vector: dict[str, Any]) -> Usage | None:
@@ -47,10 +74,34 @@ def test_transcript_whole(path: Path) -> None:
     assert shown == meter.feed(answer) + meter.finish()
     assert expected_usage(vector) == meter.usage
     assert vector["final"] == meter.final
-    price = BOOK.price(path.parent.name, vector["model"])
-    assert price is not None
     if meter.usage is not None:
-        assert vector["micro_usd"] == cost_micro_usd(meter.usage, price)
+        check_arithmetic(vector["arithmetic"], vector["micro_usd"])
+        assert vector["micro_usd"] == cost_micro_usd(meter.usage, price_for(path, vector))
+
+
+@pytest.mark.parametrize("path", CUT, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_transcript_cut_after_every_event(path: Path) -> None:
+    """Cut after each of its events, a stream is charged what was computed by hand: never less than the whole costs."""
+    vector, _, _ = load(path)
+    held = Amounts(**vector["held"], requests=1, concurrency=1)
+    for count, (sentence, micro) in enumerate(vector["cuts"]):
+        meter = meter_for(path, vector)
+        meter.feed("".join(vector["answer"][:count]).encode())
+        outcome = CallOutcome(
+            CallEnd.UPSTREAM_FAILED, sent=True, status=200, usage=meter.usage, usage_final=meter.final
+        )
+        charge = charge_for(outcome, held, price_for(path, vector), plan_for(path, vector))
+        assert charge.amounts is not None
+        assert (count, charge.amounts.cost_micro_usd, charge.estimated) == (count, micro, not meter.final)
+        assert vector["micro_usd"] <= micro <= held.cost_micro_usd
+        if sentence != "the hold":
+            check_arithmetic(sentence, micro)
+    assert len(vector["cuts"]) == len(vector["answer"]) + 1
+
+
+def test_every_vendor_has_a_stream_that_is_cut() -> None:
+    """No vendor is without a transcript, nor without one that is cut at each of its events."""
+    assert {path.parent.name for path in CUT} == set(PROVIDERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -75,14 +126,15 @@ def test_transcript_byte_by_byte(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_an_event_boundary_is_where_an_event_ended(path: Path) -> None:
-    """A stream may be cut with an event of ours exactly where the relayed bytes end with a blank line."""
+    """A stream may be cut with an event of ours exactly where the relayed bytes end a block, or a comment after one."""
     vector, answer, _ = load(path)
     if "event" not in vector["content_type"]:
         return
     for cut in range(1, len(answer) + 1):
         meter = meter_for(path, vector)
         relayed = meter.feed(answer[:cut])
-        whole = not relayed or relayed.endswith((b"\n\n", b"\r\r", b"\r\n\r\n", b"\r\n\r"))
+        events = COMMENT.sub(rb"\1", relayed)
+        whole = not events or events.endswith((b"\n\n", b"\r\r", b"\r\n\r\n", b"\r\n\r"))
         assert whole == meter.at_event_boundary, cut
 
 

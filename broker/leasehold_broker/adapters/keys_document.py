@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.adapters.master_keys import WrappedKey
 from leasehold_broker.domain.keys import KeyRecord, KeyState
-from leasehold_broker.domain.scope import PROVIDERS
+from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 
 FORMAT = "leasehold-keys/1"
 KEYS_MAX = 1_000
@@ -76,8 +76,8 @@ def check_names(name: str, provider: str, environment: str) -> None:
         if not NAME.fullmatch(text):
             message = f"{what} {text!r}: use 1 to 64 of a-z, 0-9, '.', '_', '-', starting with a-z or 0-9"
             raise KeyStoreError(message)
-    if provider not in PROVIDERS:
-        message = f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}"
+    if not is_provider(provider):
+        message = f"provider {provider!r} is not known; {PROVIDER_RULE}"
         raise KeyStoreError(message)
 
 

@@ -19,7 +19,7 @@ from leasehold_broker.domain.limits import (
     Raise,
     WindowLimit,
 )
-from leasehold_broker.domain.scope import PROVIDERS
+from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 from leasehold_broker.domain.windows import ROLLING_SECONDS_MAX, ROLLING_SECONDS_MIN, Period, Rolling
 
 BUDGETS_MAX = 500
@@ -102,10 +102,10 @@ def _on(table: TomlTable) -> tuple[Level, str, str]:
             return Level.EVERYTHING, "", ""
         case "key" | "environment" if name:
             return Level(kind), "", name
-        case "provider" if name in PROVIDERS:
+        case "provider" if is_provider(name):
             return Level.PROVIDER, "", name
         case "provider":
-            table.complain("on", f"must name one of {', '.join(PROVIDERS)}, was {text!r}")
+            table.complain("on", f"names no provider: {PROVIDER_RULE}; was {text!r}")
         case "label" if label == ENVIRONMENT_LABEL:
             table.complain("on", f'is the environment; write "environment:{value}"')
         case "label" if equals and value and _LABEL.fullmatch(label):

@@ -9,7 +9,7 @@ from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.lease import TTL_SECONDS_MAX, TTL_SECONDS_MIN, Mode
 from leasehold_broker.domain.policy import Grant, Policy
-from leasehold_broker.domain.scope import ANYTHING, PROVIDERS, Scope
+from leasehold_broker.domain.scope import ANYTHING, OWN_PREFIX, PROVIDER_RULE, PROVIDERS, Scope, is_provider
 
 FORMAT_VERSION = 1
 GRANTS_MAX = 2_000
@@ -120,9 +120,18 @@ def _claims(table: TomlTable) -> Mapping[str, tuple[str, ...]]:
     return {name: claims.texts(name, required=True) for name in claims.members()}
 
 
+def _provider(table: TomlTable) -> str:
+    name = table.take("provider")
+    if not isinstance(name, str) or not name.startswith(OWN_PREFIX):
+        return table.text("provider", allowed=PROVIDERS)
+    if not is_provider(name):
+        table.complain("provider", f"{name!r} is no name of a provider: {PROVIDER_RULE}")
+    return name
+
+
 def _scope(table: TomlTable) -> Scope:
     scope = Scope(
-        provider=table.text("provider", allowed=PROVIDERS),
+        provider=_provider(table),
         models=table.texts("models", required=False, wrong=_pattern_wrong),
         operations=table.texts("operations", required=False, wrong=_pattern_wrong),
         tools=table.texts("tools", required=False, wrong=_pattern_wrong),

@@ -18,8 +18,8 @@ from leasehold_broker.adapters.keys_document import NAME, KeyStoreError
 from leasehold_broker.adapters.keys_local import SECRET_BYTES_MAX, LocalKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKey, MasterKeyError, PassphraseMasterKey
 from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.cli.provider_type import PROVIDER
 from leasehold_broker.domain.keys import KeyRecord, KeyState
-from leasehold_broker.domain.scope import PROVIDERS
 from leasehold_broker.domain.secret import Secret
 
 P = ParamSpec("P")
@@ -95,7 +95,7 @@ def init(store: Store) -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--provider", required=True, type=click.Choice(PROVIDERS), help="Whose key it is.")
+@click.option("--provider", required=True, type=PROVIDER, help="Whose key it is.")
 @click.option("--environment", required=True, help="The only environment whose identities may lease it.")
 @click.option("--replace", "replacing", is_flag=True, help="Store the next version of a key that is there.")
 @_json

@@ -21,6 +21,7 @@ from leasehold_broker.adapters.policy_files import LoadedPolicy, load_policy
 from leasehold_broker.adapters.policy_toml import PolicyRefusedError
 from leasehold_broker.adapters.strict_json import NotStrictJsonError, read_object
 from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.cli.provider_type import PROVIDER
 from leasehold_broker.config import ConfigError, SidecarConfig, load_sidecar
 from leasehold_broker.domain.amounts import AMOUNT_MAX, METRICS, NO_CAPS, UNLIMITED
 from leasehold_broker.domain.identity import Identity, Subject
@@ -30,7 +31,7 @@ from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import Level
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms, decide, explain
 from leasehold_broker.domain.reasons import Refusal
-from leasehold_broker.domain.scope import PROVIDERS, Scope
+from leasehold_broker.domain.scope import Scope, is_provider
 from leasehold_broker.domain.workload_claims import identity_from_claims
 
 DENIED = 3
@@ -54,7 +55,7 @@ def policy() -> None:
 def _with_wish(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say what a caller would ask for; it gets them as `wish`, None without any."""
 
-    @click.option("--provider", type=click.Choice(PROVIDERS), help="Asks for a decision on this provider.")
+    @click.option("--provider", type=PROVIDER, help="Asks for a decision on this provider.")
     @click.option("--model", "models", multiple=True)
     @click.option("--operation", "operations", multiple=True)
     @click.option("--tool", "tools", multiple=True)
@@ -277,7 +278,7 @@ def _keys(config: SidecarConfig | None, keys: Sequence[str]) -> Sequence[KeyReco
 
 def _key(name: str, text: str) -> KeyRecord:
     provider, colon, environment = text.partition(":")
-    if provider not in PROVIDERS or not colon or not environment:
+    if not is_provider(provider) or not colon or not environment:
         message = f"--key {name}={text}: write NAME=PROVIDER:ENVIRONMENT"
         raise click.UsageError(message)
     return KeyRecord(name, provider, environment, KeyState.ENABLED, 1, 0)

@@ -15,7 +15,7 @@ import msgspec
 from leasehold_broker.config.federation import Federated, federated_at, wrong_federated, wrong_origin
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
-from leasehold_broker.domain.scope import PROVIDERS
+from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 PATH = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*", re.ASCII)
@@ -270,8 +270,8 @@ def _wrong_names(name: str, provider: str, environment: str) -> list[str]:
         wrong.append("a name is 1 to 64 of a-z, 0-9, '.', '_', '-'")
     if not NAME.fullmatch(environment):
         wrong.append(f"environment {environment!r} is not 1 to 64 of a-z, 0-9, '.', '_', '-'")
-    if provider not in PROVIDERS:
-        wrong.append(f"provider {provider!r} is not known; known: {', '.join(PROVIDERS)}")
+    if not is_provider(provider):
+        wrong.append(f"provider {provider!r} is not known; {PROVIDER_RULE}")
     return wrong
 
 

@@ -3,11 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from leasehold_broker.config.doors import Door, Listen, is_loopback, loopback_address
+from leasehold_broker.config.doors import Door, Listen, loopback_address
 from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
@@ -19,9 +18,9 @@ from leasehold_broker.config.parts import (
     check_logging,
     issuer_rules,
 )
+from leasehold_broker.config.providers import Provider, ProviderAt, providers_at
 from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, read_config, refuse_open_file
 from leasehold_broker.domain.issuer import IssuerRule, Proof
-from leasehold_broker.domain.scope import PROVIDERS
 
 
 class _Sidecar(Part, frozen=True):
@@ -43,11 +42,6 @@ class _Egress(Door, frozen=True):
 class _Policy(Part, frozen=True):
     file: str
     cedar_dir: str = ""
-
-
-class _Provider(Part, frozen=True):
-    origin: str
-    allow_private: bool = False
 
 
 class _Prices(Part, frozen=True):
@@ -79,7 +73,7 @@ class _File(Part, frozen=True):
     issuers: tuple[Issuer, ...]
     grpc: _Grpc = _Grpc()
     egress: _Egress = _Egress()
-    providers: dict[str, _Provider] = msgspec.field(default_factory=dict)
+    providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     prices: _Prices = _Prices()
     spool: _Spool = _Spool()
     collector: _Collector | None = None
@@ -102,14 +96,6 @@ class PricesAt:
 
     table: Path | None = None
     override: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderAt:
-    """Where a provider is reached: its origin, and whether a private address is meant."""
-
-    origin: str
-    allow_private: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +163,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         policy=_policy(file.policy, base),
         keys=keys_at(file.keys, path),
         issuers=issuer_rules(file.issuers, path),
-        providers={name: _provider(name, provider, path) for name, provider in file.providers.items()},
+        providers=providers_at(file.providers, path),
         prices=_prices(file.prices, base),
         spool_bytes_max=file.spool.bytes_max,
         collector=_collector(file.collector, path) if file.collector else None,
@@ -209,11 +195,6 @@ def _check(file: _File, path: Path) -> None:
         for issuer in file.issuers
         if issuer.proof is Proof.MTLS and file.grpc.tls is None
     ]
-    wrong += [
-        f"[providers.{name}] is unknown; known: {', '.join(PROVIDERS)}"
-        for name in file.providers
-        if name not in PROVIDERS
-    ]
     if wrong:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
@@ -233,29 +214,6 @@ def _prices(prices: _Prices, base: Path) -> PricesAt:
         if path is not None:
             refuse_open_file(path, PUBLIC, what)
     return PricesAt(table, override)
-
-
-def _provider(name: str, provider: _Provider, path: Path) -> ProviderAt:
-    parts = urlsplit(provider.origin)
-    plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.path.strip("/") and not parts.query
-    if not plain or parts.username is not None or parts.fragment:
-        message = f"{path}: [providers.{name}] origin {provider.origin!r} must be scheme://host[:port], nothing more"
-        raise ConfigError(message)
-    if parts.scheme == "http" and not (provider.allow_private and _is_this_machine(parts.hostname or "")):
-        message = (
-            f"{path}: [providers.{name}] origin {provider.origin!r} would send the key in the clear; use https, or, "
-            "for a server on this machine, a loopback address such as 127.0.0.1 with allow_private = true"
-        )
-        raise ConfigError(message)
-    return ProviderAt(provider.origin.rstrip("/"), provider.allow_private)
-
-
-def _is_this_machine(host: str) -> bool:
-    """True for a literal loopback address: a name could resolve to anything."""
-    try:
-        return is_loopback(host)
-    except ValueError:
-        return False
 
 
 def _collector(collector: _Collector, path: Path) -> CollectorAt:

@@ -24,8 +24,8 @@ from leasehold_broker.demo.stand_in_anthropic import AnthropicVoice
 from leasehold_broker.demo.stand_in_gemini import GeminiVoice
 from leasehold_broker.demo.stand_in_openai import OpenAIVoice
 from leasehold_broker.demo.stand_in_responses import Responses
-from leasehold_broker.domain.scope import PROVIDERS
 
+VENDORS = (AnthropicVoice.name, GeminiVoice.name, OpenAIVoice.name)
 BODY_BYTES_MAX = 32 * 1024 * 1024
 
 Handler = Callable[[web.Request, Served], Awaitable[web.StreamResponse]]
@@ -143,8 +143,8 @@ def read_keys(path: Path) -> dict[str, str]:
         keys = json.loads(path.read_bytes())
     except ValueError:
         keys = None
-    if not isinstance(keys, dict) or not keys or not set(keys) <= set(PROVIDERS):
-        message = f"{path} must be a JSON object with keys for {', '.join(PROVIDERS)}"
+    if not isinstance(keys, dict) or not keys or not set(keys) <= set(VENDORS):
+        message = f"{path} must be a JSON object with keys for {', '.join(VENDORS)}"
         raise click.ClickException(message)
     return {str(provider): str(key) for provider, key in keys.items()}
 

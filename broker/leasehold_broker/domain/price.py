@@ -45,6 +45,7 @@ class Usage:
         input_characters: characters billed as such (speech).
         audio_seconds: seconds of audio billed as such (transcription); begun seconds count.
         file_searches, code_executions, rerank_searches: uses of what the provider runs.
+        reported_pico_usd: what the provider itself says that it charged; it stands over what the table says.
     """
 
     input_tokens: int = 0
@@ -69,6 +70,7 @@ class Usage:
     file_searches: int = 0
     code_executions: int = 0
     rerank_searches: int = 0
+    reported_pico_usd: int | None = None
 
     @property
     def all_input_tokens(self) -> int:
@@ -365,6 +367,8 @@ def cost_micro_usd(usage: Usage, price: ModelPrice) -> int:
     Raises:
         UnpricedUnitError: a unit is used, or a tier or region reported, that has no price.
     """
+    if usage.reported_pico_usd is not None:
+        return micro_usd(usage.reported_pico_usd)
     rates = price.rates_for(usage.all_input_tokens, usage.service_tier)
     tokens, pieces = _tokens_and_pieces(usage, rates)
     scaled = tokens * price.multiplier(usage.region) + pieces * REGION_ONE

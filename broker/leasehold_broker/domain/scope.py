@@ -1,13 +1,36 @@
 """What a lease may reach. Owns narrowing (a request within a ceiling) and the question "what forbids this call?"."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from leasehold_broker.domain.reasons import Reason, Refusal
 
 ANYTHING = "*"
-PROVIDERS = ("anthropic", "gemini", "openai")
-"""Names of all providers, as in scopes, policies, keys and paths. A test holds `providers.all_providers` to it."""
+PROVIDERS = (
+    "anthropic",
+    "azure",
+    "cohere",
+    "deepseek",
+    "fireworks",
+    "gemini",
+    "groq",
+    "mistral",
+    "openai",
+    "openrouter",
+    "together",
+    "xai",
+)
+"""Names of all vendors, as in scopes, policies, keys and paths. A test holds the modules in `providers` to it."""
+OWN_PREFIX = "own-"
+"""What the name of every other host begins with, so that a misspelt vendor is still an unknown one."""
+PROVIDER_RULE = f"use one of {', '.join(PROVIDERS)}, or {OWN_PREFIX}NAME for a host that the sidecar's file declares"
+_OWN = re.compile(rf"{OWN_PREFIX}[a-z0-9](?:[a-z0-9-]{{0,26}}[a-z0-9])?", re.ASCII)
+
+
+def is_provider(name: str) -> bool:
+    """True for a vendor, and for a name that a host of an operator's own may have."""
+    return name in PROVIDERS or _OWN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +38,7 @@ class Scope:
     """The reach at one provider.
 
     Args:
-        provider: one of `PROVIDERS`.
+        provider: a name that `is_provider` knows.
         key: name of the key that serves it; empty in a request.
         models, operations: exact names, or patterns ending in "*"; empty means anything in a lease or grant, and
             whatever the grant allows in a request.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from leasehold_broker.domain.reasons import Reason, Refusal
 
-CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "x-goog-api-key"})
+CREDENTIAL_HEADERS = frozenset({"api-key", "authorization", "x-api-key", "x-goog-api-key"})
 """Where SDKs put the lease token; taken out once it has been looked at."""
 
 _BROWSERS = frozenset(("origin", "referer", "sec-fetch-site", "access-control-request-method"))

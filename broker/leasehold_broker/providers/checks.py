@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from leasehold_broker.domain.reasons import Reason, Refusal, Violation
@@ -9,11 +10,14 @@ from leasehold_broker.ports.provider import Json
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,127}")
 """Names of models, in paths and bodies. No slash, colon or percent sign: no tuned, foreign or encoded names."""
+GROUPED_NAME: Final = re.compile(rf"{MODEL_NAME.pattern}(?:/{MODEL_NAME.pattern}){{0,4}}(?::[A-Za-z0-9._-]{{1,64}})?")
+"""Names of models by group, as hosts of many vendors' models have them, with a variant: "meta-llama/llama-4:free"."""
 OUTPUT_TOKENS_MAX: Final = 10_000_000
 """Largest output limit that is taken seriously."""
 OUTPUT_TOKENS_FLOOR: Final = 16
 """Smallest output limit that is chosen for a request: the Responses API refuses less, and nobody can use less."""
 _SHOWN: Final = 64
+_MODEL_CHARACTERS_MAX: Final = 256
 
 Object = dict[str, Json]
 
@@ -142,15 +146,25 @@ def one_of(body: Object, field: str, allowed: frozenset[str], why: str, where: s
         raise unbounded(where + field, f"{why}; use {' or '.join(sorted(allowed))}, or leave it out")
 
 
-def model_name(body: Object) -> str:
+def model_name(
+    body: Object, alphabet: re.Pattern[str] = MODEL_NAME, refused: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The model that the body names.
 
+    Args:
+        body: the request.
+        alphabet: of this host's names.
+        refused: parts of names whose use has no bound, with the reason.
+
     Raises:
-        Refusal: BODY_INVALID.
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
     """
     model = as_text(body.get("model"), "model")
-    if not MODEL_NAME.fullmatch(model):
+    if len(model) > _MODEL_CHARACTERS_MAX or not alphabet.fullmatch(model):
         raise invalid("model", f"{_shown(model)!r} is not a plain model name; tuned models and paths are not served")
+    for part, why in refused.items():
+        if part in model:
+            raise unbounded("model", why)
     return model
 
 

@@ -21,6 +21,7 @@ IGNORED: Final = frozenset(
         "accept-charset",
         "accept-encoding",
         "accept-language",
+        "api-key",
         "authorization",
         "baggage",
         "cache-control",
@@ -31,6 +32,7 @@ IGNORED: Final = frozenset(
         "dnt",
         "expect",
         "host",
+        "http-referer",
         "idempotency-key",
         "keep-alive",
         "pragma",
@@ -44,17 +46,29 @@ IGNORED: Final = frozenset(
         "user-agent",
         "x-api-key",
         "x-app",
+        "x-client-name",
         "x-client-request-id",
         "x-goog-api-client",
         "x-goog-api-key",
         "x-request-id",
         "x-server-timeout",
+        "x-title",
         "x-trace-id",
     ]
 )
 """Sent by HTTP clients, the vendors' SDKs and tracing; none of it reaches the vendor."""
-_IGNORED_PREFIXES: Final = ("x-stainless-", "leasehold-", "x-b3-", "x-claude-code-", "x-datadog-", "x-openai-agents-")
+_IGNORED_PREFIXES: Final = (
+    "x-stainless-",
+    "leasehold-",
+    "x-b3-",
+    "x-claude-code-",
+    "x-datadog-",
+    "x-fern-",
+    "x-openai-agents-",
+)
 _QUERY: Final = re.compile(r"[A-Za-z0-9._~-]*")
+CREDENTIALS: Final = ("x-api-key", "x-goog-api-key", "api-key")
+"""Headers, beside authorization, in which SDKs send a key."""
 _BEARER: Final = "bearer "
 
 
@@ -102,7 +116,7 @@ def credential(headers: Mapping[str, str], query: str) -> str | None:
         if authorization[: len(_BEARER)].lower() != _BEARER:
             raise Refusal(Reason.HEADER_NOT_ALLOWED, "header authorization: send the lease token as Bearer")
         found.append(authorization[len(_BEARER) :].strip())
-    found += [headers[name].strip() for name in ("x-api-key", "x-goog-api-key") if name in headers]
+    found += [headers[name].strip() for name in CREDENTIALS if name in headers]
     found += [pair[4:] for pair in query.split("&") if pair.startswith("key=")]
     found = [value for value in found if value]
     if len(set(found)) > 1:

@@ -4,10 +4,12 @@ Owns the lists; a test holds the top-level lists against the official SDK. Sourc
 types/chat/completion_create_params.py, types/responses/response_create_params.py, types/embedding_create_params.py.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from leasehold_broker.ports.provider import Json
-from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts
+from leasehold_broker.providers.bounds import OPAQUE_FACTOR, TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts, canonical
 from leasehold_broker.providers.checks import (
     Object,
     as_list,
@@ -116,10 +118,10 @@ RESPONSE_REFUSED: Final = {
 }
 EMBEDDING_FIELDS: Final = frozenset(["dimensions", "encoding_format", "input", "model", "user"])
 
-_STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
 _TIERS: Final = frozenset(("auto", "default", "fast", "flex", "priority"))
+_STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
 _CHAT_TEXT_PARTS: Final = frozenset(("text", "refusal"))
-_MESSAGE_FIELDS: Final = frozenset(
+MESSAGE_FIELDS: Final = frozenset(
     [
         "role",
         "content",
@@ -128,11 +130,12 @@ _MESSAGE_FIELDS: Final = frozenset(
         "tool_calls",
         "tool_call_id",
         "function_call",
-        "audio",
         "prompt_cache_breakpoint",
     ]
 )
-_CHAT_TOOLS: Final = frozenset(("function", "custom"))
+CHAT_TOOLS: Final = frozenset(("function", "custom"))
+_OPAQUE: Final = frozenset(("reasoning_details",))
+"""Members of a message that may hold encrypted reasoning, at any depth."""
 _TEXT_ITEMS: Final = frozenset(
     ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"]
 )
@@ -144,10 +147,10 @@ def image_tokens_max(model: str) -> int:
     return _TILES_MINI if model.startswith("gpt-4o-mini") else _PATCHES_MAX
 
 
-def service_tier(body: Object) -> str:
-    """The tier that a checked request is sent with: one that leaves it to the vendor is sent with the default."""
+def service_tier(body: Object, standard: str = "default") -> str:
+    """The tier that a checked request is sent with: one that leaves it to the vendor is sent with the standard one."""
     tier = kind_of(body, "service_tier")
-    return "default" if tier in {"", "auto"} else tier
+    return standard if tier in {"", "auto"} else tier
 
 
 def service_tiers(body: Object) -> tuple[str, ...]:
@@ -156,8 +159,53 @@ def service_tiers(body: Object) -> tuple[str, ...]:
     return ("default",) if tier == "default" else ("priority" if tier == "fast" else tier, "default")
 
 
-def _shared_options(body: Object) -> None:
-    one_of(body, "service_tier", _TIERS, "no price is known for it")
+@dataclass(frozen=True, slots=True)
+class ChatRules:
+    """What a host takes in a chat request.
+
+    Args:
+        fields: members of the body that are sent on.
+        refused: members that the host knows and whose cost or reach has no bound, with what to do instead.
+        message_fields: members of a message.
+        tools: types of tools that the client runs.
+        service_tiers: words that the request may have as `service_tier`.
+        stream_options: members of `stream_options`.
+        image_tokens_max: the most input tokens of one inline image for a model; 0: no bound is known.
+        limits: members that bound an answer; the first is the one to place.
+        choices_max: the largest `n`.
+        usage_asked: a stream reports usage only when `stream_options` ask for it; else that member is not sent on.
+        service_tier: the word that stands for the standard tier; "": the host has no such member.
+        added: members that are always sent, over what the request says.
+    """
+
+    fields: frozenset[str]
+    refused: Mapping[str, str]
+    message_fields: frozenset[str]
+    tools: frozenset[str]
+    service_tiers: frozenset[str]
+    stream_options: frozenset[str]
+    image_tokens_max: Callable[[str], int]
+    limits: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    choices_max: int = 128
+    usage_asked: bool = True
+    service_tier: str = ""
+    added: Mapping[str, Json] = field(default_factory=dict)
+
+
+OPENAI_CHAT: Final = ChatRules(
+    fields=CHAT_FIELDS,
+    refused=CHAT_REFUSED,
+    message_fields=MESSAGE_FIELDS,
+    tools=CHAT_TOOLS,
+    service_tiers=_TIERS,
+    stream_options=_STREAM_OPTIONS,
+    image_tokens_max=image_tokens_max,
+    service_tier="default",
+)
+
+
+def _shared_options(body: Object, tiers: frozenset[str], stream_options: frozenset[str]) -> None:
+    one_of(body, "service_tier", tiers, "no price is known for it")
     cache = body.get("prompt_cache_options")
     if cache is not None:
         one_of(as_object(cache, "prompt_cache_options"), "ttl", frozenset(("30m",)), "no price is known for it")
@@ -165,7 +213,7 @@ def _shared_options(body: Object) -> None:
     if options is not None:
         if not flag(body, "stream"):
             raise invalid("stream_options", "only goes with stream: true")
-        check_fields(as_object(options, "stream_options"), "stream_options", _STREAM_OPTIONS, {})
+        check_fields(as_object(options, "stream_options"), "stream_options", stream_options, {})
 
 
 def _breakpoint(part: Object, where: str) -> None:
@@ -175,45 +223,50 @@ def _breakpoint(part: Object, where: str) -> None:
         one_of(as_object(mark, field), "ttl", frozenset(("30m",)), "no price is known for it", f"{field}.")
 
 
-def walk_chat(body: Object, model: str) -> Parts:
+def walk_chat(body: Object, model: str, rules: ChatRules) -> Parts:
     """Check every part of a chat request and add up what its bytes do not bound.
 
     Raises:
         Refusal: BODY_INVALID, COST_UNBOUNDED.
     """
     parts = Parts()
-    _shared_options(body)
+    _shared_options(body, rules.service_tiers, rules.stream_options)
     modalities = body.get("modalities")
     if modalities is not None and modalities != ["text"]:
         raise unbounded("modalities", _AUDIO)
+    images = rules.image_tokens_max(model)
     messages = as_list(body.get("messages"), "messages")
     parts.messages(len(messages))
     for index, entry in enumerate(messages):
         where = f"messages[{index}]"
         message = as_object(entry, where)
-        check_fields(message, where, _MESSAGE_FIELDS - {"audio"}, {"audio": _AUDIO})
+        check_fields(message, where, rules.message_fields, {"audio": _AUDIO})
         _breakpoint(message, where)
+        for name in _OPAQUE & message.keys():
+            parts.extra_tokens += (OPAQUE_FACTOR - 1) * len(canonical(message[name]))
         content = message.get("content")
         if isinstance(content, list):
             parts.messages(len(content))
             for place, part in enumerate(content):
-                _chat_part(as_object(part, f"{where}.content[{place}]"), f"{where}.content[{place}]", model, parts)
+                _chat_part(as_object(part, f"{where}.content[{place}]"), f"{where}.content[{place}]", images, parts)
         elif content is not None and not isinstance(content, str):
             raise invalid(at(where, "content"), "must be a string or a list of parts")
     for name in ("tools", "functions"):
-        _tools(body.get(name), name, parts, _CHAT_TOOLS if name == "tools" else None)
+        _tools(body.get(name), name, parts, rules.tools if name == "tools" else None)
     if body.get("response_format") is not None:
         parts.extra_tokens += TOOLS_OVERHEAD
     return parts
 
 
-def _chat_part(part: Object, where: str, model: str, parts: Parts) -> None:
+def _chat_part(part: Object, where: str, image_tokens: int, parts: Parts) -> None:
     _breakpoint(part, where)
     kind = kind_of(part)
     if kind == "image_url":
+        if not image_tokens:
+            raise unbounded(where, "no bound is known for an image at this host; an operator may set image_tokens_max")
         image = as_object(part.get("image_url"), f"{where}.image_url")
         check_fields(image, f"{where}.image_url", frozenset(("url", "detail")), {})
-        parts.image(inline_image(image.get("url"), f"{where}.image_url.url"), image_tokens_max(model))
+        parts.image(inline_image(image.get("url"), f"{where}.image_url.url"), image_tokens)
     elif kind == "input_audio":
         raise unbounded(where, _AUDIO)
     elif kind not in _CHAT_TEXT_PARTS:
@@ -244,7 +297,7 @@ def walk_response(body: Object, model: str) -> Parts:
         Refusal: BODY_INVALID, COST_UNBOUNDED.
     """
     parts = Parts()
-    _shared_options(body)
+    _shared_options(body, _TIERS, _STREAM_OPTIONS)
     if flag(body, "background"):
         raise unbounded("background", "a call in the background outlives its lease; leave it out")
     flag(body, "store")
@@ -258,7 +311,7 @@ def walk_response(body: Object, model: str) -> Parts:
             _item(as_object(item, f"input[{index}]"), f"input[{index}]", model, parts)
     elif not isinstance(content, str):
         raise invalid("input", "must be a string or a list of items")
-    _tools(body.get("tools"), "tools", parts, _CHAT_TOOLS)
+    _tools(body.get("tools"), "tools", parts, CHAT_TOOLS)
     if body.get("text") is not None:
         parts.extra_tokens += TOOLS_OVERHEAD
     return parts

@@ -4,6 +4,10 @@ A report with a negative, absurd or non-integer count, or with a unit or a servi
 price, is no usage: the hold is charged and flagged, which errs on the charged side.
 """
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Final
 
 from leasehold_broker.domain.price import Usage
@@ -13,6 +17,8 @@ Object = dict[str, Json]
 
 COUNT_MAX: Final = 10**9
 """A larger count is a mistake of the sender."""
+_COST_USD_MAX: Final = 10**6
+"""As is a larger cost of one call."""
 
 
 class _UnusableError(Exception):
@@ -141,6 +147,105 @@ def openai_usage(report: Json, tier: Json, *, prompt: str, completion: str) -> U
             input_image_tokens=pictures,
             output_audio_tokens=spoken,
             output_image_tokens=painted,
+        )
+    except _UnusableError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRules:
+    """Where a host that speaks OpenAI's dialect departs from it in its usage.
+
+    Args:
+        nested: name of an object of the chunk that holds the usage where the chunk itself has none.
+        cached: names beside the details under which cached input may stand.
+        reasoning_apart: reasoning may come on top of the completion; the total says whether it does.
+        tiers: the host's words for service tiers, to ours.
+        cost: the host says what it charged, in USD.
+    """
+
+    nested: str = ""
+    cached: tuple[str, ...] = ()
+    reasoning_apart: bool = False
+    tiers: Mapping[str, str] = field(default_factory=dict)
+    cost: bool = False
+
+
+def compatible_usage(answer: Object, rules: UsageRules) -> Usage | None:
+    """Usage of a chat answer or chunk, or of an embedding, of a host that speaks OpenAI's dialect.
+
+    Pictures cost what text costs at these hosts, so they are not counted apart.
+    """
+    report = answer.get("usage")
+    if report is None and rules.nested:
+        inner = answer.get(rules.nested)
+        report = inner.get("usage") if isinstance(inner, dict) else None
+    if not isinstance(report, dict):
+        return None
+    try:
+        tier = rules.tiers[_word(answer, "service_tier", frozenset(rules.tiers))] if answer.get("service_tier") else ""
+        report = _as_openai(report, rules)
+        reported = _reported_pico_usd(report) if rules.cost else None
+    except _UnusableError:
+        return None
+    usage = openai_usage(report, None, prompt="prompt", completion="completion")
+    return None if usage is None else replace(usage, service_tier=tier, reported_pico_usd=reported)
+
+
+def _as_openai(report: Object, rules: UsageRules) -> Object:
+    details = dict(_details(report, "prompt_tokens_details"))
+    details.pop("image_tokens", None)
+    for name in rules.cached:
+        if details.get("cached_tokens") is None and report.get(name) is not None:
+            details["cached_tokens"] = _count(report, name)
+    changed: Object = {**report, "prompt_tokens_details": details}
+    if rules.reasoning_apart:
+        prompt, completion = _count(report, "prompt_tokens", required=True), _count(report, "completion_tokens")
+        reasoning = _count(_details(report, "completion_tokens_details"), "reasoning_tokens")
+        total = _count(report, "total_tokens", required=True)
+        if total not in {prompt + completion, prompt + completion + reasoning}:
+            raise _UnusableError("total_tokens")
+        changed["completion_tokens"] = total - prompt
+    return changed
+
+
+def _reported_pico_usd(report: Object) -> int | None:
+    """What the host charged, with what it made the caller's own account at the vendor pay; None where it says nothing.
+
+    A JSON number is read as the decimal that it was written as, and rounded up.
+    """
+    if report.get("cost") is None:
+        return None
+    pico = _usd(report.get("cost"))
+    if report.get("is_byok") is True:
+        pico += _usd(_details(report, "cost_details").get("upstream_inference_cost"))
+    return pico
+
+
+def _usd(value: Json) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _COST_USD_MAX:
+        raise _UnusableError("cost")
+    return math.ceil(Decimal(repr(value)) * 10**12)
+
+
+def billed_usage(report: Json) -> Usage | None:
+    """Usage of a Cohere answer: the billed units, which leave out what the vendor adds to a prompt.
+
+    Args:
+        report: `usage` of a chat, or `meta` of an embedding.
+    """
+    units = report.get("billed_units") if isinstance(report, dict) else None
+    if not isinstance(units, dict):
+        return None
+    try:
+        known = {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in units.items()
+        }
+        if any(_count(known, name) for name in ("images", "image_tokens", "search_units", "classifications", "pages")):
+            return None
+        return Usage(
+            input_tokens=_count(known, "input_tokens", required=True), output_tokens=_count(known, "output_tokens")
         )
     except _UnusableError:
         return None

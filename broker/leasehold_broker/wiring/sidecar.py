@@ -52,6 +52,7 @@ from leasehold_broker.flows.sweep import Sweep
 from leasehold_broker.flows.version_changes import VersionChanges
 from leasehold_broker.ports.state_store import PutShowing
 from leasehold_broker.providers import all_providers
+from leasehold_broker.providers.prices.borrowed import BorrowedPrices
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.caller import workload
 from leasehold_broker.sidecar import lease_service
@@ -106,6 +107,7 @@ class Sidecar:
         """Open the store, the keys and the policy; nothing listens yet."""
         self.config = config
         self.failed = ""
+        self._providers = all_providers({n: at.settings for n, at in config.providers.items() if at.settings})
         self._ticks = 0
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
@@ -232,11 +234,13 @@ class Sidecar:
 
     async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
         config = self.config
-        calls = Calls(self.books, self._journal, world, self._keys.ring, self.prices)
+        prices = BorrowedPrices(self.prices, {name: at.prices_of for name, at in config.providers.items()})
+        calls = Calls(self.books, self._journal, world, self._keys.ring, prices)
         targets, origins = {}, []
-        for name, provider in all_providers().items():
+        for name, provider in self._providers.items():
             at = config.providers.get(name)
-            origin = UpstreamOrigin(at.origin, at.allow_private) if at else UpstreamOrigin(provider.default_origin)
+            where = at.origin if at and at.origin else provider.default_origin
+            origin = UpstreamOrigin(where, at is not None and at.allow_private)
             origins.append(origin)
             targets[name] = Target(provider, origin.url)
         upstream = HttpUpstream(origins)
@@ -289,7 +293,7 @@ class Sidecar:
                 base_url=f"{scheme}://{authority}/{name}{provider.sdk_path}",
                 unix_socket=str(egress.socket or ""),
             )
-            for name, provider in all_providers().items()
+            for name, provider in self._providers.items()
         ]
 
     async def _drain(self, egress: EgressServer) -> None:

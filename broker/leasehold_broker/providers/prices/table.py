@@ -115,10 +115,13 @@ def domain_price(model: ModelRow, period: PeriodRow, version: str) -> ModelPrice
 def domain_rates(row: Mapping[str, int]) -> Rates:
     """The rates of a row, and what it leaves unsaid.
 
-    A picture's token costs what a token of input or output costs, and a cached one what a cached one costs, unless the
-    row says otherwise; cached sound costs what sound costs. Sound itself has a price of its own or none.
+    A cached token costs what a fresh one costs, a picture's token what a token of input or output costs, and a cached
+    one of these what a cached one costs, unless the row says otherwise; cached sound costs what sound costs. Sound
+    itself has a price of its own or none.
     """
     known: dict[str, int | None] = dict(row)
+    if "input" in known:
+        known.setdefault("cache_read", known["input"])
     if "input_image" not in known and "input" in known:
         known["input_image"] = known["input"]
         known.setdefault("cache_read_image", known.get("cache_read", known["input"]))
