@@ -209,6 +209,22 @@ async def test_connections_are_bounded_in_all_and_per_peer(tmp_path: Path) -> No
 
 
 @on_both_loops
+async def test_remote_connections_are_bounded_per_address(tmp_path: Path) -> None:
+    """One machine cannot take the places of a fleet: whoever has no uid here is counted by address."""
+    limits = ShimLimits(connections_max=9, connections_per_peer_max=2)
+    async with _shim(tmp_path, Peers(Peer(None)), limits) as (shim, *_):
+        port = await shim.listen_tcp("127.0.0.1", 0)
+        streams = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+            for address in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3")
+        ]
+        assert await _closed(streams[2][0])
+        assert shim.connection_count == 3
+        for _, writer in streams:
+            writer.close()
+
+
+@on_both_loops
 async def test_a_private_listener_that_is_gone_closes_the_connection(tmp_path: Path) -> None:
     """Without the gRPC server behind it, the shim closes what it accepts and keeps nothing."""
     shim = AcceptShim(Peers(ME), private_name(), [].append)

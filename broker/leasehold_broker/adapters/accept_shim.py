@@ -9,6 +9,7 @@ private listener and connects to it by itself has no such name, and its calls ar
 """
 
 import asyncio
+import ipaddress
 import os
 import secrets
 import socket
@@ -37,7 +38,7 @@ class ShimLimits:
 
     Args:
         connections_max: open at once; more are closed at accept.
-        connections_per_peer_max: of one uid (all remote peers together count as one).
+        connections_per_peer_max: of one uid, or of one remote address.
         watch_seconds: how often the public path is checked.
     """
 
@@ -184,16 +185,17 @@ class AcceptShim:
         except Refusal as refusal:
             self._on_refused(refusal)
             return None
-        if self._open[peer.binding] >= self._limits.connections_per_peer_max:
-            self.turned_away.add("connections_per_peer_max", peer.binding)
+        owner = _owner(peer, transport)
+        if self._open[owner] >= self._limits.connections_per_peer_max:
+            self.turned_away.add("connections_per_peer_max", owner)
             return None
         name = f"leasehold-peer-{secrets.token_hex(16)}"
         back = self._connect(name)
         if back is None:
             return None
-        self._open[peer.binding] += 1
+        self._open[owner] += 1
         self._peers[GRPC_ABSTRACT + name] = peer
-        pipe = Pipe(front, lambda: self._ended(name, peer))
+        pipe = Pipe(front, lambda: self._ended(name, owner))
         front.holder = _holder(peer, GRPC_ABSTRACT + name)
         self._pipes[name] = pipe
         pipe.join(asyncio.get_running_loop(), back)
@@ -217,13 +219,21 @@ class AcceptShim:
             return None
         return back
 
-    def _ended(self, name: str, peer: Peer) -> None:
+    def _ended(self, name: str, owner: str) -> None:
         # The entry goes before the socket is closed and its name is free again.
         del self._peers[GRPC_ABSTRACT + name]
         del self._pipes[name]
-        self._open[peer.binding] -= 1
-        if not self._open[peer.binding]:
-            del self._open[peer.binding]
+        self._open[owner] -= 1
+        if not self._open[owner]:
+            del self._open[owner]
+
+
+def _owner(peer: Peer, transport: asyncio.Transport) -> str:
+    """Whose share of the connections this is: of a user of this machine, or of an address beyond it (IPv6: a /64)."""
+    if peer.uid is not None:
+        return peer.binding
+    address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
+    return f"from {ipaddress.ip_network((address, 64 if address.version == 6 else 32), strict=False)}"
 
 
 def _holder(peer: Peer, connection: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, private_name
+from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.x509_svid import spiffe_id_of
 from leasehold_broker.config.doors import Listen, Tls
@@ -22,6 +22,8 @@ from leasehold_broker.wiring.public_sockets import public_socket
 CALLS_PER_PEER_MAX = 256
 STREAMS_PER_PEER_MAX = 64
 STOP_GRACE_SECONDS = 1.0
+TLS_CONNECTIONS_MAX = 2048
+"""A door to other machines: a fleet of sidecars, each with a connection or two, and a flood from a few addresses."""
 
 
 class GrpcDoor:
@@ -42,7 +44,9 @@ class GrpcDoor:
         """Build it; nothing listens yet. `on_refused` is told connections that nobody can name."""
         self._listen = listen
         self._name = private_name()
-        self._shim = AcceptShim(peers, self._name, on_refused, plaintext=listen.tls is None)
+        beyond = listen.tls is not None
+        shim_limits = ShimLimits(connections_max=TLS_CONNECTIONS_MAX) if beyond else ShimLimits()
+        self._shim = AcceptShim(peers, self._name, on_refused, shim_limits, plaintext=not beyond)
         self.server = RpcServer(
             Surroundings(
                 peer_of=self._shim.peer_of,
