@@ -82,10 +82,11 @@ class Centre:
         uids: dict[int, frozenset[Role]] | None = None,
         tcp: grpc.ServerCredentials | None = None,
         may_take: Callable[[], None] = lambda: None,
+        accept_gaps: bool = False,
     ) -> None:
         """Build it; `open` serves."""
         self.plan = CheckpointPlan(
-            ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", None, CHECKPOINT_SECONDS
+            ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", folder / "checkpoint", CHECKPOINT_SECONDS
         )
         self.failures: list[str] = []
         self.port = 0
@@ -93,7 +94,7 @@ class Centre:
         self._stack = contextlib.AsyncExitStack()
         self.target = f"unix:{folder / 'collector.sock'}"
         self.clock = clock or SystemClock()
-        self.store = CollectorStore(folder / "collector.db", "collector", epoch)
+        self.store = CollectorStore(folder / "collector.db", "collector", epoch, accept_gaps=accept_gaps)
         self.fleet = Fleet(authority_seconds)
         self.records = CollectorRecords(self.store, self.clock)
         self.sync = SyncSidecar(self.fleet, self.store, self.store, self.clock)

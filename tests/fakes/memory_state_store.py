@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from leasehold_broker.adapters.sqlite_state.opening import translated
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -44,6 +44,7 @@ class MemoryDisk:
 
     boot_id: str = "boot-1"
     lives: int = 0
+    last: ChainEnd | None = None
     position: int = 0
     spooled: int = 0
     leases: dict[str, tuple[Lease, bytes, str]] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class MemoryStateStore:
         self.down: Refusal | None = None
         self.full = False
         self.commits = 0
+        self._previous = disk.last
         disk.lives += 1
         self.epoch = f"{disk.lives:08d}"
         self._clock = clock
@@ -104,6 +106,7 @@ class MemoryStateStore:
             list(self.disk.requests.values()),
             [entry for _, entry in sorted(self.disk.revocations.items())],
             list(self.disk.showings.values()),
+            self._previous,
         )
 
     def commit(
@@ -163,6 +166,7 @@ class MemoryStateStore:
         for event, body in zip(commit.events, commit.bodies, strict=True):
             record = chain(self._stream, self.epoch, self._sequence + 1, self._digest, body)
             self._sequence, self._digest = record.sequence, record.digest
+            self.disk.last = ChainEnd(record.epoch, record.sequence, record.digest)
             self.disk.position += 1
             self.disk.spooled += len(body)
             self.disk.outbox.append(PendingRecord(self.disk.position, record))

@@ -24,6 +24,7 @@ AUTHORITY_SECONDS_MIN = 1
 AUTHORITY_SECONDS_MAX = 3600
 CHECKPOINT_SECONDS_MIN = 0.1
 CHECKPOINT_SECONDS_MAX = 3600.0
+RETENTION_DAYS_MAX = 36_500
 ORIGIN = re.compile(r"[!-*,-~]{1,128}")
 """Of a log: a signed note gives "+" and space a meaning of their own."""
 
@@ -39,6 +40,8 @@ class _Audit(Part, frozen=True):
     key_file: str = ""
     checkpoint_seconds: float = 1.0
     checkpoint_copy: str = ""
+    retention_days: int = 0
+    accept_gaps: bool = False
 
 
 class _Grpc(Door, frozen=True):
@@ -80,12 +83,16 @@ class AuditConfig:
         key_file: the signing key; made at the first start when it is missing.
         checkpoint_seconds: at most one checkpoint in this time.
         checkpoint_copy: the newest checkpoint is copied here, and the log must continue it at the next start.
+        retention_days: content older than this is dropped; 0: kept for good.
+        accept_gaps: streams may go on behind records that this log has lost.
     """
 
     origin: str
     key_file: Path
     checkpoint_seconds: float
     checkpoint_copy: Path | None
+    retention_days: int
+    accept_gaps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +155,16 @@ def _audit(file: _File, path: Path) -> AuditConfig:
     if not CHECKPOINT_SECONDS_MIN <= audit.checkpoint_seconds <= CHECKPOINT_SECONDS_MAX:
         message = f"{path}: [audit] checkpoint_seconds must be {CHECKPOINT_SECONDS_MIN} to {CHECKPOINT_SECONDS_MAX}"
         raise ConfigError(message)
+    if not 0 <= audit.retention_days <= RETENTION_DAYS_MAX:
+        message = f"{path}: [audit] retention_days must be 0 (kept for good) to {RETENTION_DAYS_MAX}"
+        raise ConfigError(message)
     return AuditConfig(
         origin=origin,
         key_file=absolute(audit.key_file, path.parent) if audit.key_file else state_dir / "checkpoint.key",
         checkpoint_seconds=audit.checkpoint_seconds,
         checkpoint_copy=absolute(audit.checkpoint_copy, path.parent) if audit.checkpoint_copy else None,
+        retention_days=audit.retention_days,
+        accept_gaps=audit.accept_gaps,
     )
 
 

@@ -25,6 +25,15 @@ class ChainedRecord:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """Where one life of a stream ended: its last record."""
+
+    epoch: str
+    sequence: int
+    digest: bytes
+
+
 def record_digest(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> bytes:
     """The digest of one record, 32 bytes."""
     head = _head(stream, epoch)

@@ -52,6 +52,9 @@ class EventType(StrEnum):
     KEY_NOT_MINTED = "key.not_minted"
     AUDIT_READ = "audit.read"
     AUDIT_REFUSED = "audit.refused"
+    AUDIT_GAP_ACCEPTED = "audit.gap_accepted"
+    AUDIT_TAIL_UNKNOWN = "audit.tail_unknown"
+    AUDIT_BODIES_DROPPED = "audit.bodies_dropped"
 
 
 class Outcome(StrEnum):

@@ -1,14 +1,28 @@
 """What the collector accepts into a stream. Owns order, duplicates, forks and fencing; stores nothing.
 
 A record is new, a duplicate (same place, same digest: ignored), or refused. A stream has one life (epoch) at a time:
-once a newer life has written, an older one may only repeat what is already here.
+once a newer life has written, an older one may only repeat what is already here. What follows a hole is refused, unless
+the operators of a collector that lost its store have said that holes are to be accepted: then each is named.
 """
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, broken_link
 from leasehold_broker.domain.reasons import Reason, Refusal
+
+
+class LifeState(IntEnum):
+    """What is known of a life's end (A6). The numbers are stored.
+
+    OPEN: it is the stream's life, and may go on. CLOSED: its last record is here, by its own word (a stop) or by that
+    of the life after it. TAIL_UNKNOWN: a newer life began, and nobody has said that nothing is missing.
+    """
+
+    OPEN = 0
+    CLOSED = 1
+    TAIL_UNKNOWN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +32,7 @@ class StreamHead:
     Args:
         stream, epoch, sequence, digest: of that record.
         receive_wall_ms: when it came.
+        state: of the life.
     """
 
     stream: str
@@ -25,6 +40,24 @@ class StreamHead:
     sequence: int
     digest: bytes
     receive_wall_ms: int
+    state: LifeState = LifeState.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records that a collector once had, or never had, and that nobody can send again.
+
+    Args:
+        stream, epoch: whose.
+        first, last: sequences that are missing.
+        digest: of the last missing one, as the record after it says.
+    """
+
+    stream: str
+    epoch: str
+    first: int
+    last: int
+    digest: bytes
 
 
 def accept(
@@ -33,8 +66,10 @@ def accept(
     records: Sequence[ChainedRecord],
     digest_at: Callable[[str, int], bytes | None],
     receive_wall_ms: int,
-) -> tuple[list[ChainedRecord], StreamHead | None]:
-    """The records that are new, in order, and the head after them.
+    *,
+    accept_gaps: bool = False,
+) -> tuple[list[ChainedRecord], StreamHead | None, list[Gap]]:
+    """The records that are new, in order, the head after them, and the holes before them.
 
     Args:
         head: of the stream's current life; None when nothing has been accepted yet.
@@ -42,31 +77,37 @@ def accept(
         records: all of one stream, in the order sent.
         digest_at: digest of the accepted record at (epoch, sequence); None when there is none.
         receive_wall_ms: now.
+        accept_gaps: let a record follow a hole.
 
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN (gap, fork, altered record), AUDIT_EPOCH_FENCED. Then none is accepted.
     """
     fresh: list[ChainedRecord] = []
+    gaps: list[Gap] = []
     passed: set[str] = set()
     for record in records:
         if head is not None and record.epoch == head.epoch and record.sequence > head.sequence:
-            _check_link(record, head.sequence + 1, head.digest)
+            gaps += _check_link(record, head.sequence + 1, head.digest, accept_gaps=accept_gaps)
         elif (
             (head is None or record.epoch != head.epoch)
             and record.epoch not in earlier_epochs
             and record.epoch not in passed
         ):
-            _check_link(record, 1, GENESIS)
+            gaps += _check_link(record, 1, GENESIS, accept_gaps=accept_gaps)
             passed.update(() if head is None else (head.epoch,))
         else:
             _check_repeated(record, head, fresh, digest_at)
             continue
         fresh.append(record)
         head = StreamHead(record.stream, record.epoch, record.sequence, record.digest, receive_wall_ms)
-    return fresh, head
+    return fresh, head, gaps
 
 
-def _check_link(record: ChainedRecord, sequence: int, previous: bytes) -> None:
+def _check_link(record: ChainedRecord, sequence: int, previous: bytes, *, accept_gaps: bool) -> list[Gap]:
+    gaps = []
+    if accept_gaps and record.sequence > sequence:
+        gaps.append(Gap(record.stream, record.epoch, sequence, record.sequence - 1, record.previous_digest))
+        sequence, previous = record.sequence, record.previous_digest
     wrong = broken_link(record, sequence, previous)
     if wrong is not None:
         raise Refusal(
@@ -74,6 +115,7 @@ def _check_link(record: ChainedRecord, sequence: int, previous: bytes) -> None:
             f"stream {record.stream!r}: {wrong}; nothing of this batch was stored, ask the operators of the collector",
             detail=f"epoch {record.epoch}, sequence {record.sequence}: {wrong}",
         )
+    return gaps
 
 
 def _check_repeated(

@@ -6,7 +6,7 @@ whose time came meanwhile expires. Budgets carved for leases that are still aliv
 
 from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.call import CallEnd
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.lease import LeaseState
 from leasehold_broker.domain.ledger import Hold
 from leasehold_broker.domain.reasons import Reason
@@ -51,19 +51,21 @@ class Recover:
             if not self._books.leases[lease.name].ended and now.boot_ns >= lease.expire_ns:
                 part, _, _ = self._endings.end(lease.name, LeaseState.EXPIRED, Reason.LEASE_EXPIRED, now)
                 batch.add(part)
-        batch.events.append(
-            Event(
-                EventType.SIDECAR_STARTED,
-                now.wall_ms,
-                Outcome.ALLOWED,
-                details={
-                    "version": version,
-                    "leases": sum(not lease.ended for lease in self._books.leases.values()),
-                    "holds_charged": charged,
-                    "revocation_epoch": self._books.epoch,
-                },
-            )
-        )
+        details: dict[str, Detail] = {
+            "version": version,
+            "leases": sum(not lease.ended for lease in self._books.leases.values()),
+            "holds_charged": charged,
+            "revocation_epoch": self._books.epoch,
+        }
+        if state.previous is not None:
+            # Closes the life before on its behalf: whoever has that record has its whole tail (A6).
+            details |= {
+                "previous_epoch": state.previous.epoch,
+                "previous_sequence": state.previous.sequence,
+                "previous_digest": state.previous.digest.hex(),
+            }
+        # The first record of this life, before what it settles of the life before.
+        batch.events.insert(0, Event(EventType.SIDECAR_STARTED, now.wall_ms, Outcome.ALLOWED, details=details))
         await self._store.commit(batch.events, batch.changes, essential=True)
         return state
 

@@ -30,6 +30,24 @@ class EventStore(Protocol):
         """
         ...
 
+    async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
+        """Drop the bodies of the oldest records that still have one, and what is queried by of them; synced on return.
+
+        Digests, links and the tree stay. A declaration of lost records keeps its body: checks of the log need it.
+
+        Args:
+            before_wall_ms: only of records that came before this.
+            until_position: none after this position.
+            limit: at most so many in this call.
+
+        Returns:
+            How many were gone through; less than `limit` when none is left.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE, OVERLOADED.
+        """
+        ...
+
     async def heads(self) -> Sequence[StreamHead]:
         """The last record of every life of every stream, by stream, oldest life first."""
         ...

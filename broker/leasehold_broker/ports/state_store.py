@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.audit_chain import ChainEnd
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId
@@ -114,7 +115,10 @@ Change = (
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """Everything that was durable when the store was opened."""
+    """Everything that was durable when the store was opened.
+
+    `previous` is the last record of the life before; None in a new store.
+    """
 
     leases: Sequence[tuple[Lease, bytes]]
     accounts: Sequence[PutAccount]
@@ -122,6 +126,7 @@ class StoredState:
     requests: Sequence[PutRequest]
     revocations: Sequence[Revocation]
     showings: Sequence[Showing] = ()
+    previous: ChainEnd | None = None
 
 
 class StateStore(Protocol):

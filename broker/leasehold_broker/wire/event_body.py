@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.audit_chain import ChainEnd
+from leasehold_broker.domain.events import Event, EventType
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -39,6 +40,9 @@ class _Scope(msgspec.Struct):
 class _Details(msgspec.Struct):
     key: str = ""
     scopes: list[_Scope] = []
+    previous_epoch: str = ""
+    previous_sequence: int = 0
+    previous_digest: str = ""
 
 
 class _Subject(msgspec.Struct):
@@ -57,7 +61,10 @@ class _Body(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class EventColumns:
-    """What a store indexes of a body; "" and () where it says nothing."""
+    """What a store indexes of a body; "" and () where it says nothing.
+
+    `previous` is the end of the life before, as a life that begins states it.
+    """
 
     type: str
     wall_ms: int
@@ -66,6 +73,7 @@ class EventColumns:
     issuer: str
     subject: str
     keys: tuple[str, ...]
+    previous: ChainEnd | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Body)
@@ -88,9 +96,16 @@ def event_columns(body: bytes) -> EventColumns:
         raise ValueError(message)
     issuer, subject = ("", "") if event.subject is None else (event.subject.issuer, event.subject.subject)
     keys: tuple[str, ...] = ()
+    previous = None
     if event.details is not None:
         if event.details.key:
             keys = (event.details.key,)
         elif event.details.scopes:
             keys = tuple({scope.key: None for scope in event.details.scopes if scope.key})
-    return EventColumns(event.type, event.wall_ms, event.outcome, event.lease, issuer, subject, keys)
+        if event.details.previous_epoch and event.type == EventType.SIDECAR_STARTED:
+            previous = _previous(event.details)
+    return EventColumns(event.type, event.wall_ms, event.outcome, event.lease, issuer, subject, keys, previous)
+
+
+def _previous(details: _Details) -> ChainEnd:
+    return ChainEnd(details.previous_epoch, details.previous_sequence, bytes.fromhex(details.previous_digest))

@@ -10,9 +10,14 @@ from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.checkpoint import SignedCheckpoint
 from leasehold_broker.domain.reasons import field_invalid
-from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.stream_head import LifeState, StreamHead
 
 DIGEST_BYTES = 32
+_STATES = {
+    LifeState.OPEN: audit_service_pb2.LIFE_STATE_OPEN,
+    LifeState.CLOSED: audit_service_pb2.LIFE_STATE_CLOSED,
+    LifeState.TAIL_UNKNOWN: audit_service_pb2.LIFE_STATE_TAIL_UNKNOWN,
+}
 STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 EPOCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -68,6 +73,7 @@ def head_to_proto(head: StreamHead) -> audit_service_pb2.StreamHead:
         sequence=head.sequence,
         digest=head.digest,
         receive_time=timestamp(head.receive_wall_ms),
+        state=_STATES[head.state],
     )
 
 

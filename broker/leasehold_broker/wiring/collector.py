@@ -32,6 +32,7 @@ from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.flows.retain import Retain
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
@@ -42,6 +43,7 @@ from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
 
 SESSION_SECONDS_MAX = 3600.0
+RETENTION_SECONDS = 3600.0
 log = structlog.get_logger("leasehold.collector")
 
 
@@ -95,6 +97,10 @@ class Collector:
             await publish.step()
             feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, store, self._config.name))
             ingest = IngestEvents(store, self._clock, RequiredSinks(feeds).check)
+            if self._config.audit.retention_days:
+                retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
+                task = asyncio.create_task(self._retaining(retain), name="retention")
+                stack.push_async_callback(_cancelled, task)
             door = self._door(store, prove, records, ingest)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
@@ -116,7 +122,12 @@ class Collector:
 
     def _open_store(self) -> CollectorStore:
         make_folder(self._config.state_dir)
-        return CollectorStore(self._config.state_dir / "collector.db", self._config.name, new_life())
+        return CollectorStore(
+            self._config.state_dir / "collector.db",
+            self._config.name,
+            new_life(),
+            accept_gaps=self._config.audit.accept_gaps,
+        )
 
     def _door(self, store: CollectorStore, prove: Prove, records: CollectorRecords, ingest: IngestEvents) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
@@ -141,6 +152,16 @@ class Collector:
         door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())
         door.server.serve(sidecar_door.INGEST_SERVICE, sidecar.ingest_handlers())
         return door
+
+    async def _retaining(self, retain: Retain) -> None:
+        while True:
+            try:
+                dropped = await retain.run(self._config.audit.retention_days)
+            except Refusal as refusal:  # a disk that is full or slow: tried again in an hour
+                log.warning("old events could not be dropped", reason=refusal.reason, detail=refusal.detail)
+            else:
+                log.info("old events dropped", events=dropped)
+            await asyncio.sleep(RETENTION_SECONDS)
 
     def _plan(self) -> CheckpointPlan:
         audit = self._config.audit
@@ -174,6 +195,15 @@ class Collector:
 async def _stopped(records: CollectorRecords) -> None:
     with contextlib.suppress(Refusal):  # a disk that failed has been told already
         await records.lifecycle(EventType.COLLECTOR_STOPPED, __version__)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _clock_jumped(jump_ms: int) -> None:
+    log.error("the wall clock jumped: no old event is dropped until a restart", jump_ms=jump_ms)
 
 
 def _connection_refused(refusal: Refusal) -> None:

@@ -182,7 +182,12 @@ class Sidecar:
             stack.push_async_callback(self._drain, egress)
             if self.config.metrics is not None:
                 metrics = PrometheusMetrics(
-                    *self.config.metrics, lambda: [*samples(self.books, self.store, egress), *self._keys.samples()]
+                    *self.config.metrics,
+                    lambda: [
+                        *samples(self.books, self.store, egress),
+                        *self._keys.samples(),
+                        *linked.samples(),
+                    ],
                 )
                 await metrics.start()
                 stack.push_async_callback(metrics.close)

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from leasehold_broker import __version__
-from leasehold_broker.adapters.collector_link import CollectorLink, LinkSettings, TlsFiles
+from leasehold_broker.adapters.collector_link import CollectorLink, LinkCounters, LinkSettings, TlsFiles
+from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.config.sidecar import CollectorAt
 from leasehold_broker.domain.time import Instant
@@ -30,6 +31,19 @@ class Linked:
 
     centre: Centre
     kind: str
+    counters: LinkCounters | None = None
+
+    def samples(self) -> Iterator[Sample]:
+        """Metrics of the link, when there is one."""
+        if self.counters is None:
+            return
+        counters = self.counters
+        yield Sample(
+            "link_acknowledged", "Audit records the collector has.", counters.records_acknowledged, counter=True
+        )
+        yield Sample("spool_damaged", "Times a damaged record was found.", counters.spool_damaged, counter=True)
+        for why, count in tuple(counters.failures.items()):
+            yield Sample("link_failures", "Broken sessions by reason.", count, counter=True, label=("reason", why))
 
 
 class OwnCentre:
@@ -56,7 +70,7 @@ async def linked_centre(parts: SidecarParts) -> AsyncIterator[Linked]:
             # same, and say why they refuse.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(_heard(link, parts.clock), FIRST_ANSWER_SECONDS_MAX)
-            yield Linked(link, "collector")
+            yield Linked(link, "collector", link.counters)
 
 
 def _read_token(path: Path) -> str:

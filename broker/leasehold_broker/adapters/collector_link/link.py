@@ -13,7 +13,7 @@ import structlog
 
 from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
-from leasehold_broker.adapters.collector_link.shipping import Shipment
+from leasehold_broker.adapters.collector_link.shipping import Shipment, SpoolDamagedError
 from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, LinkBrokenError, reason_of
 from leasehold_broker.adapters.collector_link.syncing import LiveLeaseSource, Sync
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -36,6 +36,7 @@ class LinkCounters:
     connects: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     records_acknowledged: int = 0
+    spool_damaged: int = 0
 
 
 class CollectorLink:
@@ -112,6 +113,11 @@ class CollectorLink:
             self._failed(name, reason.value if reason else error.code().name)
         except LinkBrokenError as error:
             self._failed(name, "LINK_BROKEN", detail=str(error))
+        except SpoolDamagedError as error:
+            # What happens here can no longer be told to anybody: as a copy that is fenced, this sidecar must stop.
+            self.counters.spool_damaged += 1
+            self._authority.fence(self._clock.now())
+            self._failed(name, "SPOOL_DAMAGED", detail=str(error))
         except OSError as error:
             self._failed(name, "FILE_UNREADABLE", detail=type(error).__name__)
         except Refusal as refusal:

@@ -10,6 +10,7 @@ import grpc
 from leasehold.v1 import audit_service_pb2, audit_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.domain.audit_chain import ChainedRecord, broken_link
 from leasehold_broker.ports.outbox import Outbox, PendingRecord
 from leasehold_broker.wire.records import record_to_proto
 
@@ -20,6 +21,10 @@ WOKEN_FOR_NOTHING_SECONDS = 0.05
 GATHER_SECONDS = 0.025
 """How long the log at the collector may lag behind for the sake of larger batches."""
 RECORD_OVERHEAD_BYTES = 192
+
+
+class SpoolDamagedError(Exception):
+    """A record that waits here is not what was written: it cannot be shipped, and nothing after it either."""
 
 
 class Shipment:
@@ -33,6 +38,7 @@ class Shipment:
         self._window: deque[PendingRecord] = deque()
         self._batches: deque[int] = deque()
         self._room = asyncio.Semaphore(WINDOW_BATCHES_MAX)
+        self._last: ChainedRecord | None = None
         self._sent = asyncio.Event()
         self._answered = asyncio.Event()
 
@@ -62,6 +68,12 @@ class Shipment:
                 continue
             woken = False
             batch = first_batch(pending)
+            wrong = self._check(batch)
+            if wrong is not None:
+                batch = batch[: wrong[0]]
+            if wrong is not None and not batch:
+                await self._all_answered()
+                raise SpoolDamagedError(wrong[1])
             await self._room.acquire()
             position = batch[-1].position
             self._window.extend(batch)
@@ -75,6 +87,26 @@ class Shipment:
             if len(batch) == len(pending) < BATCH_RECORDS_MAX:
                 # Nothing more waits: gather for a moment. A message for each event would cost more than the events.
                 await asyncio.sleep(GATHER_SECONDS)
+
+    def _check(self, batch: Sequence[PendingRecord]) -> tuple[int, str] | None:
+        """Hold what the disk gave back against its own digests and order: how many are good, and what the next one is.
+
+        The collector would refuse it anyway; found here, it is known whose disk it was.
+        """
+        for good, one in enumerate(batch):
+            record, last = one.record, self._last
+            if last is None or last.epoch != record.epoch:
+                wrong = broken_link(record, record.sequence, record.previous_digest)
+            else:
+                wrong = broken_link(record, last.sequence + 1, last.digest)
+            if wrong is not None:
+                return good, f"epoch {record.epoch}: {wrong}"
+            self._last = record
+        return None
+
+    async def _all_answered(self) -> None:
+        while self._window:  # noqa: ASYNC110 - once in the life of a spool
+            await asyncio.sleep(WOKEN_FOR_NOTHING_SECONDS)
 
     async def _watch(self) -> None:
         """Idle is fine for as long as nothing waits for an answer."""

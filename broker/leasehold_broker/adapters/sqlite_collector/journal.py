@@ -11,15 +11,16 @@ from typing import cast
 import msgspec
 
 from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.adapters.sqlite_collector.lives import Lives
 from leasehold_broker.adapters.sqlite_collector.tree import TreeEdge, put_tiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
 from leasehold_broker.domain.audit_link import entry_hash
-from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.selector_words import to_words
-from leasehold_broker.domain.stream_head import StreamHead, accept
+from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
 from leasehold_broker.wire.event_body import encode_event, event_columns
@@ -27,11 +28,6 @@ from leasehold_broker.wire.event_body import encode_event, event_columns
 _INSERT_EVENT = (
     "INSERT INTO events (position, life, sequence, receive_wall_ms, wall_ms, type, outcome, lease, issuer, subject, "
     "previous_digest, digest, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
-)
-_PUT_LIFE = (
-    "INSERT INTO lives (id, stream, epoch, sequence, digest, receive_wall_ms) VALUES (?,?,?,?,?,?) "
-    "ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest, "
-    "receive_wall_ms = excluded.receive_wall_ms"
 )
 _PUT_SIDECAR = (
     "INSERT INTO sidecars (name, environment, version, applied_epoch, last_heard_wall_ms, authority_ms) "
@@ -46,28 +42,20 @@ _PUT_APPLIED = "INSERT INTO applied (epoch, sidecar, leases_ended, calls_cut) VA
 class WriterMemory:
     """Heads and counters, and the changes that move them."""
 
-    def __init__(self, stream: str, epoch: str) -> None:
+    def __init__(self, stream: str, epoch: str, *, accept_gaps: bool) -> None:
         """For a collector whose own stream has this name, in this life."""
+        self._accept_gaps = accept_gaps
         self.stream = stream
         self._own_epoch = epoch
         self.last_position = 0
         self.epoch = 0
         self.tree = TreeEdge()
-        self._heads: dict[str, StreamHead] = {}
-        self._earlier: dict[str, set[str]] = {}
-        self._lives: dict[tuple[str, str], int] = {}
+        self._lives = Lives(stream)
         self._issued: list[Revocation] = []
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Take everything from the file, as this connection sees it."""
-        self._heads.clear()
-        self._earlier.clear()
-        self._lives.clear()
-        for life, stream, epoch, sequence, digest, receive_wall_ms in connection.execute(rows.LIVES):
-            if stream in self._heads:
-                self._earlier.setdefault(stream, set()).add(self._heads[stream].epoch)
-            self._heads[stream] = StreamHead(stream, epoch, sequence, digest, receive_wall_ms)
-            self._lives[stream, epoch] = life
+        self._lives.load(connection)
         self.last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
         self.tree.load(connection)
@@ -90,23 +78,25 @@ class WriterMemory:
             raise Refusal(
                 Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name"
             )
-        head = self._heads.get(stream)
 
         def digest_at(epoch: str, sequence: int) -> bytes | None:
-            life = self._lives.get((stream, epoch))
+            life = self._lives.id_of(stream, epoch)
             found = connection.execute(
                 "SELECT digest FROM events WHERE life = ? AND sequence = ?", (life, sequence)
             ).fetchone()
             return None if found is None else cast("bytes", found[0])
 
-        earlier = self._earlier.get(stream, set())
-        fresh, after = accept(head, earlier, records, digest_at, receive_wall_ms)
-        self._insert(connection, fresh, receive_wall_ms)
+        head, earlier = self._lives.head(stream), self._lives.earlier(stream)
+        fresh, after, gaps = accept(head, earlier, records, digest_at, receive_wall_ms, accept_gaps=self._accept_gaps)
+        for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
+            self.record(connection, _gap_event(gap, receive_wall_ms))
+        for tail in self._insert(connection, fresh, receive_wall_ms):
+            self.record(connection, _tail_event(tail, receive_wall_ms))
         return after
 
     def record(self, connection: sqlite3.Connection, event: Event) -> None:
         """Chain an event of the collector itself."""
-        head = self._heads.get(self.stream)
+        head = self._lives.head(self.stream)
         sequence, previous = 1, GENESIS
         if head is not None and head.epoch == self._own_epoch:
             sequence, previous = head.sequence + 1, head.digest
@@ -165,11 +155,13 @@ class WriterMemory:
             _PUT_APPLIED, [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
         )
 
-    def _insert(self, connection: sqlite3.Connection, records: Sequence[ChainedRecord], receive_wall_ms: int) -> None:
-        if not records:
-            return
+    def _insert(
+        self, connection: sqlite3.Connection, records: Sequence[ChainedRecord], receive_wall_ms: int
+    ) -> list[StreamHead]:
+        """Store accepted records; gives the lives that they ended with a tail that nobody knows."""
         events: list[tuple[object, ...]] = []
         keys: list[tuple[str, int]] = []
+        unknown: list[StreamHead] = []
         position = self.last_position
         for record in records:
             try:
@@ -181,11 +173,13 @@ class WriterMemory:
                     detail=str(error),
                 ) from None
             position += 1
+            life, ended = self._lives.follow(record, columns.type, columns.previous, receive_wall_ms)
+            unknown += () if ended is None else (ended,)
             keys.extend((key, position) for key in columns.keys)
             events.append(
                 (
                     position,
-                    self._life(record),
+                    life,
                     record.sequence,
                     receive_wall_ms,
                     columns.wall_ms,
@@ -199,28 +193,30 @@ class WriterMemory:
                     record.body,
                 )
             )
-        heads = {record.epoch: record for record in records}
-        connection.executemany(
-            _PUT_LIFE,
-            [
-                (self._life(one), one.stream, one.epoch, one.sequence, one.digest, receive_wall_ms)
-                for one in heads.values()
-            ],
-        )
+        self._lives.put(connection)
         connection.executemany(_INSERT_EVENT, events)
         connection.executemany("INSERT INTO event_keys (key, position) VALUES (?,?)", keys)
         put_tiles(connection, self.tree.append(map(entry_hash, records)))
-        self._advance(records, position, receive_wall_ms)
-
-    def _life(self, record: ChainedRecord) -> int:
-        return self._lives.setdefault((record.stream, record.epoch), len(self._lives) + 1)
-
-    def _advance(self, records: Sequence[ChainedRecord], position: int, receive_wall_ms: int) -> None:
         self.last_position = position
-        for record in records:
-            head = self._heads.get(record.stream)
-            if head is not None and head.epoch != record.epoch:
-                self._earlier.setdefault(record.stream, set()).add(head.epoch)
-            self._heads[record.stream] = StreamHead(
-                record.stream, record.epoch, record.sequence, record.digest, receive_wall_ms
-            )
+        return unknown
+
+
+def _gap_event(gap: Gap, wall_ms: int) -> Event:
+    details: dict[str, Detail] = {
+        "gap_stream": gap.stream,
+        "gap_epoch": gap.epoch,
+        "first_missing": gap.first,
+        "last_missing": gap.last,
+        "digest": gap.digest.hex(),
+    }
+    return Event(EventType.AUDIT_GAP_ACCEPTED, wall_ms, Outcome.FAILED, details=details)
+
+
+def _tail_event(tail: StreamHead, wall_ms: int) -> Event:
+    details: dict[str, Detail] = {
+        "tail_stream": tail.stream,
+        "tail_epoch": tail.epoch,
+        "last_sequence": tail.sequence,
+        "digest": tail.digest.hex(),
+    }
+    return Event(EventType.AUDIT_TAIL_UNKNOWN, wall_ms, Outcome.FAILED, details=details)

@@ -9,7 +9,7 @@ from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.selector_words import from_words
-from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.stream_head import LifeState, StreamHead
 
 Row = Mapping[str, Any]
 
@@ -17,10 +17,21 @@ RECORDS = (
     "SELECT e.position, e.receive_wall_ms, e.type, l.stream, l.epoch, e.sequence, e.previous_digest, e.digest, e.body "
     "FROM events e JOIN lives l ON l.id = e.life WHERE e.position > :after"
 )
-LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms FROM lives ORDER BY stream, id"
+LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms, state FROM lives ORDER BY stream, id"
 REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms FROM revocations"
 NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
 
+MARK = "SELECT value FROM marks WHERE name = ?"
+PUT_MARK = "INSERT INTO marks (name, value) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+FIRST_YOUNG = (
+    "SELECT position FROM (SELECT position, receive_wall_ms FROM events WHERE position > ? ORDER BY position LIMIT ?) "
+    "WHERE receive_wall_ms >= ? ORDER BY position LIMIT 1"
+)
+DROP_BODIES = (
+    "UPDATE events SET body = x'', lease = '', issuer = '', subject = '' "
+    "WHERE position > ? AND position <= ? AND type <> ?"
+)
+DROP_KEYS = "DELETE FROM event_keys WHERE position > ? AND position <= ?"
 NEWEST_CHECKPOINT = "SELECT size, root, note, sign_wall_ms FROM checkpoints ORDER BY size DESC LIMIT 1"
 CURSOR = "SELECT position FROM sink_cursors WHERE sink = ?"
 PUT_CURSOR = (
@@ -69,7 +80,9 @@ def stored_record(row: Row) -> StoredRecord:
 
 def stream_head(row: Row) -> StreamHead:
     """One row of `LIVES`."""
-    return StreamHead(row["stream"], row["epoch"], row["sequence"], row["digest"], row["receive_wall_ms"])
+    return StreamHead(
+        row["stream"], row["epoch"], row["sequence"], row["digest"], row["receive_wall_ms"], LifeState(row["state"])
+    )
 
 
 def revocation(row: Row) -> Revocation:

@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -147,5 +147,12 @@ def _create_first(database: Database) -> None:
     _create_revocations(database)
 
 
-_STEPS = (_create_first, _create_tree, _create_sinks)
+def _create_ends(database: Database) -> None:
+    database.execute("ALTER TABLE lives ADD COLUMN state INTEGER NOT NULL DEFAULT 0")
+    # Of lives that had ended before anybody kept their ends, nothing is known.
+    database.execute("UPDATE lives SET state = 2 WHERE id NOT IN (SELECT max(id) FROM lives GROUP BY stream)")
+    database.create_table("marks", {"name": str, "value": int}, pk="name", not_null=["value"], strict=True)
+
+
+_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends)
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

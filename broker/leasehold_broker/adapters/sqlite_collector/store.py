@@ -18,6 +18,7 @@ from sqlite_utils import Database
 from leasehold_broker.adapters.sqlite_collector import rows
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
+from leasehold_broker.adapters.sqlite_collector.retention import drop_bodies
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
 from leasehold_broker.adapters.sqlite_collector.tree import TreeReader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
@@ -46,13 +47,14 @@ class StoreBusyError(RuntimeError):
 class CollectorStore:
     """One file, one process, one writer thread, two reader threads."""
 
-    def __init__(self, path: Path, stream: str, epoch: str) -> None:
+    def __init__(self, path: Path, stream: str, epoch: str, *, accept_gaps: bool = False) -> None:
         """Open or create the file.
 
         Args:
             path: of the SQLite file; its directory exists. Created readable by the owner only.
             stream: name of the collector's own stream.
             epoch: of this life of the collector: never used before.
+            accept_gaps: let streams go on behind a hole, which is then an event.
 
         Raises:
             StoreBusyError: another collector has it open.
@@ -67,7 +69,7 @@ class CollectorStore:
         self._epoch = 0
         self._tree_head = TreeHead(0, EMPTY_ROOT)
         self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
-        self._memory = WriterMemory(stream, epoch)
+        self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps)
         try:
             self._writer = GroupWriter(self._connect, self._committed, self._memory.load)
         except (sqlite3.Error, ValueError, OSError):
@@ -168,6 +170,12 @@ class CollectorStore:
     async def move_cursor(self, sink: str, position: int) -> None:
         """As the port says."""
         await self._writer.submit(lambda connection: connection.execute(rows.PUT_CURSOR, (sink, position)))
+
+    async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
+        """As the port says."""
+        return await self._writer.submit(
+            lambda connection: drop_bodies(connection, before_wall_ms, until_position, limit)
+        )
 
     def epoch(self) -> int:
         """As the port says."""

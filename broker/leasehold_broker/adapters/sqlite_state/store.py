@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from leasehold_broker.adapters.sqlite_state import answers, opening, rows
+from leasehold_broker.adapters.sqlite_state import answers, opening, rows, spool
 from leasehold_broker.adapters.sqlite_state.opening import damaged, lock_directory, open_database, translated
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
 from leasehold_broker.domain.events import Event
@@ -98,6 +98,7 @@ class SqliteStateStore:
         try:
             self._connection = open_database(self._path)
             self.pepper = self._secret_meta("pepper", PEPPER_BYTES)
+            self._previous = spool.last_record(self._connection)
             self._epoch = self._next_epoch()
             self._position, self._spooled_bytes = self._measure_outbox()
         except (sqlite3.Error, ValueError) as error:
@@ -163,6 +164,7 @@ class SqliteStateStore:
                 rows.read_requests(self._connection),
                 rows.read_revocations(self._connection),
                 rows.read_showings(self._connection),
+                self._previous,
             )
         except (sqlite3.Error, ValueError) as error:
             raise damaged(self._path, error) from error
@@ -229,7 +231,7 @@ class SqliteStateStore:
                 "SELECT coalesce(sum(length(body) + ?), 0) FROM outbox WHERE position <= ?",
                 (RECORD_OVERHEAD_BYTES, upto),
             ).fetchone()
-            connection.execute("DELETE FROM outbox WHERE position <= ?", (upto,))
+            spool.trim(connection, upto)
             self._spooled_bytes -= int(freed)
 
         await self._read(work)

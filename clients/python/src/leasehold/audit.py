@@ -143,12 +143,16 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last record that a stream's epoch is known to have had."""
+    """The last record that a stream's epoch is known to have had.
+
+    `tail_unknown`: a newer epoch began, and nobody has said that this one had no more records.
+    """
 
     stream: str
     epoch: str
     sequence: int
     digest: bytes
+    tail_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

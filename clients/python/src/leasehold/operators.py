@@ -174,7 +174,10 @@ class OperatorClient:
     def heads(self) -> list[Head]:
         """The last record that the collector holds of each stream and epoch."""
         answer = self._link.call(methods.LIST_STREAMS, audit.ListStreamsRequest())
-        return [Head(head.stream, head.epoch, head.sequence, head.digest) for head in answer.heads]
+        return [
+            Head(head.stream, head.epoch, head.sequence, head.digest, head.state == audit.LIFE_STATE_TAIL_UNKNOWN)
+            for head in answer.heads
+        ]
 
     def checkpoint(self) -> tuple[bytes, str]:
         """The newest signed checkpoint, as a note, and the public key as the collector tells it."""

@@ -156,7 +156,8 @@ def _print_json(verdict: Verdict) -> None:
 
 def head_words(head: Head) -> str:
     """One head, for people."""
-    return f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}"
+    tail = "; more may have existed: its end is not known" if head.tail_unknown else ""
+    return f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}{tail}"
 
 
 def _head(text: str) -> Head:

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasehold/v1/audit_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x0b\x41uditRecord\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\"A\n\x13\x41ppendEventsRequest\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.AuditRecord\"A\n\x14\x41ppendEventsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x1a\n\x12\x63ommitted_sequence\x18\x02 \x01(\x03\"\xf4\x01\n\x11ListEventsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\x05\x12\x12\n\npage_token\x18\n \x01(\t\"|\n\x0bStoredEvent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x30\n\x0creceive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06record\x18\x03 \x01(\x0b\x32\x19.leasehold.v1.AuditRecord\"X\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12WatchEventsRequest\x12\x1b\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_position\"@\n\x13WatchEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.StoredEvent\"\x14\n\x12ListStreamsRequest\"\x7f\n\nStreamHead\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x30\n\x0creceive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x13ListStreamsResponse\x12\'\n\x05heads\x18\x01 \x03(\x0b\x32\x18.leasehold.v1.StreamHead\"\x16\n\x14GetCheckpointRequest\"o\n\nCheckpoint\x12\x11\n\ttree_size\x18\x01 \x01(\x03\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04note\x18\x03 \x01(\x0c\x12-\n\tsign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x15GetCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\",\n\x18GetInclusionProofRequest\x12\x10\n\x08position\x18\x01 \x01(\x03\"\x83\x01\n\x19GetInclusionProofResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.leasehold.v1.StoredEvent\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\".\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\"[\n\x1bGetConsistencyProofResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x32o\n\x12\x41uditIngestService\x12Y\n\x0c\x41ppendEvents\x12!.leasehold.v1.AppendEventsRequest\x1a\".leasehold.v1.AppendEventsResponse(\x01\x30\x01\x32\xb5\x04\n\x0c\x41uditService\x12O\n\nListEvents\x12\x1f.leasehold.v1.ListEventsRequest\x1a .leasehold.v1.ListEventsResponse\x12T\n\x0bWatchEvents\x12 .leasehold.v1.WatchEventsRequest\x1a!.leasehold.v1.WatchEventsResponse0\x01\x12R\n\x0bListStreams\x12 .leasehold.v1.ListStreamsRequest\x1a!.leasehold.v1.ListStreamsResponse\x12X\n\rGetCheckpoint\x12\".leasehold.v1.GetCheckpointRequest\x1a#.leasehold.v1.GetCheckpointResponse\x12\x64\n\x11GetInclusionProof\x12&.leasehold.v1.GetInclusionProofRequest\x1a\'.leasehold.v1.GetInclusionProofResponse\x12j\n\x13GetConsistencyProof\x12(.leasehold.v1.GetConsistencyProofRequest\x1a).leasehold.v1.GetConsistencyProofResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasehold/v1/audit_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x0b\x41uditRecord\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x04 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\"A\n\x13\x41ppendEventsRequest\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.AuditRecord\"A\n\x14\x41ppendEventsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x1a\n\x12\x63ommitted_sequence\x18\x02 \x01(\x03\"\xf4\x01\n\x11ListEventsRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05lease\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\x05\x12\x12\n\npage_token\x18\n \x01(\t\"|\n\x0bStoredEvent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x30\n\x0creceive_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06record\x18\x03 \x01(\x0b\x32\x19.leasehold.v1.AuditRecord\"X\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12WatchEventsRequest\x12\x1b\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_position\"@\n\x13WatchEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.StoredEvent\"\x14\n\x12ListStreamsRequest\"\xa7\x01\n\nStreamHead\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x30\n\x0creceive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05state\x18\x06 \x01(\x0e\x32\x17.leasehold.v1.LifeState\">\n\x13ListStreamsResponse\x12\'\n\x05heads\x18\x01 \x03(\x0b\x32\x18.leasehold.v1.StreamHead\"\x16\n\x14GetCheckpointRequest\"o\n\nCheckpoint\x12\x11\n\ttree_size\x18\x01 \x01(\x03\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04note\x18\x03 \x01(\x0c\x12-\n\tsign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x15GetCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\",\n\x18GetInclusionProofRequest\x12\x10\n\x08position\x18\x01 \x01(\x03\"\x83\x01\n\x19GetInclusionProofResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.leasehold.v1.StoredEvent\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\".\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\"[\n\x1bGetConsistencyProofResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.leasehold.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c*p\n\tLifeState\x12\x1a\n\x16LIFE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIFE_STATE_OPEN\x10\x01\x12\x15\n\x11LIFE_STATE_CLOSED\x10\x02\x12\x1b\n\x17LIFE_STATE_TAIL_UNKNOWN\x10\x03\x32o\n\x12\x41uditIngestService\x12Y\n\x0c\x41ppendEvents\x12!.leasehold.v1.AppendEventsRequest\x1a\".leasehold.v1.AppendEventsResponse(\x01\x30\x01\x32\xb5\x04\n\x0c\x41uditService\x12O\n\nListEvents\x12\x1f.leasehold.v1.ListEventsRequest\x1a .leasehold.v1.ListEventsResponse\x12T\n\x0bWatchEvents\x12 .leasehold.v1.WatchEventsRequest\x1a!.leasehold.v1.WatchEventsResponse0\x01\x12R\n\x0bListStreams\x12 .leasehold.v1.ListStreamsRequest\x1a!.leasehold.v1.ListStreamsResponse\x12X\n\rGetCheckpoint\x12\".leasehold.v1.GetCheckpointRequest\x1a#.leasehold.v1.GetCheckpointResponse\x12\x64\n\x11GetInclusionProof\x12&.leasehold.v1.GetInclusionProofRequest\x1a\'.leasehold.v1.GetInclusionProofResponse\x12j\n\x13GetConsistencyProof\x12(.leasehold.v1.GetConsistencyProofRequest\x1a).leasehold.v1.GetConsistencyProofResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasehold.v1.audit_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LIFESTATE']._serialized_start=1742
+  _globals['_LIFESTATE']._serialized_end=1854
   _globals['_AUDITRECORD']._serialized_start=83
   _globals['_AUDITRECORD']._serialized_end=200
   _globals['_APPENDEVENTSREQUEST']._serialized_start=202
@@ -50,26 +52,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSRESPONSE']._serialized_end=933
   _globals['_LISTSTREAMSREQUEST']._serialized_start=935
   _globals['_LISTSTREAMSREQUEST']._serialized_end=955
-  _globals['_STREAMHEAD']._serialized_start=957
-  _globals['_STREAMHEAD']._serialized_end=1084
-  _globals['_LISTSTREAMSRESPONSE']._serialized_start=1086
-  _globals['_LISTSTREAMSRESPONSE']._serialized_end=1148
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1150
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1172
-  _globals['_CHECKPOINT']._serialized_start=1174
-  _globals['_CHECKPOINT']._serialized_end=1285
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1287
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1378
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1380
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1424
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1427
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1558
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1560
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1606
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1608
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1699
-  _globals['_AUDITINGESTSERVICE']._serialized_start=1701
-  _globals['_AUDITINGESTSERVICE']._serialized_end=1812
-  _globals['_AUDITSERVICE']._serialized_start=1815
-  _globals['_AUDITSERVICE']._serialized_end=2380
+  _globals['_STREAMHEAD']._serialized_start=958
+  _globals['_STREAMHEAD']._serialized_end=1125
+  _globals['_LISTSTREAMSRESPONSE']._serialized_start=1127
+  _globals['_LISTSTREAMSRESPONSE']._serialized_end=1189
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1191
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1213
+  _globals['_CHECKPOINT']._serialized_start=1215
+  _globals['_CHECKPOINT']._serialized_end=1326
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1328
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1419
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1421
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1465
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1468
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1599
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1601
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1647
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1649
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1740
+  _globals['_AUDITINGESTSERVICE']._serialized_start=1856
+  _globals['_AUDITINGESTSERVICE']._serialized_end=1967
+  _globals['_AUDITSERVICE']._serialized_start=1970
+  _globals['_AUDITSERVICE']._serialized_end=2535
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LifeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LifeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LifeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIFE_STATE_UNSPECIFIED: _LifeState.ValueType  # 0
+    LIFE_STATE_OPEN: _LifeState.ValueType  # 1
+    """The stream's present life."""
+    LIFE_STATE_CLOSED: _LifeState.ValueType  # 2
+    """Its last record is here: a stop, or the one that the next life names as the last."""
+    LIFE_STATE_TAIL_UNKNOWN: _LifeState.ValueType  # 3
+    """A newer life began, and nobody has said that no record is missing."""
+
+class LifeState(_LifeState, metaclass=_LifeStateEnumTypeWrapper):
+    """What is known of the end of one life of a stream."""
+
+LIFE_STATE_UNSPECIFIED: LifeState.ValueType  # 0
+LIFE_STATE_OPEN: LifeState.ValueType  # 1
+"""The stream's present life."""
+LIFE_STATE_CLOSED: LifeState.ValueType  # 2
+"""Its last record is here: a stop, or the one that the next life names as the last."""
+LIFE_STATE_TAIL_UNKNOWN: LifeState.ValueType  # 3
+"""A newer life began, and nobody has said that no record is missing."""
+Global___LifeState: _TypeAlias = LifeState  # noqa: Y015
 
 @_typing.final
 class AuditRecord(_message.Message):
@@ -272,10 +299,12 @@ class StreamHead(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     epoch: _builtins.str
     sequence: _builtins.int
     digest: _builtins.bytes
+    state: Global___LifeState.ValueType
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -286,10 +315,11 @@ class StreamHead(_message.Message):
         sequence: _builtins.int = ...,
         digest: _builtins.bytes = ...,
         receive_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___LifeState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "receive_time", b"receive_time", "sequence", b"sequence", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "epoch", b"epoch", "receive_time", b"receive_time", "sequence", b"sequence", "state", b"state", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
