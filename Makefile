@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: soak-audit simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ prices: $(VENV)/dev.stamp ## compile the price table anew from the open price so
 
 bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
+
+soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
+	@$(ENV) python -m tests.soak.audit $(SOAK)
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)
