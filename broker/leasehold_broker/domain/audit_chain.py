@@ -25,7 +25,7 @@ class ChainedRecord:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChainEnd:
     """Where one life of a stream ended: its last record."""
 
