@@ -18,6 +18,7 @@ import grpc
 import uvloop
 from tests.bench.ledger_probe import measure as measure_ledger
 from tests.bench.load import at, load
+from tests.bench.store_probe import measure as measure_store
 from tests.bench.world import SIDECAR, SUBJECT, BenchStage
 
 from leasehold.v1 import lease_service_pb2, lease_service_pb2_grpc, types_pb2
@@ -42,6 +43,7 @@ async def _measure(root: Path, seconds: float) -> None:
             await _acquisitions(stage, leases, metadata, seconds)
             _say(f"resident after all of it: {stage.resident_mb():.0f} MB")
     measure_ledger()
+    measure_store()
 
 
 async def _egress(stage: BenchStage, lease: lease_service_pb2.AcquireLeaseResponse, seconds: float) -> None:

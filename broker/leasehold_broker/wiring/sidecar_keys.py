@@ -7,13 +7,10 @@ from typing import assert_never
 import structlog
 
 from leasehold_broker.adapters.keys_local import LocalKeys
-from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKey, PassphraseMasterKey
 from leasehold_broker.adapters.process_hardening import assert_hardened
 from leasehold_broker.adapters.prometheus_metrics import Sample
-from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
-from leasehold_broker.adapters.vault_transit import TransitMasterKey
-from leasehold_broker.config.keys import AwsStore, AzureStore, GcpStore, KeysAt, Store, VaultLogin, VaultStore
+from leasehold_broker.config.keys import AwsStore, AzureStore, GcpStore, KeysAt, Store, VaultStore
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.flows.federated_keys import Minting
 from leasehold_broker.flows.key_ring import KeyRing
@@ -107,9 +104,9 @@ def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> Mas
         MasterKeyError: says what is wrong and what to do.
     """
     if at.transit is not None:
-        transit = at.transit
-        server = VaultAt(transit.address, _auth(transit.login), transit.namespace, transit.ca_file)
-        return TransitMasterKey(server, transit.mount, transit.key, clock)
+        from leasehold_broker.wiring.vault import transit_master_key  # noqa: PLC0415 - its client is large
+
+        return transit_master_key(at.transit, clock)
     if at.master_key_file is not None:
         return FileMasterKey(str(at.master_key_file))
     return PassphraseMasterKey(passphrase())
@@ -119,9 +116,7 @@ def _source(store: Store, clock: Clock) -> KeySource:
     try:
         match store:
             case VaultStore():
-                at = VaultAt(store.address, _auth(store.login), store.namespace, store.ca_file)
-                keys = {key.name: VaultKeyAt(f"{store.path}/{key.secret}", key.field or "value") for key in store.keys}
-                return VaultKeys(at, store.mount, keys, clock)
+                return _vault(store, clock)
             case AwsStore():
                 return _aws(store)
             case GcpStore():
@@ -134,6 +129,12 @@ def _source(store: Store, clock: Clock) -> KeySource:
         kind = type(store).__name__.removesuffix("Store").lower()
         message = f"a store of kind {kind!r} needs: pip install 'leasehold-broker[{kind}]' ({error.name} is missing)"
         raise ConfigError(message) from None
+
+
+def _vault(store: VaultStore, clock: Clock) -> KeySource:
+    from leasehold_broker.wiring.vault import vault_keys  # noqa: PLC0415 - its client is large
+
+    return vault_keys(store, clock)
 
 
 def _aws(store: AwsStore) -> KeySource:
@@ -155,17 +156,6 @@ def _azure(store: AzureStore) -> KeySource:
 
     at = AzureAt(store.vault_url, store.tenant_id, store.client_id, store.token_file)
     return AzureKeys(at, {key.name: AzureKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys})
-
-
-def _auth(login: VaultLogin) -> VaultAuth:
-    return VaultAuth(
-        VaultMethod(login.method.value),
-        login.mount,
-        login.role,
-        login.token_file,
-        login.role_id_file,
-        login.secret_id_file,
-    )
 
 
 def _failed(why: str) -> None:
