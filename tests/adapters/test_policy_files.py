@@ -137,6 +137,18 @@ def test_every_field_is_read():
         ("ttl_seconds_max = 900", "ttl_seconds_max = 9000", "grants[0].life_seconds_max: must not be below ttl_sec"),
         ("= 900\n", "= true\n", "grants[0].ttl_seconds_max: must be a whole number from 1 to 2592000, was True"),
         ('["brokered"]', '["brokerd"]', "grants[0].modes[0]: must be one of brokered, minted, disclosed"),
+        ('["brokered"]', '["minted"]', "grants[0].minted_seconds_max: belongs to mode"),
+        ('["brokered"]', '["disclosed"]', "grants[0].disclosed_keys: belongs to mode"),
+        (
+            'modes = ["brokered"]',
+            'modes = ["disclosed"]\ndisclosed_keys = ["unheard-of"]',
+            "grants[0].disclosed_keys: 'unheard-of' is not among the grant's keys",
+        ),
+        (
+            'modes = ["brokered"]',
+            'modes = ["minted"]\nminted_seconds_max = 60',
+            "grants[0].modes: calls with a minted or disclosed",
+        ),
         ('["brokered"]', "[]", "grants[0].modes: must name at least one mode"),
         ('provider = "anthropic"', 'provider = "antropic"', "grants[0].scopes[0].provider: must be one of anthropic"),
         ('operations = ["messages"]', "operations = []", "grants[0].scopes[0].operations: is empty"),

@@ -15,6 +15,7 @@ from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
 from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
 from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.replay import Showing
@@ -27,6 +28,7 @@ from leasehold_broker.ports.state_store import (
     DropRequest,
     PutAccount,
     PutHold,
+    PutKeyMark,
     PutLease,
     PutRequest,
     PutRevocation,
@@ -176,6 +178,22 @@ async def test_everything_that_was_committed_is_there_after_reopening(harness) -
     state = store.load()
     assert (list(state.leases), list(state.holds), list(state.accounts)) == ([], [], [])
     assert asked not in list(state.requests)
+    await store.close()
+
+
+async def test_key_marks_survive_until_the_next_version(harness) -> None:
+    """A mark is there after reopening; the newest of its kind wins; those of an older version go with the next."""
+    store = harness.open()
+    used, later = KeyMark("k", 1, KeyMarkKind.USED, 10), KeyMark("k", 1, KeyMarkKind.USED, 20)
+    exposed, other = KeyMark("k", 1, KeyMarkKind.EXPOSED, 11, "leases/1"), KeyMark("o", 1, KeyMarkKind.USED, 9)
+    await store.commit([], [PutKeyMark(used), PutKeyMark(exposed), PutKeyMark(other)])
+    await store.commit([], [PutKeyMark(later)])
+    await store.close()
+    store = harness.open()
+    assert {later, exposed, other} == set(store.load().key_marks)
+    fresh = KeyMark("k", 2, KeyMarkKind.USED, 30)
+    await store.commit([], [PutKeyMark(fresh)])
+    assert {fresh, other} == set(store.load().key_marks)
     await store.close()
 
 

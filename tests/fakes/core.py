@@ -6,7 +6,7 @@ from dataclasses import replace
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_processes import MemoryProcesses
-from tests.fakes.memory_world import MemoryCentre, MemoryKeys, MemoryPolicies, MemoryPrices
+from tests.fakes.memory_world import MemoryCentre, MemoryKeys, MemoryMinter, MemoryPolicies, MemoryPrices
 
 from leasehold_broker.domain.amounts import NO_CAPS, Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
@@ -22,6 +22,7 @@ from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.call import Calls
 from leasehold_broker.flows.delegate import DelegateLease
 from leasehold_broker.flows.end_with_process import EndWithProcess
+from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.read import ReadLeases
@@ -116,7 +117,11 @@ class Core:
         self.world = World(clock, entropy or CountingEntropy(), self.policies, self.centre, store.pepper)
         self.processes = MemoryProcesses()
         self.end_with_process = EndWithProcess(self.books, self.journal, clock, self.processes)
-        self.acquire = AcquireLease(self.books, self.journal, self.world, self.keys, self.end_with_process)
+        self.minter = MemoryMinter()
+        self.handing_out = HandingOut(self.books, self.keys, self.minter)
+        self.acquire = AcquireLease(
+            self.books, self.journal, self.world, self.keys, self.end_with_process, self.handing_out
+        )
         self.delegate = DelegateLease(self.books, self.journal, self.world)
         self.renew = RenewLease(self.books, self.journal, self.world)
         self.release = ReleaseLease(self.books, self.journal, clock)

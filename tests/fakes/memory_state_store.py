@@ -13,6 +13,7 @@ from typing import assert_never
 from leasehold_broker.adapters.sqlite_state.opening import translated
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.replay import Showing
@@ -27,6 +28,7 @@ from leasehold_broker.ports.state_store import (
     DropRequest,
     PutAccount,
     PutHold,
+    PutKeyMark,
     PutLease,
     PutRequest,
     PutRevocation,
@@ -53,6 +55,7 @@ class MemoryDisk:
     requests: dict[tuple[str, str], PutRequest] = field(default_factory=dict)
     revocations: dict[int, Revocation] = field(default_factory=dict)
     showings: dict[tuple[str, str], Showing] = field(default_factory=dict)
+    key_marks: dict[tuple[str, str, str], KeyMark] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     """Accounts that were dropped: one that comes back after the wall clock was set back starts empty."""
     outbox: list[PendingRecord] = field(default_factory=list)
@@ -107,6 +110,7 @@ class MemoryStateStore:
             [entry for _, entry in sorted(self.disk.revocations.items())],
             list(self.disk.showings.values()),
             self._previous,
+            list(self.disk.key_marks.values()),
         )
 
     def commit(
@@ -201,7 +205,7 @@ class MemoryStateStore:
     def _told(self) -> None:
         self._failing = False
 
-    def _apply(self, change: Change) -> None:  # noqa: C901 - one arm for each kind of change
+    def _apply(self, change: Change) -> None:  # noqa: C901, PLR0912 - one arm for each kind of change
         disk = self.disk
         match change:
             case PutLease(lease, digest):
@@ -229,6 +233,11 @@ class MemoryStateStore:
             case PutShowing(showing, now_wall_ms):
                 kept = {key: one for key, one in disk.showings.items() if one.until_wall_ms >= now_wall_ms}
                 disk.showings = kept | {(showing.table, showing.key): showing}
+            case PutKeyMark(mark):
+                kept = {
+                    at: one for at, one in disk.key_marks.items() if one.key != mark.key or one.version >= mark.version
+                }
+                disk.key_marks = kept | {(mark.key, mark.kind, mark.lease): mark}
             case _:
                 assert_never(change)
 

@@ -10,6 +10,7 @@ from leasehold_broker.domain.price import ModelPrice
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.ports.token_exchange import Minted
 
 
 class MemoryKeys:
@@ -48,6 +49,23 @@ class MemoryKeys:
         if key.state is not KeyState.ENABLED:
             raise Refusal(Reason.KEY_DISABLED, f"key {name!r} is disabled")
         return self.values.get(name) or Secret(f"sk-canary-{name}".encode())
+
+
+class MemoryMinter:
+    """Implements the key minter port: a fresh token each time, of the life that the test says."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.life_seconds = 300
+        self.minted: list[str] = []
+
+    async def mint(self, name: str, models: tuple[str, ...], life_seconds_max: int) -> Minted:
+        """See the port."""
+        del models
+        if self.life_seconds > life_seconds_max:
+            raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, f"tokens of {name!r} live too long")
+        self.minted.append(f"minted-canary-{len(self.minted)}")
+        return Minted(Secret(self.minted[-1].encode()), self.life_seconds)
 
 
 class MemoryPolicies:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import anthropic
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
@@ -15,7 +16,7 @@ from tests.federation.conftest import RULES, workload_token
 from tests.processes.tokens import ISSUER, token
 
 from leasehold import LeaseholdClient
-from leasehold.http import anthropic_kwargs
+from leasehold.http import anthropic_kwargs, openai_kwargs
 
 pytestmark = [pytest.mark.timeout(120)]
 
@@ -83,8 +84,15 @@ environment = "test"
 token_file = "workload"
 rule = {{ at = "anthropic", federation_rule_id = "fdrl_1", organization_id = "org", origin = "{services.origin}" }}
 """
-        grant = GRANT.format(name="test", issuer=ISSUER, extra="").replace("openai-test", "anthropic-wif")
-        own = OwnSidecar(root, issuers, grant.replace('"openai"', '"anthropic"'), more=more)
+        handed = 'modes = ["minted", "disclosed"]\nminted_seconds_max = 600\ndisclosed_keys = ["openai-test"]\nkeys ='
+        grants = GRANT.format(name="test", issuer=ISSUER, extra="").replace("openai-test", "anthropic-wif")
+        grants = grants.replace('"openai"', '"anthropic"')
+        more_grants = GRANT.format(name="handed", issuer=ISSUER, extra="").replace("keys =", handed)
+        more_grants = more_grants.replace('["openai-test"]\nttl', '["anthropic-wif", "openai-test"]\nttl')
+        more_grants = (
+            more_grants.replace("delegation_depth_max = 2", "") + '[[grants.scopes]]\nprovider = "anthropic"\n'
+        )
+        own = OwnSidecar(root, issuers, grants + more_grants, more=more)
         with own.running():
             yield own
 
@@ -134,3 +142,36 @@ def test_a_rule_that_mints_nothing(services, provider, sidecar):
     assert provider[1] == []
     assert sidecar.event("key.not_minted")["details"]["state"] == "refused"
     assert "refused" in sidecar.event("call.refused")["details"]["detail"]
+
+
+def test_a_minted_token_in_the_hands_of_the_sdk(services, provider, sidecar):
+    """Anthropic's SDK calls the provider itself with a minted token; the lease's end says how long that lives on."""
+    with (
+        LeaseholdClient(sidecar.target, token()) as client,
+        client.acquire(provider="anthropic", mode="minted", renew=False) as lease,
+    ):
+        kwargs = anthropic_kwargs(lease)
+        assert kwargs["base_url"] == f"http://127.0.0.1:{provider[0]}"
+        assert services.accepts(kwargs["auth_token"])
+        assert 0 < lease.info.ttl_seconds <= 600
+        anthropic.Anthropic(**kwargs, max_retries=0).messages.create(
+            model="claude-haiku-5-5", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
+        )
+        assert len(provider[1]) == 1
+        client.release(lease.name)
+    assert sidecar.event("lease.released")["details"]["token_lives_until_wall_ms"] > 0
+
+
+def test_a_disclosed_key(sidecar):
+    """The stored key is handed out; exposure and request for rotation are in the audit log, the key is in no file."""
+    with (
+        LeaseholdClient(sidecar.target, token()) as client,
+        client.acquire(provider="openai", mode="disclosed", renew=False) as lease,
+    ):
+        kwargs = openai_kwargs(lease)
+        assert kwargs == {"base_url": "https://api.openai.com/v1", "api_key": "sk-planted"}
+        client.release(lease.name)
+    assert sidecar.event("key.exposed")["details"] == {"key": "openai-test", "version": 1}
+    assert sidecar.event("key.rotation_requested")["details"]["cause"] == "disclosed"
+    for file in sidecar.root.rglob("*"):
+        assert not file.is_file() or b"sk-planted" not in file.read_bytes()

@@ -13,6 +13,7 @@ from leasehold_broker.domain.scope import ANYTHING, OWN_PREFIX, PROVIDER_RULE, P
 
 FORMAT_VERSION = 1
 GRANTS_MAX = 2_000
+MINTED_SECONDS_MAX = 3600
 LEASES_MAX = 100_000
 DEPTH_MAX = 8
 UID_MAX = 2**32 - 2
@@ -93,12 +94,31 @@ def _grant(table: TomlTable) -> Grant:
         peer_uids=frozenset(table.integers("peer_uids", 0, UID_MAX)),
         soft_percent=read_soft_percent(table),
         lower_output=table.text("on_shortage", default=LOWER, allowed=[LOWER, REFUSE]) == LOWER,
+        minted_seconds_max=table.integer("minted_seconds_max", 1, MINTED_SECONDS_MAX, default=0),
+        disclosed_keys=table.texts("disclosed_keys", required=False, wrong=_no_pattern),
     )
+    _check_handed_out(table, grant)
     providers = [scope.provider for scope in grant.scopes if scope.provider]
     for provider in {provider for provider in providers if providers.count(provider) > 1}:
         table.complain("scopes", f"provider {provider!r} has two scopes; a grant has one per provider")
     table.done()
     return grant
+
+
+def _check_handed_out(table: TomlTable, grant: Grant) -> None:
+    """Complain of what a grant cannot promise once a credential has left the sidecar."""
+    if (Mode.MINTED in grant.modes) != bool(grant.minted_seconds_max):
+        table.complain("minted_seconds_max", 'belongs to mode "minted": how long a token may outlive a revocation')
+    if (Mode.DISCLOSED in grant.modes) != bool(grant.disclosed_keys):
+        table.complain("disclosed_keys", 'belongs to mode "disclosed": the keys that may be handed out themselves')
+    for key in set(grant.disclosed_keys) - set(grant.keys):
+        table.complain("disclosed_keys", f"{key!r} is not among the grant's keys")
+    if grant.modes != {Mode.BROKERED} and (grant.caps != NO_CAPS or grant.windows or grant.delegation_depth_max):
+        table.complain(
+            "modes",
+            "calls with a minted or disclosed credential do not come through the sidecar, and cannot be held to a cap: "
+            "give these modes a grant of their own without caps, windows and delegation",
+        )
 
 
 def _modes(table: TomlTable) -> frozenset[Mode]:

@@ -50,6 +50,8 @@ class EventType(StrEnum):
     KEY_NOT_READ = "key.not_read"
     KEY_MINTED = "key.minted"
     KEY_NOT_MINTED = "key.not_minted"
+    KEY_EXPOSED = "key.exposed"
+    KEY_ROTATION_REQUESTED = "key.rotation_requested"
     AUDIT_READ = "audit.read"
     AUDIT_REFUSED = "audit.refused"
     AUDIT_GAP_ACCEPTED = "audit.gap_accepted"

@@ -30,6 +30,7 @@ class KeyRecord:
         version: grows by one each time the value is replaced.
         created_wall_ms: when this version was stored.
         kind: stored in a store; or federated: no secret is held, a workload token is exchanged for one that is short.
+        narrows: what is minted can be held to the models of one lease.
     """
 
     name: str
@@ -39,3 +40,30 @@ class KeyRecord:
     version: int
     created_wall_ms: int
     kind: KeyKind = KeyKind.STORED
+    narrows: bool = False
+
+
+class KeyMarkKind(StrEnum):
+    """What is remembered of a key's past."""
+
+    USED = "used"
+    EXPOSED = "exposed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMark:
+    """Something that happened to a version of a key, remembered until the next version.
+
+    Args:
+        key, version: what it happened to.
+        kind: it was used (the last time, within an hour); handed out in the clear; refused by its provider.
+        wall_ms: when.
+        lease: under which it was handed out; "" otherwise.
+    """
+
+    key: str
+    version: int
+    kind: KeyMarkKind
+    wall_ms: int
+    lease: str = ""

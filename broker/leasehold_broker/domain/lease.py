@@ -133,6 +133,19 @@ class Lease:
         """This lease, refusing calls."""
         return replace(self, state=LeaseState.FROZEN, state_reason=Reason.LEASE_FROZEN)
 
+    def within(self, life_seconds: int, now: Instant) -> "Lease":
+        """This new lease, ending with a credential that lives this long from `now`, and not renewable beyond it."""
+        ttl_seconds = min(self.ttl_seconds, life_seconds)
+        end_ns, end_wall_ms = now.after(ttl_seconds), now.wall_ms + ttl_seconds * 1000
+        return replace(
+            self,
+            ttl_seconds=ttl_seconds,
+            expire_ns=end_ns,
+            expire_wall_ms=end_wall_ms,
+            max_expire_ns=min(self.max_expire_ns, now.after(life_seconds)),
+            max_expire_wall_ms=min(self.max_expire_wall_ms, now.wall_ms + life_seconds * 1000),
+        )
+
     def renewed(self, ttl_seconds: int, now: Instant, latest_ns: int | None = None) -> "Lease":
         """This lease with a later end, never past its maximum (nor `latest_ns`) and never earlier than it was.
 

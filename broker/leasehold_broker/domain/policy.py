@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from leasehold_broker.domain.amounts import METRICS, UNLIMITED, Amounts
 from leasehold_broker.domain.identity import Identity
-from leasehold_broker.domain.keys import KeyRecord, KeyState
+from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import SOFT_PERCENT_DEFAULT, Budget, WindowLimit
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.scope import Scope, matches, narrow
+from leasehold_broker.domain.scope import ANYTHING, Scope, matches, narrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class Grant:
         soft_percent: of a cap of a lease, at which a warning is recorded; 0 for none.
         lower_output: True: where a call's worst case does not fit its budgets, its output limit is lowered to what
             fits; False: it is refused.
+        minted_seconds_max: within how long a revocation is promised to reach a token that was handed out: no token that
+            lives longer is handed out. 0: none is.
+        disclosed_keys: names of the stored keys that may be handed out themselves.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Grant:
     peer_uids: frozenset[int] = field(default=frozenset())
     soft_percent: int = SOFT_PERCENT_DEFAULT
     lower_output: bool = True
+    minted_seconds_max: int = 0
+    disclosed_keys: tuple[str, ...] = ()
 
     def check_uid(self, uid: int | None) -> None:
         """Refuse a caller, or the holder of a delegated lease, whose verified uid is not one of `peer_uids`.
@@ -213,7 +218,9 @@ def terms_under(grant: Grant, request: LeaseRequest, keys: Sequence[KeyRecord], 
             Reason.DISCLOSURE_NOT_ALLOWED,
             f"mode {request.mode} is not granted; granted: {', '.join(sorted(grant.modes))}",
         )
-    scopes = tuple(_scope_under(grant, wanted, keys) for wanted in request.scopes)
+    scopes = tuple(_scope_under(grant, wanted, keys, request.mode) for wanted in request.scopes)
+    if request.mode is not Mode.BROKERED:
+        check_handed_out(request, scopes, keys)
     ttl_seconds = request.ttl_seconds or grant.ttl_seconds_max
     if ttl_seconds > grant.ttl_seconds_max:
         raise Refusal(
@@ -235,22 +242,55 @@ def caps_under(wanted: Amounts, ceiling: Amounts) -> Amounts:
     return Amounts(*(min(cap, top) for cap, top in zip(wanted, ceiling, strict=True)))
 
 
-def _scope_under(grant: Grant, wanted: Scope, keys: Iterable[KeyRecord]) -> Scope:
+def check_handed_out(request: LeaseRequest, scopes: tuple[Scope, ...], keys: Iterable[KeyRecord]) -> None:
+    """Refuse what nobody could hold a handed-out credential to: its calls do not come through the sidecar.
+
+    Raises:
+        Refusal: DISCLOSURE_NOT_ALLOWED.
+    """
+    why = ""
+    if len(scopes) != 1:
+        why = "gives one credential for one provider; acquire one lease for each"
+    elif any(cap < UNLIMITED for cap in request.caps):
+        why = "cannot hold calls to a cap, as they do not come through the sidecar; leave the limits out"
+    else:
+        scope = scopes[0]
+        narrows = any(key.narrows for key in keys if key.name == scope.key)
+        limited = scope.operations or scope.tools or scope.max_output_tokens_per_request
+        if limited or (scope.models not in {(), (ANYTHING,)} and not narrows):
+            why = "cannot hold calls to models, operations, tools or output limits; the grant must not name any"
+    if why:
+        raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, f"mode {request.mode} {why}")
+
+
+def _scope_under(grant: Grant, wanted: Scope, keys: Iterable[KeyRecord], mode: Mode) -> Scope:
     ceiling = next((scope for scope in grant.scopes if scope.provider == wanted.provider), None)
     if ceiling is None:
         granted = ", ".join(scope.provider for scope in grant.scopes)
         raise Refusal(Reason.SCOPE_EXCEEDED, f"provider {wanted.provider!r} is not granted; granted: {granted}")
     if wanted.key and wanted.key not in grant.keys:
         raise Refusal(Reason.SCOPE_EXCEEDED, f"key {wanted.key!r} is not granted")
-    key = _key_for(grant, wanted.provider, wanted.key, keys)
+    key = _key_for(grant, wanted.provider, wanted.key, keys, mode)
     scope = narrow(wanted, ceiling)
     return Scope(scope.provider, key, scope.models, scope.operations, scope.tools, scope.max_output_tokens_per_request)
 
 
-def _key_for(grant: Grant, provider: str, wanted_key: str, keys: Iterable[KeyRecord]) -> str:
+def _suits(key: KeyRecord, grant: Grant, mode: Mode) -> bool:
+    """True when this mode may be exercised with this key."""
+    match mode:
+        case Mode.BROKERED:
+            return True
+        case Mode.MINTED:
+            return key.kind is KeyKind.FEDERATED
+        case Mode.DISCLOSED:
+            return key.kind is KeyKind.STORED and key.name in grant.disclosed_keys
+
+
+def _key_for(grant: Grant, provider: str, wanted_key: str, keys: Iterable[KeyRecord], mode: Mode) -> str:
     by_name = {key.name: key for key in keys}
     disabled = False
     walled = False
+    unsuited = False
     for name in (wanted_key,) if wanted_key else grant.keys:
         key = by_name.get(name)
         if key is None or key.provider != provider:
@@ -259,10 +299,18 @@ def _key_for(grant: Grant, provider: str, wanted_key: str, keys: Iterable[KeyRec
             walled = True
         elif key.state is not KeyState.ENABLED:
             disabled = True
+        elif not _suits(key, grant, mode):
+            unsuited = True
         else:
             return name
     if disabled:
         raise Refusal(Reason.KEY_DISABLED, f"the granted key for {provider} is disabled; ask the platform team")
+    if unsuited:
+        raise Refusal(
+            Reason.DISCLOSURE_NOT_ALLOWED,
+            f"no granted key for {provider} may be handed out in mode {mode}: minted needs a federated key, disclosed "
+            "one that the grant names under disclosed_keys",
+        )
     if walled:
         raise Refusal(
             Reason.ENVIRONMENT_MISMATCH,

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Identity, Peer
-from leasehold_broker.domain.lease import Lease, Mode
+from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms, decide
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.amount_details import cap_details
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.end_with_process import EndWithProcess
+from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issued import Issued
 from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_not_serving
 from leasehold_broker.flows.journal import Journal, unharmed
@@ -21,8 +22,20 @@ from leasehold_broker.ports.state_store import PutLease
 class AcquireLease:
     """Grants root leases."""
 
-    def __init__(self, books: Books, journal: Journal, world: World, keys: KeyStore, processes: EndWithProcess) -> None:
-        """Work on these books, with these surroundings and keys; `processes` ends leases with their process."""
+    def __init__(
+        self,
+        books: Books,
+        journal: Journal,
+        world: World,
+        keys: KeyStore,
+        processes: EndWithProcess,
+        handing_out: HandingOut,
+    ) -> None:
+        """Work on these books, with these surroundings and keys.
+
+        `processes` ends leases with their process; `handing_out` fetches credentials for leases that are not brokered.
+        """
+        self._handing_out = handing_out
         self._books = books
         self._journal = journal
         self._world = world
@@ -92,8 +105,21 @@ class AcquireLease:
     ) -> Issued:
         policy, terms = self._decide(identity, peer, request)
         self._journal.check()
+        credential = await self._handing_out.fetch(terms)
+        if credential is not None:
+            # Fetching took a while, in which anything may have changed.
+            refuse_if_not_serving(self._books, self._world.centre, self._world.clock.now())
+            policy, terms = self._decide(identity, peer, request)
+            if terms.scopes[0].key != credential.key:
+                raise Refusal(
+                    Reason.POLICY_DENIED,
+                    "the policy changed while this lease was made; ask again",
+                    retry_after_seconds=1.0,
+                )
         name = self._issuing.new_name()
         lease = self._lease(name, identity, peer, request, policy, terms, now)
+        if credential is not None and credential.life_seconds is not None:
+            lease = lease.within(credential.life_seconds, now)
         token, digest = self._issuing.new_token()
         if ties:
             lease = replace(lease, process=self._processes.tie(name, peer))
@@ -101,21 +127,22 @@ class AcquireLease:
         self._books.unborn.add(lease.name)
         record = self._issuing.remember_request(*key, lease)
 
+        more = self._handing_out.recorded(credential, lease, key[1], now)
+
         def undo() -> None:
+            self._handing_out.taken_back(lease.name)
             del self._books.requests[key[0], key[1]]
             self._books.forget_lease(lease.name)
 
         event = _event(EventType.LEASE_ACQUIRED, lease, key[1], now)
-        await unharmed(self._journal.grant([event], [PutLease(lease, digest), record], undo))
-        return self._issuing.born(lease, token)
+        changes = [PutLease(lease, digest), record, *more.changes]
+        await unharmed(self._journal.grant([event, *more.events], changes, undo))
+        # The token of a lease that is not brokered is shown to nobody: its calls do not come through here.
+        return self._issuing.born(lease, token if credential is None else credential.secret)
 
     def _decide(self, identity: Identity, peer: Peer, request: LeaseRequest) -> tuple[Policy, Terms]:
         policy = self._world.policies.current()
         terms = decide(policy, identity, request, self._keys.records(), peer.uid)
-        if terms.mode is not Mode.BROKERED:
-            raise Refusal(
-                Reason.DISCLOSURE_NOT_ALLOWED, f"mode {terms.mode} is not served by this sidecar; ask for brokered"
-            )
         forbidden = self._world.policies.forbidden_by(identity, request, terms)
         if forbidden:
             raise Refusal(

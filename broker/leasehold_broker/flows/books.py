@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from leasehold_broker.domain.call import CallEnd, CallPlan
 from leasehold_broker.domain.identity import Identity, Peer, Subject
+from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Ledger
 from leasehold_broker.domain.price import ModelPrice
@@ -19,7 +20,7 @@ from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant, SteadyTime
 from leasehold_broker.flows.window_accounts import bucket_start_ms
-from leasehold_broker.ports.state_store import PutRequest
+from leasehold_broker.ports.state_store import PutKeyMark, PutRequest
 
 DEPTH_MAX = 16
 """No delegation tree is deeper, whatever the policy says: walks to the root stay short."""
@@ -94,11 +95,21 @@ class Books:
         self.idle.set()
         self.expiry: list[tuple[int, str]] = []
         self.counters = Counters()
+        self.key_marks: dict[tuple[str, KeyMarkKind], KeyMark] = {}
+        self.exposures: dict[str, KeyMark] = {}
+        """Keys that were handed out in the clear, by the live lease that did it."""
         self._steady: SteadyTime | None = None
 
     def __repr__(self) -> str:
         """Counts only."""
         return f"Books(leases={len(self.leases)}, calls={len(self.calls)}, epoch={self.epoch}, {self.ledger!r})"
+
+    def put_key_mark(self, mark: KeyMark) -> PutKeyMark:
+        """Remember something of a key's past; the change that makes it durable."""
+        self.key_marks[mark.key, mark.kind] = mark
+        if mark.kind is KeyMarkKind.EXPOSED:
+            self.exposures[mark.lease] = mark
+        return PutKeyMark(mark)
 
     def steady_ms(self, now: Instant) -> int:
         """The time of rolling windows; it begins when first asked for, behind no bucket that was restored."""

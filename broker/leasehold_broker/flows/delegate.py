@@ -92,6 +92,11 @@ class DelegateLease:
         dead = parent.dead_reason(now)
         if dead is not None:
             raise dead
+        if parent.mode is not Mode.BROKERED:
+            raise Refusal(
+                Reason.DISCLOSURE_NOT_ALLOWED,
+                f"{parent.name} hands out a credential (mode {parent.mode}), and has no part to delegate",
+            )
         self._journal.check()
         policy = self._world.policies.current()
         self._check_depth(parent, policy)

@@ -6,7 +6,8 @@ Decides in memory at once and returns the batch to make durable; used by release
 from leasehold_broker.domain.amounts import ZERO
 from leasehold_broker.domain.call import CallEnd
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
-from leasehold_broker.domain.lease import Lease, LeaseState
+from leasehold_broker.domain.keys import KeyMark
+from leasehold_broker.domain.lease import Lease, LeaseState, Mode
 from leasehold_broker.domain.ledger import AccountId, HoldId
 from leasehold_broker.domain.reasons import Reason
 from leasehold_broker.domain.time import Instant
@@ -113,6 +114,9 @@ class Endings:
         details: dict[str, Detail] = {} if account is None else {"settled": amount_details(account.settled)}
         if by:
             details["revocation"] = by
+        if lease.mode is Mode.MINTED and now.boot_ns < lease.max_expire_ns:
+            # What this end cannot reach: the provider takes the token until then.
+            details["token_lives_until_wall_ms"] = lease.max_expire_wall_ms
         event = Event(
             _EVENT[state],
             now.wall_ms,
@@ -123,6 +127,9 @@ class Endings:
             details=details,
         )
         batch = Batch([event], [PutLease(ended)])
+        exposed = self._books.exposures.pop(lease.name, None)
+        if exposed is not None:
+            batch.events.append(_rotation_requested(exposed, ended, now))
         batch.add(self.give_back(lease.name, now))
         return batch
 
@@ -138,3 +145,22 @@ class Endings:
                 if call.cut is not None:
                     call.cut(*call.cut_by)
         return cut
+
+
+def _rotation_requested(exposed: KeyMark, lease: Lease, now: Instant) -> Event:
+    """Whoever rotates keys reads this in the audit log: the key was in other hands, and the right to it is over."""
+    return Event(
+        EventType.KEY_ROTATION_REQUESTED,
+        now.wall_ms,
+        Outcome.ALLOWED,
+        lease.state_reason,
+        lease.subject,
+        lease.name,
+        details={
+            "key": exposed.key,
+            "version": exposed.version,
+            "environment": lease.subject.environment,
+            "cause": "disclosed",
+            "exposed_wall_ms": exposed.wall_ms,
+        },
+    )

@@ -228,7 +228,16 @@ class FederatedKeys:
 
 
 def _record(key: FederatedKey) -> KeyRecord:
-    return KeyRecord(key.name, key.provider, key.environment, KeyState.ENABLED, key.version, 0, KeyKind.FEDERATED)
+    return KeyRecord(
+        key.name,
+        key.provider,
+        key.environment,
+        KeyState.ENABLED,
+        key.version,
+        0,
+        KeyKind.FEDERATED,
+        key.exchange.narrows,
+    )
 
 
 def _refusal(name: str, fault: ExchangeFault, retry_after_seconds: float) -> Refusal:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Identity, Peer
-from leasehold_broker.domain.lease import TOKEN_ENTROPY_BYTES, Lease, make_token, token_digest
+from leasehold_broker.domain.lease import TOKEN_ENTROPY_BYTES, Lease, Mode, make_token, token_digest
 from leasehold_broker.domain.policy import LeaseRequest
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -152,6 +152,11 @@ class Issuing:
 
     async def _again(self, lease: Lease) -> Issued:
         token = self._books.fresh_tokens.get(lease.name)
+        if token is None and not lease.ended and lease.mode is not Mode.BROKERED:
+            raise Refusal(
+                Reason.LEASE_NOT_FOUND,
+                f"the credential of {lease.name} was shown once and is not remembered; release it and acquire anew",
+            )
         if token is None and not lease.ended:
             token, digest = self.new_token()
             now = self._world.clock.now()

@@ -84,6 +84,11 @@ class Recover:
             books.ledger.restore_hold(hold.hold)
         for request in state.requests:
             books.requests[request.scope, request.request_id] = request
+        for mark in state.key_marks:
+            books.put_key_mark(mark)
+            lease_then = books.leases.get(mark.lease)
+            if lease_then is None or lease_then.ended:
+                books.exposures.pop(mark.lease, None)
         books.revocations = list(state.revocations)
         books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.audit_chain import ChainEnd
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId
 from leasehold_broker.domain.replay import Showing
@@ -99,6 +100,13 @@ class PutShowing:
     now_wall_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class PutKeyMark:
+    """Something of a key's past is to be remembered; marks of its older versions go at the same time."""
+
+    mark: KeyMark
+
+
 Change = (
     PutLease
     | DropLease
@@ -110,6 +118,7 @@ Change = (
     | DropRequest
     | PutRevocation
     | PutShowing
+    | PutKeyMark
 )
 
 
@@ -127,6 +136,7 @@ class StoredState:
     revocations: Sequence[Revocation]
     showings: Sequence[Showing] = ()
     previous: ChainEnd | None = None
+    key_marks: Sequence[KeyMark] = ()
 
 
 class StateStore(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from leasehold.v1 import lease_service_pb2, types_pb2
-from leasehold_broker.domain.lease import Lease, renew_after_seconds
+from leasehold_broker.domain.lease import Lease, Mode, renew_after_seconds
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.acquire import AcquireLease
 from leasehold_broker.flows.delegate import DelegateLease
@@ -35,6 +35,7 @@ class LeaseDoor:
         clock: Clock,
         entropy: Entropy,
         endpoints: Sequence[types_pb2.Endpoint],
+        direct: Sequence[types_pb2.Endpoint] = (),
     ) -> None:
         """Take the flows.
 
@@ -47,6 +48,7 @@ class LeaseDoor:
             clock: read for each answer.
             entropy: for the jitter of renewals.
             endpoints: where each provider is reached through this sidecar; a lease's answer shows those it covers.
+            direct: where it is reached without; shown for credentials that are handed out.
         """
         self._acquire = acquire
         self._delegate = delegate
@@ -56,6 +58,7 @@ class LeaseDoor:
         self._clock = clock
         self._entropy = entropy
         self._endpoints = tuple(endpoints)
+        self._direct = tuple(direct)
 
     def handlers(self) -> Handlers:
         """For `RpcServer.serve(SERVICE, ...)`."""
@@ -179,7 +182,8 @@ class LeaseDoor:
         return leases.lease_to_proto(lease, now, self._read.usage(lease), renew_after_seconds(lease, now, jitter))
 
     def _covered(self, lease: Lease) -> list[types_pb2.Endpoint]:
-        return [endpoint for endpoint in self._endpoints if lease.scope_for(endpoint.provider) is not None]
+        shown = self._endpoints if lease.mode is Mode.BROKERED else self._direct
+        return [endpoint for endpoint in shown if lease.scope_for(endpoint.provider) is not None]
 
 
 def _token(issued: Issued) -> str:

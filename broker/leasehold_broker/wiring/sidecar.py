@@ -39,6 +39,7 @@ from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.call import Calls
 from leasehold_broker.flows.delegate import DelegateLease
 from leasehold_broker.flows.end_with_process import EndWithProcess
+from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.key_events import KeyEvents
@@ -274,8 +275,9 @@ class Sidecar:
         return egress, port
 
     async def _open_door(self, world: World, egress_port: int) -> None:
+        handing_out = HandingOut(self.books, self._keys.ring, self._keys.federated)
         leases = LeaseDoor(
-            AcquireLease(self.books, self._journal, world, self._keys.ring, self._end_with_process),
+            AcquireLease(self.books, self._journal, world, self._keys.ring, self._end_with_process, handing_out),
             DelegateLease(self.books, self._journal, world),
             RenewLease(self.books, self._journal, world),
             ReleaseLease(self.books, self._journal, self._clock),
@@ -283,6 +285,7 @@ class Sidecar:
             self._clock,
             self._entropy,
             self._endpoints(egress_port),
+            self._direct_endpoints(),
         )
         self.door.server.serve(lease_service.SERVICE, leases.handlers())
         await self.door.start(lambda: self.fail("the gRPC socket was taken over by another process"))
@@ -299,6 +302,15 @@ class Sidecar:
                 unix_socket=str(egress.socket or ""),
             )
             for name, provider in self._providers.items()
+        ]
+
+    def _direct_endpoints(self) -> list[types_pb2.Endpoint]:
+        origins = {name: at.origin for name, at in self.config.providers.items()}
+        return [
+            types_pb2.Endpoint(
+                provider=name, base_url=f"{origins.get(name, provider.default_origin)}{provider.sdk_path}"
+            )
+            for name, provider in all_providers().items()
         ]
 
     async def _drain(self, egress: EgressServer) -> None:

@@ -7,6 +7,7 @@ from typing import assert_never
 import msgspec
 
 from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.replay import Showing
@@ -20,6 +21,7 @@ from leasehold_broker.ports.state_store import (
     DropRequest,
     PutAccount,
     PutHold,
+    PutKeyMark,
     PutLease,
     PutRequest,
     PutRevocation,
@@ -43,6 +45,9 @@ CREATE TABLE IF NOT EXISTS showings (
   "table" TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL, until_wall_ms INTEGER NOT NULL,
   PRIMARY KEY ("table", key)) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS showings_until ON showings (until_wall_ms);
+CREATE TABLE IF NOT EXISTS key_marks (
+  key TEXT NOT NULL, kind TEXT NOT NULL, lease TEXT NOT NULL, version INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
+  PRIMARY KEY (key, kind, lease)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (
   position INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
   previous BLOB NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL) STRICT;
@@ -57,6 +62,9 @@ PUT_REQUEST = (
 )
 PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
 PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
+PUT_KEY_MARK = "INSERT OR REPLACE INTO key_marks (key, kind, lease, version, wall_ms) VALUES (?, ?, ?, ?, ?)"
+DROP_OLD_KEY_MARKS = "DELETE FROM key_marks WHERE key = ? AND version < ?"
+READ_KEY_MARKS = "SELECT key, version, kind, wall_ms, lease FROM key_marks"
 PUT_RECORD = "INSERT INTO outbox (position, stream, epoch, sequence, previous, body, digest) VALUES (?,?,?,?,?,?,?)"
 DROP_LEASE = "DELETE FROM leases WHERE name = ?"
 DROP_HOLD = "DELETE FROM holds WHERE id = ?"
@@ -89,6 +97,7 @@ class Statements:
         self._requests: dict[tuple[str, str], PutRequest | None] = {}
         self._revocations: list[Revocation] = []
         self._showings: list[PutShowing] = []
+        self._key_marks: list[KeyMark] = []
 
     def add(self, changes: Iterable[Change]) -> None:
         """Take changes in order."""
@@ -124,6 +133,8 @@ class Statements:
                 self._revocations.append(change.revocation)
             case PutShowing():
                 self._showings.append(change)
+            case PutKeyMark():
+                self._key_marks.append(change.mark)
             case _:
                 assert_never(change)
 
@@ -165,6 +176,9 @@ class Statements:
         if self._showings:
             connection.execute(DROP_SHOWINGS, (min(put.now_wall_ms for put in self._showings),))
             connection.executemany(PUT_SHOWING, [_showing_row(put.showing) for put in self._showings])
+        for mark in self._key_marks:
+            connection.execute(DROP_OLD_KEY_MARKS, (mark.key, mark.version))
+            connection.execute(PUT_KEY_MARK, (mark.key, mark.kind.value, mark.lease, mark.version, mark.wall_ms))
 
     def _run_leases(self, connection: sqlite3.Connection) -> None:
         for name, put in self._leases.items():
@@ -263,6 +277,14 @@ def read_showings(connection: sqlite3.Connection) -> list[Showing]:
     return [
         Showing(*row)
         for row in connection.execute('SELECT "table", key, holder, until_wall_ms FROM showings').fetchall()
+    ]
+
+
+def read_key_marks(connection: sqlite3.Connection) -> list[KeyMark]:
+    """What is remembered of keys."""
+    return [
+        KeyMark(key, version, KeyMarkKind(kind), wall_ms, lease)
+        for key, version, kind, wall_ms, lease in connection.execute(READ_KEY_MARKS).fetchall()
     ]
 
 

@@ -229,14 +229,19 @@ def _scope(scope: Scope) -> types.Scope:
     )
 
 
+MODES = {"brokered": types.MODE_BROKERED, "minted": types.MODE_MINTED, "disclosed": types.MODE_DISCLOSED}
+
+
 def acquire_request(
-    asked: Wanted, *, validate_only: bool, end_with_process: bool = False
+    asked: Wanted, *, validate_only: bool, end_with_process: bool = False, mode: str = "brokered"
 ) -> service.AcquireLeaseRequest:
     """The message, with a fresh request id.
 
     Raises:
-        InvalidRequest: no provider at all.
+        InvalidRequest: no provider at all, or no such mode.
     """
+    if mode not in MODES:
+        raise InvalidRequest.of_field("mode", f"is {mode!r}; known: {', '.join(MODES)}")
     if not asked.scopes:
         raise InvalidRequest.of_field("provider", 'is missing; give provider="anthropic" or scopes=[...]')
     return service.AcquireLeaseRequest(
@@ -244,7 +249,7 @@ def acquire_request(
         scopes=asked.scopes,
         limits=asked.limits,
         ttl=asked.ttl,
-        mode=types.MODE_BROKERED,
+        mode=MODES[mode],
         purpose=asked.purpose,
         labels=asked.labels,
         validate_only=validate_only,

@@ -204,12 +204,15 @@ class LeaseholdClient:
         *,
         validate_only: bool = False,
         end_with_process: bool = False,
+        mode: str = "brokered",
         on_lost: OnLost | None = None,
         renew: bool = True,
         **asked: Unpack[Asked],
     ) -> Issuing:
         """Acquire a lease: `await` it, or `async with` it. Arguments and errors as in the blocking twin."""
-        request = acquire_request(wanted(**asked), validate_only=validate_only, end_with_process=end_with_process)
+        request = acquire_request(
+            wanted(**asked), validate_only=validate_only, end_with_process=end_with_process, mode=mode
+        )
 
         async def issue() -> LeaseHandle:
             at = read_clocks()

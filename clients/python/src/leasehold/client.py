@@ -70,6 +70,7 @@ class LeaseholdClient:
         labels: Mapping[str, str] | None = None,
         validate_only: bool = False,
         end_with_process: bool = False,
+        mode: str = "brokered",
         on_lost: OnLost | None = None,
         renew: bool = True,
     ) -> LeaseHandle:
@@ -93,6 +94,9 @@ class LeaseholdClient:
             validate_only: ask what would be granted; the handle then has no token.
             end_with_process: the broker ends the lease when this process ends, however it ends. Unix socket only, and
                 only where the sidecar sees this process's id; refused elsewhere.
+            mode: "brokered"; or, where the policy allows it, "minted" (a short-lived token of the provider is handed
+                out) or "disclosed" (the key itself is). Then the handle's token is that credential, and its endpoints
+                are the provider's own: calls do not come through the broker.
             on_lost: called once, from the renewal's thread, when the lease ends without your doing.
             renew: False leaves renewal to you.
 
@@ -117,7 +121,8 @@ class LeaseholdClient:
         )
         at = read_clocks()
         issued = self.link.call(
-            methods.ACQUIRE, acquire_request(asked, validate_only=validate_only, end_with_process=end_with_process)
+            methods.ACQUIRE,
+            acquire_request(asked, validate_only=validate_only, end_with_process=end_with_process, mode=mode),
         )
         return self._held(LeaseState(issued, at), on_lost, renew=renew)
 

@@ -58,6 +58,8 @@ STRIPPED_VARIABLES = frozenset(
     }
 )
 """Provider keys, and switches that send an SDK around the sidecar: removed from a child before the lease is put in."""
+MINTED_ANTHROPIC = "sk-ant-oat"
+"""How tokens begin that Anthropic mints for a workload."""
 LEASE_VARIABLE = "LEASEHOLD_LEASE"
 _NO_PROXY = ("127.0.0.1", "localhost", "::1")
 
@@ -113,8 +115,14 @@ def openai_async_key(current: Callable[[], Lease]) -> Callable[[], Awaitable[str
 
 
 def anthropic_kwargs(lease: Lease) -> dict[str, Any]:
-    """Arguments for `anthropic.Anthropic` and `anthropic.AsyncAnthropic`: base_url, api_key."""
-    return {"base_url": lease.endpoint(ANTHROPIC).base_url, "api_key": lease.token.reveal()}
+    """Arguments for `anthropic.Anthropic` and `anthropic.AsyncAnthropic`: base_url, api_key.
+
+    For a minted token: auth_token and the beta under which the API takes it, instead of api_key.
+    """
+    base_url, secret = lease.endpoint(ANTHROPIC).base_url, lease.token.reveal()
+    if secret.startswith(MINTED_ANTHROPIC):
+        return {"base_url": base_url, "auth_token": secret, "default_headers": {"anthropic-beta": "oauth-2025-04-20"}}
+    return {"base_url": base_url, "api_key": secret}
 
 
 def google_kwargs(lease: Lease) -> dict[str, Any]:

@@ -114,11 +114,15 @@ class AcquireLeaseResponse(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.str
-    """The secret that the SDK sends as its API key. Shown once; not logged anywhere. Empty on validate_only."""
+    """The secret that the SDK sends as its API key. Shown once; not logged anywhere. Empty on validate_only.
+    BROKERED: the token of this lease. MINTED: a short-lived token of the provider. DISCLOSED: the provider's key.
+    """
     @_builtins.property
     def lease(self) -> _types_pb2.Lease: ...
     @_builtins.property
-    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Endpoint]: ...
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Endpoint]:
+        """Where it is sent: this sidecar's egress; in modes MINTED and DISCLOSED the provider itself."""
+
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
