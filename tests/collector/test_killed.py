@@ -72,7 +72,7 @@ async def test_the_sidecars_own_store_ships_over_the_link(tmp_path):
         state = SqliteStateStore(tmp_path / "state", "sidecar-1", SystemClock(), StoreLimits())
         state.load()
         sidecar = Sidecar(centre.target)
-        link = CollectorLink(sidecar.settings, state, sidecar.sink, lambda: (), SystemClock())
+        link = CollectorLink(sidecar.settings, state, sidecar.sink, lambda: (), sidecar.budget_tie, SystemClock())
         task = asyncio.create_task(link.run())
         await asyncio.gather(*(state.commit([call_event(number)]) for number in range(300)))
         await eventually(lambda: link.counters.records_acknowledged == 300)

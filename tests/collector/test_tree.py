@@ -120,7 +120,7 @@ async def test_a_log_from_before_the_tree_gets_one(tmp_path):
     await store.close()
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.executescript(
-        "DROP TABLE tiles; DROP TABLE checkpoints; DROP TABLE sink_cursors; "
+        "DROP TABLE tiles; DROP TABLE checkpoints; DROP TABLE sink_cursors; DROP TABLE budget_changes; "
         "DROP TABLE marks; ALTER TABLE lives DROP COLUMN state; PRAGMA user_version=1;"
     )
     connection.close()

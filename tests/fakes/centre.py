@@ -11,11 +11,12 @@ import grpc
 from tests.fakes.rpc import SystemClock, SystemEntropy
 from tests.fakes.streams import Emitter
 
-from leasehold.v1 import audit_service_pb2_grpc, revocation_service_pb2_grpc
-from leasehold_broker.adapters.collector_link import Backoff, CollectorLink, LinkSettings
+from leasehold.v1 import audit_service_pb2_grpc, budget_service_pb2_grpc, revocation_service_pb2_grpc
+from leasehold_broker.adapters.collector_link import Backoff, BudgetTie, CollectorLink, LinkSettings
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
-from leasehold_broker.collector import audit_door, revocation_door, sidecar_door
+from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
+from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 from leasehold_broker.domain.identity import Identity, Peer, Subject
 from leasehold_broker.domain.proof import UnverifiedProof
@@ -23,8 +24,10 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.fleet_budgets import FleetBudgets
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
@@ -127,6 +130,8 @@ class Centre:
         revocations = revocation_door.RevocationDoor(
             IssueRevocation(self.issuer, self.store, self.clock), ReadRevocations(self.issuer), self.operators
         )
+        budgets = budget_door.BudgetDoor(ChangeBudget(FleetBudgets(self.fleet, self.store), self.clock), self.operators)
+        server.serve(budget_door.SERVICE, budgets.handlers())
         server.serve(revocation_door.SERVICE, revocations.handlers())
         server.serve(audit_door.SERVICE, audit_door.AuditDoor(ReadAudit(self.store), prove, self.operators).handlers())
         server.listen(self.target)
@@ -157,6 +162,7 @@ class Operator:
         """Connect with this token."""
         self.channel = grpc.aio.insecure_channel(target)
         self.revocations = revocation_service_pb2_grpc.RevocationServiceStub(self.channel)
+        self.budgets = budget_service_pb2_grpc.BudgetServiceStub(self.channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
         self.how = {"metadata": (("leasehold", "1"), ("authorization", f"Bearer {token}")), "timeout": 20.0}
 
@@ -235,6 +241,22 @@ class MemorySink:
             await self.changed.wait()
 
 
+class MemoryBudgetSink:
+    """Implements the budget change sink port in memory; remembers what it was given."""
+
+    def __init__(self) -> None:
+        """Nothing applied."""
+        self.applied: list[BudgetChange] = []
+
+    def applied_budget_change(self) -> int:
+        """As the port says."""
+        return self.applied[-1].number if self.applied else 0
+
+    async def apply_budget_changes(self, changes: Sequence[BudgetChange]) -> None:
+        """As the port says."""
+        self.applied.extend(changes)
+
+
 class Sidecar:
     """A sidecar's side of the link: real link, outbox and sink in memory."""
 
@@ -246,6 +268,9 @@ class Sidecar:
         self.sink = MemorySink()
         self.emitter = Emitter(name, epoch)
         self.leases: list[LiveLease] = []
+        self.budget_sink = MemoryBudgetSink()
+        self.budgets = BudgetRows((), 0)
+        self.budget_tie = BudgetTie(self.budget_sink, lambda: self.budgets)
         self.tokens_read = 0
         self.settings = LinkSettings(
             target,
@@ -255,7 +280,9 @@ class Sidecar:
             self._token,
             backoff=Backoff(first_seconds=0.02, cap_seconds=0.1, refused_cap_seconds=0.2),
         )
-        self.link = CollectorLink(self.settings, self.outbox, self.sink, lambda: self.leases, self.clock)
+        self.link = CollectorLink(
+            self.settings, self.outbox, self.sink, lambda: self.leases, self.budget_tie, self.clock
+        )
         self._task: asyncio.Task[None] | None = None
 
     def _token(self) -> str:

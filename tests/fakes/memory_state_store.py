@@ -12,6 +12,7 @@ from typing import assert_never
 
 from leasehold_broker.adapters.sqlite_state.opening import translated
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
@@ -27,6 +28,7 @@ from leasehold_broker.ports.state_store import (
     DropLease,
     DropRequest,
     PutAccount,
+    PutBudgetChange,
     PutHold,
     PutKeyMark,
     PutLease,
@@ -56,6 +58,7 @@ class MemoryDisk:
     revocations: dict[int, Revocation] = field(default_factory=dict)
     showings: dict[tuple[str, str], Showing] = field(default_factory=dict)
     key_marks: dict[tuple[str, str, str], KeyMark] = field(default_factory=dict)
+    budget_changes: dict[int, BudgetChange] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     """Accounts that were dropped: one that comes back after the wall clock was set back starts empty."""
     outbox: list[PendingRecord] = field(default_factory=list)
@@ -111,6 +114,7 @@ class MemoryStateStore:
             list(self.disk.showings.values()),
             self._previous,
             list(self.disk.key_marks.values()),
+            [change for _, change in sorted(self.disk.budget_changes.items())],
         )
 
     def commit(
@@ -230,6 +234,8 @@ class MemoryStateStore:
                 disk.requests.pop((scope, request_id), None)
             case PutRevocation(entry):
                 disk.revocations.setdefault(entry.epoch, entry)
+            case PutBudgetChange(made):
+                disk.budget_changes.setdefault(made.number, made)
             case PutShowing(showing, now_wall_ms):
                 kept = {key: one for key, one in disk.showings.items() if one.until_wall_ms >= now_wall_ms}
                 disk.showings = kept | {(showing.table, showing.key): showing}

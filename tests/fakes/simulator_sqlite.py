@@ -28,7 +28,7 @@ class TwinStore(MemoryStateStore):
     def load(self) -> StoredState:
         """What SQLite has; it must be what memory has, row for row, and the log body for body."""
         state, expected = self.real.load(), super().load()
-        for name in ("leases", "accounts", "holds", "requests", "revocations"):
+        for name in ("leases", "accounts", "holds", "requests", "revocations", "budget_changes"):
             found, wanted = (sorted(map(repr, getattr(one, name))) for one in (state, expected))
             assert found == wanted, f"the stores differ in {name}"
         bodies = [row[0] for row in self.real._connection.execute("SELECT body FROM outbox ORDER BY position")]

@@ -17,6 +17,13 @@ SIMULATOR = "tests/flows/test_simulator.py"
 STORE = "tests/flows/test_simulator.py::test_a7_b6_b7_the_real_store_says_what_the_model_says_after_every_crash"
 DELEGATION = "tests/flows/test_delegation.py"
 LEVELS = "tests/flows/test_budget_levels.py"
+LOOP = """        if taken.plus(amounts.masked(leg.mask)).fits(account.caps) or not account.hard:
+            return None
+        for index, metric in enumerate(METRICS):
+            wanted = amounts[index]
+            if wanted and leg.mask[index]:
+                free = account.caps[index] - taken[index]
+                if wanted > free:"""
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,9 @@ MUTANTS = (
     Mutant(
         "the cap itself does not fit",
         "B10",
-        "domain/amounts.py",
-        "self[0] <= caps[0]",
-        "self[0] < caps[0]",
+        LEDGER,
+        LOOP,
+        LOOP.replace("fits(account.caps) or", "plus(Amounts(1)).fits(account.caps) or").replace(">", ">="),
         (EDGES, MACHINE, VOLUME),
     ),
     Mutant(
@@ -121,10 +128,10 @@ MUTANTS = (
         (MACHINE, VOLUME),
     ),
     Mutant(
-        "a bucket joins its window without what is held",
+        "a bucket joins its window without what was settled",
         "B1",
         LEDGER,
-        "        self.total.held = self.total.held.plus(account.held)\n",
+        "        self.total.settled = self.total.settled.plus(account.settled)\n",
         "",
         (VOLUME,),
     ),

@@ -9,7 +9,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2
 from tests.fakes.rpc import KeptRefusals, surroundings
 
-from leasehold.v1 import audit_service_pb2, lease_service_pb2, revocation_service_pb2, sidecar_service_pb2
+from leasehold.v1 import (
+    audit_service_pb2,
+    budget_service_pb2,
+    lease_service_pb2,
+    revocation_service_pb2,
+    sidecar_service_pb2,
+)
 from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.rpc.access import (
@@ -26,7 +32,14 @@ from leasehold_broker.rpc.access import (
 from leasehold_broker.rpc.caller import CallContext, Shown
 from leasehold_broker.rpc.server import RpcServer
 
-MODULES = (health_pb2, audit_service_pb2, lease_service_pb2, revocation_service_pb2, sidecar_service_pb2)
+MODULES = (
+    health_pb2,
+    audit_service_pb2,
+    budget_service_pb2,
+    lease_service_pb2,
+    revocation_service_pb2,
+    sidecar_service_pb2,
+)
 LEASES = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 NAMES = [method.name for method in LEASES.methods]
 _REFLECTION = descriptor_pb2.FileDescriptorProto(

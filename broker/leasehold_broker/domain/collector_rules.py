@@ -5,10 +5,14 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What an operator may do. A responder may also do what an auditor may."""
+    """What an operator may do. A responder may also do what an auditor may, and lower budgets.
+
+    A treasurer may raise and lower budgets: who may stop spending is not, for that, who may allow more of it.
+    """
 
     RESPONDER = "responder"
     AUDITOR = "auditor"
+    TREASURER = "treasurer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class EventType(StrEnum):
     LEASE_TOKEN_REPLACED = "lease.token_replaced"  # noqa: S105 - the name of an event
     BUDGET_RETURNED = "budget.returned"
     BUDGET_THRESHOLD = "budget.threshold"
+    BUDGET_CHANGE_ISSUED = "budget.change_issued"
+    BUDGET_CHANGED = "budget.changed"
+    BUDGET_CHANGE_REFUSED = "budget.change_refused"
     CALL_ADMITTED = "call.admitted"
     CALL_SETTLED = "call.settled"
     CALL_REFUSED = "call.refused"

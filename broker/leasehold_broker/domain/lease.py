@@ -22,6 +22,8 @@ TOKEN_ENTROPY_BYTES = 32
 TOKEN_LENGTH = len(TOKEN_PREFIX) + 43 + 6
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = tuple(first + second for first in _BASE32 for second in _BASE32)
+LEASE_PREFIX = "leases/"
+"""Of every lease's name."""
 TTL_SECONDS_MIN = 1
 TTL_SECONDS_MAX = 30 * 24 * 3600
 

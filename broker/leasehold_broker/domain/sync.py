@@ -9,6 +9,7 @@ clocks may have: as `received` is never before `sent`, the sidecar refuses by th
 
 from dataclasses import dataclass
 
+from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLeases
 
@@ -36,6 +37,8 @@ class SyncMessage:
         applied: what the epochs since the last message ended.
         live: full list, when it has changed; else None.
         heartbeat: counted from 1 within a session.
+        applied_budget_change: highest number that is durable there.
+        budgets: how they stand, now and then; else None.
     """
 
     hello: Hello | None
@@ -43,6 +46,8 @@ class SyncMessage:
     applied: tuple[AppliedRevocation, ...] = ()
     live: LiveLeases | None = None
     heartbeat: int = 0
+    applied_budget_change: int = 0
+    budgets: BudgetRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,16 @@ class Push:
             `revocation_epoch`.
         authority_seconds: how long an answered heartbeat is good for.
         answers: highest heartbeat received before `revocation_epoch` was read.
+        budget_change: number of the newest change of a cap.
+        budget_changes: the next ones, in order, without a gap.
     """
 
     revocation_epoch: int
     revocations: tuple[Revocation, ...]
     authority_seconds: float
     answers: int
+    budget_change: int = 0
+    budget_changes: tuple[BudgetChange, ...] = ()
 
 
 def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:

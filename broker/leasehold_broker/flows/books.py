@@ -9,6 +9,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from leasehold_broker.domain.amounts import Metric
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.call import CallEnd, CallPlan
 from leasehold_broker.domain.identity import Identity, Peer, Subject
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
@@ -87,6 +89,11 @@ class Books:
         self.revocations: list[Revocation] = []
         self.epoch = 0
         self.durable_epoch = 0
+        self.budget_changes: dict[str, dict[Metric, BudgetChange]] = {}
+        """Of each budget the change that counts, by metric."""
+        self.changes_of_request: dict[tuple[str, str], BudgetChange] = {}
+        self.budget_change = 0
+        self.durable_budget_change = 0
         self.unborn: set[str] = set()
         """Leases whose first commit is under way: counted, but not yet anyone's to see, renew or delegate."""
         self.watchers: dict[str, set[asyncio.Event]] = {}
@@ -117,6 +124,16 @@ class Books:
             starts = (bucket_start_ms(account.id) for account in self.ledger.accounts())
             self._steady = SteadyTime(now, max((start for start in starts if start is not None), default=0))
         return self._steady.ms(now)
+
+    def put_budget_change(self, change: BudgetChange) -> None:
+        """Put a change of a cap in force; it replaces an earlier one of the same budget and metric."""
+        self.budget_changes.setdefault(change.budget, {})[change.metric] = change
+        self.changes_of_request[change.changed_by, change.request_id] = change
+        self.budget_change = change.number
+
+    def changes_of(self, budget: str) -> tuple[BudgetChange, ...]:
+        """The changes of one budget that count, ended ones among them."""
+        return tuple(self.budget_changes[budget].values()) if budget in self.budget_changes else ()
 
     def put_lease(self, lease: Lease, digest: bytes | None = None) -> None:
         """Insert or replace a lease and keep every index true; wakes its watchers."""

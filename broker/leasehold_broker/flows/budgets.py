@@ -5,8 +5,10 @@ and the budgets of the policy on its key, provider, environment, labels or every
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from leasehold_broker.domain.amounts import ALL_METRICS, METRICS, NO_CAPS, UNLIMITED, Amounts, Mask, Metric
+from leasehold_broker.domain.budget_changes import changed_caps, ends_after
 from leasehold_broker.domain.budget_usage import BudgetUsage
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import Account, Leg, Shortfall
@@ -18,7 +20,7 @@ from leasehold_broker.domain.time import Instant
 from leasehold_broker.domain.values import value
 from leasehold_broker.domain.windows import Period, Rolling, window_at
 from leasehold_broker.flows.books import Books, lease_account
-from leasehold_broker.flows.window_accounts import bucket_account, pool_account, window_account
+from leasehold_broker.flows.window_accounts import bucket_account, budget_name, pool_account, window_account
 from leasehold_broker.flows.window_wait import Drawn, wait_ms
 
 FOUND_MAX = 20_000
@@ -48,6 +50,7 @@ class Drawing:
     key: str
     policy: Policy
     closings: int
+    change: int
     since_wall_ms: int
     until_wall_ms: int
     until_steady_ms: int
@@ -78,6 +81,7 @@ class Budgets:
             or found.policy is not policy
             or found.key != scope.key
             or found.closings != self._books.ledger.closings
+            or found.change != self._books.budget_change
             or not found.since_wall_ms <= now.wall_ms < found.until_wall_ms
             or self._books.steady_ms(now) >= found.until_steady_ms
         ):
@@ -94,7 +98,7 @@ class Budgets:
                 f"the grant {lease.grant!r} of this lease is no longer in the policy; acquire a new lease",
             )
         labels = lease.subject.labels
-        drawn = [*self._tree(lease, grant)]
+        drawn = [*self._tree(lease, now, grant)]
         drawn += [self._window(limit, _holder(grant, limit, lease), now) for limit in grant.windows]
         drawn += [
             self._window(budget.limit, f"on:{budget.on}", now)
@@ -109,15 +113,18 @@ class Budgets:
             key=scope.key,
             policy=policy,
             closings=self._books.ledger.closings,
+            change=self._books.budget_change,
             since_wall_ms=now.wall_ms,
             until_wall_ms=min((budget.until_wall_ms for budget in drawn), default=_FOR_EVER),
             until_steady_ms=min((budget.until_steady_ms for budget in drawn), default=_FOR_EVER),
         )
 
-    def legs_above(self, lease: Lease, mask: Mask) -> tuple[Leg, ...]:
+    def legs_above(self, lease: Lease, mask: Mask, now: Instant) -> tuple[Leg, ...]:
         """The legs of a budget carved out of `lease`: the lease, and its parents where it is not carved itself."""
         return tuple(
-            Leg(drawn.leg.account, masked) for drawn in self._tree(lease) if any(masked := _both(drawn.leg.mask, mask))
+            Leg(drawn.leg.account, masked)
+            for drawn in self._tree(lease, now)
+            if any(masked := _both(drawn.leg.mask, mask))
         )
 
     def rows(self, lease: Lease, policy: Policy, now: Instant) -> tuple[BudgetUsage, ...]:
@@ -127,7 +134,7 @@ class Budgets:
             try:
                 drawn = self.drawn_by(lease, scope, policy, now).drawn
             except Refusal:
-                drawn = tuple(self._tree(lease))
+                drawn = tuple(self._tree(lease, now))
             for budget in drawn:
                 account = self._books.ledger.account(budget.leg.account)
                 if account is not None:
@@ -160,24 +167,33 @@ class Budgets:
         violation = Violation(budget.name, f"{shortfall.metric}: {shortfall.remaining} left of {shortfall.cap}")
         return Refusal(reason, message, retry_after_seconds=retry_after, violations=(violation,))
 
-    def _tree(self, lease: Lease, grant: Grant | None = None) -> Iterator[Drawn]:
+    def _tree(self, lease: Lease, now: Instant, grant: Grant | None = None) -> Iterator[Drawn]:
         ledger = self._books.ledger
         mask = ALL_METRICS
         name = "lease"
         for one in (lease, *self._books.ancestors(lease)):
             if any(mask):
-                soft = None if grant is None else soft_caps(one.caps, grant.soft_percent)
-                ledger.open_account(lease_account(one.name), one.caps, soft)
-                yield Drawn(Leg(lease_account(one.name), mask), name)
+                changes = self._books.changes_of(one.name)
+                caps = changed_caps(one.caps, changes, now.wall_ms) if changes else one.caps
+                soft = None if grant is None else soft_caps(caps, grant.soft_percent)
+                ledger.open_account(lease_account(one.name), caps, soft)
+                until = min(ends_after(changes, now.wall_ms), default=_FOR_EVER)
+                leg = Leg(lease_account(one.name), mask)
+                yield Drawn(leg, name, caps=one.caps, changes=changes, until_wall_ms=until)
             mask = _except(mask, one.carved)
             name = "parent"
 
     def _window(self, limit: WindowLimit, whose: str, now: Instant) -> Drawn:
+        changes = self._books.changes_of(budget_name(whose, limit.span_name))
         caps = limit.caps_at(now.wall_ms)
+        if changes:
+            caps = changed_caps(caps, changes, now.wall_ms)
         soft = soft_caps(caps, limit.soft_percent)
-        until = min(limit.changes_after(now.wall_ms), default=_FOR_EVER)
+        edges = (*limit.changes_after(now.wall_ms), *ends_after(changes, now.wall_ms))
+        until = min(edges, default=_FOR_EVER)
         if isinstance(limit.span, Rolling):
-            return self._bucket(limit, limit.span, whose, caps, soft, until, now)
+            drawn = self._bucket(limit, limit.span, whose, caps, soft, until, now)
+            return replace(drawn, changes=changes) if changes else drawn
         window = window_at(limit.span, limit.zone, now.wall_ms)
         account = window_account(whose, limit, window)
         self._books.ledger.open_account(account, caps, soft, hard=limit.hard)
@@ -187,7 +203,7 @@ class Budgets:
             mask = _CONCURRENCY_ONLY if caps[:4] == NO_CAPS[:4] else mask
         else:
             until = min(until, window.end_ms)
-        return Drawn(Leg(account, mask), limit.name, window.end_ms, limit, until)
+        return Drawn(Leg(account, mask), limit.name, window.end_ms, limit, None, changes, until)
 
     def _bucket(
         self, limit: WindowLimit, rolling: Rolling, whose: str, caps: Amounts, soft: Amounts, until: int, now: Instant
@@ -205,7 +221,7 @@ class Budgets:
             hard=limit.hard,
         )
         gone = now.wall_ms + start + rolling.counted_ms - steady
-        return Drawn(Leg(account, ALL_METRICS), limit.name, gone, limit, until, start + rolling.bucket_ms)
+        return Drawn(Leg(account, ALL_METRICS), limit.name, gone, limit, None, (), until, start + rolling.bucket_ms)
 
 
 def _holder(grant: Grant, limit: WindowLimit, lease: Lease) -> str:

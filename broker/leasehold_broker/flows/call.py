@@ -342,7 +342,10 @@ def _settled_event(
         "end": outcome.end.value,
         "charged": amount_details(settlement.charged),
         "key": call.key,
+        "provider": call.plan.provider,
     }
+    if call.plan.model is not None:
+        details["model"] = call.plan.model
     if settlement.voided:
         details["voided"] = True
     if charge.estimated:

@@ -30,6 +30,8 @@ class CollectorRecords:
             type_ = EventType.IDENTITY_REFUSED
         elif ".RevocationService/" in method:
             type_ = EventType.REVOCATION_REFUSED
+        elif ".BudgetService/" in method:
+            type_ = EventType.BUDGET_CHANGE_REFUSED
         details: dict[str, Detail] = {"method": method, "message": refusal.message}
         if refusal.detail:
             details["detail"] = refusal.detail

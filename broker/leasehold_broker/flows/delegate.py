@@ -197,7 +197,7 @@ class DelegateLease:
     def _carve(self, parent: Lease, child: Lease, carved: Amounts, now: Instant) -> Hold | None:
         if carved == ZERO:
             return None
-        legs = self._budgets.legs_above(parent, child.carved)
+        legs = self._budgets.legs_above(parent, child.carved, now)
         hold = self._books.ledger.reserve(carve_hold(child.name), legs, carved)
         if isinstance(hold, Shortfall):
             raise self._budgets.refusal(hold, tuple(Drawn(leg, "parent") for leg in legs), carved, now)

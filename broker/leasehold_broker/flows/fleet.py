@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from leasehold_broker.domain.budget_changes import BudgetRows
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.domain.sync import silence_seconds
@@ -19,6 +20,7 @@ WATCHERS_MAX = 256
 
 
 NO_LEASES = LiveLeases((), 0)
+NO_BUDGETS = BudgetRows((), 0)
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class Member:
     connected: bool = False
     session: int = 0
     live: LiveLeases = NO_LEASES
+    budgets: BudgetRows = NO_BUDGETS
+    applied_budget_change: int = 0
 
 
 class Fleet:
@@ -65,8 +69,8 @@ class Fleet:
         for watcher in self._watchers:
             watcher.set()
 
-    def revoked(self) -> None:
-        """Wake every session: there is a new entry to push."""
+    def issued(self) -> None:
+        """Wake every session: there is a new revocation or budget change to push."""
         for session in self._sessions:
             session.set()
 

@@ -41,7 +41,7 @@ class FleetRevocations:
     async def issue(self, draft: RevocationDraft) -> Revocation:
         """As the port says; every connected sidecar is woken before this returns."""
         entry = await self._log.issue(draft, lambda made: issued_event(made, draft))
-        self._fleet.revoked()
+        self._fleet.issued()
         return entry
 
     async def progress(self, epoch: int) -> RevocationProgress | None:

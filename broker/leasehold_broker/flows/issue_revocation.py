@@ -10,6 +10,7 @@ from uuid import UUID
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.key_shapes import without_secrets
+from leasehold_broker.domain.lease import LEASE_PREFIX
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
@@ -30,7 +31,6 @@ from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationD
 
 NAME_LENGTH_MAX = 256
 NOTE_LENGTH_MAX = 500
-LEASE_PREFIX = "leases/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,9 @@ class Recover:
             lease_then = books.leases.get(mark.lease)
             if lease_then is None or lease_then.ended:
                 books.exposures.pop(mark.lease, None)
+        for change in state.budget_changes:
+            books.put_budget_change(change)
+        books.durable_budget_change = books.budget_change
         books.revocations = list(state.revocations)
         books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)
 

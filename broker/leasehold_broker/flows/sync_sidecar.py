@@ -7,11 +7,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Protocol
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage
 from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.ports.budget_changes import BudgetChangeLog
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.revocation_log import KnownSidecar, RevocationLog
@@ -19,11 +21,15 @@ from leasehold_broker.ports.revocation_log import KnownSidecar, RevocationLog
 PUSH_ENTRIES_MAX = 200
 
 
+class SyncLog(RevocationLog, BudgetChangeLog, Protocol):
+    """What sidecars are kept in step with."""
+
+
 class SyncSession:
     """One open session of one sidecar."""
 
     def __init__(
-        self, fleet: Fleet, log: RevocationLog, clock: Clock, member: Member, applied_epoch: int, expire_ns: int
+        self, fleet: Fleet, log: SyncLog, clock: Clock, member: Member, first: SyncMessage, expire_ns: int
     ) -> None:
         """Made by `SyncSidecar.open`."""
         self._fleet = fleet
@@ -31,7 +37,8 @@ class SyncSession:
         self._clock = clock
         self._member = member
         self._number = member.session
-        self._sent = applied_epoch
+        self._sent = first.applied_epoch
+        self._sent_change = first.applied_budget_change
         self._answered = 0
         self._heartbeat = 0
         self._expire_ns = expire_ns
@@ -52,8 +59,13 @@ class SyncSession:
             raise behind(message.applied_epoch, self._log.epoch())
         if any(entry.epoch > message.applied_epoch for entry in message.applied):
             raise field_invalid("applied", "names an epoch above applied_epoch")
+        if message.applied_budget_change > self._log.budget_change_number():
+            raise behind_in_budgets(message.applied_budget_change, self._log.budget_change_number())
         now = self._clock.now()
         member.heard = now
+        member.applied_budget_change = max(member.applied_budget_change, message.applied_budget_change)
+        if message.budgets is not None:
+            member.budgets = message.budgets
         if message.live is not None:
             member.live = message.live
         known = replace(
@@ -95,7 +107,7 @@ class SyncSession:
                     return
                 push = await self._next()
                 yield push
-                if self._sent < push.revocation_epoch:
+                if self._sent < push.revocation_epoch or self._sent_change < push.budget_change:
                     continue
                 try:
                     async with asyncio.timeout(pause):
@@ -117,7 +129,12 @@ class SyncSession:
         entries = tuple(entry for entry in entries if entry.epoch <= epoch)
         if entries:
             self._sent = entries[-1].epoch
-        return Push(epoch, entries, self._fleet.authority_seconds, answers)
+        newest = self._log.budget_change_number()
+        changes = tuple(await self._log.budget_changes_after(self._sent_change, PUSH_ENTRIES_MAX))
+        changes = tuple(change for change in changes if change.number <= newest)
+        if changes:
+            self._sent_change = changes[-1].number
+        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes)
 
     def _superseded(self) -> bool:
         return self._member.session != self._number
@@ -136,7 +153,7 @@ class SyncSession:
 class SyncSidecar:
     """Opens sessions."""
 
-    def __init__(self, fleet: Fleet, log: RevocationLog, events: EventLog, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, log: SyncLog, events: EventLog, clock: Clock) -> None:
         """Serve this fleet from this log."""
         self._fleet = fleet
         self._log = log
@@ -166,6 +183,8 @@ class SyncSidecar:
             )
         if first.applied_epoch > self._log.epoch():
             raise behind(first.applied_epoch, self._log.epoch())
+        if first.applied_budget_change > self._log.budget_change_number():
+            raise behind_in_budgets(first.applied_budget_change, self._log.budget_change_number())
         now = self._clock.now()
         authority_ms = math.ceil(self._fleet.authority_seconds * 1000)
         earlier = self._fleet.members.get(name)
@@ -196,7 +215,7 @@ class SyncSidecar:
             self.superseded += 1
         member.connected = True
         older = self._open.get(known.name)
-        session = SyncSession(self._fleet, self._log, self._clock, member, first.applied_epoch, expire_ns)
+        session = SyncSession(self._fleet, self._log, self._clock, member, first, expire_ns)
         self._open[known.name] = session
         if older is not None:
             older.end()
@@ -211,4 +230,13 @@ def behind(applied: int, epoch: int) -> Refusal:
         Reason.CENTRE_BEHIND,
         f"the sidecar has applied revocations up to {applied}, this collector knows {epoch}: its store was replaced or "
         "restored; restore the newest copy",
+    )
+
+
+def behind_in_budgets(applied: int, known: int) -> Refusal:
+    """The collector has lost changes of caps."""
+    return Refusal(
+        Reason.CENTRE_BEHIND,
+        f"the sidecar has applied {applied} changes of budgets, this collector knows {known}: its store was replaced "
+        "or restored; restore the newest copy",
     )

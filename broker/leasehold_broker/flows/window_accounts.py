@@ -16,6 +16,16 @@ _TIMES = re.compile(r"\|([^|]+)\|(-?\d+)\+(\d+)")
 _ROLLING = "rolling-"
 
 
+def budget_name(whose: str, span: str) -> str:
+    """What a budget over time is called, whatever window is running: "on:key:prod|day"."""
+    return f"{whose}|{span}"
+
+
+def budget_of(account: AccountId) -> str:
+    """The budget that this account of a window or bucket belongs to."""
+    return account.removeprefix(WINDOW_PREFIX).rpartition("|")[0]
+
+
 def window_account(whose: str, limit: WindowLimit, window: Window) -> AccountId:
     """The account of a calendar window."""
     length = window.end_ms - window.start_ms
@@ -42,6 +52,17 @@ def bucket_end_ms(account: AccountId) -> int:
     """From when on this bucket no longer counts, in steady time."""
     times = _times(account)
     return 0 if times is None else times[1] + times[2]
+
+
+def running(account: AccountId, wall_ms: int, steady_ms: int) -> bool:
+    """True when this window, or bucket, counts now."""
+    times = _times(account)
+    if times is None:
+        return False
+    rolling, start, length = times
+    if rolling:
+        return start <= steady_ms < start + length
+    return not length or start <= wall_ms < start + length
 
 
 def window_over(account: Account, wall_ms: int, steady_ms: int) -> bool:

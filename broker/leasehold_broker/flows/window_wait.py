@@ -5,6 +5,7 @@ what they did not use, can only make it earlier.
 """
 
 from leasehold_broker.domain.amounts import ZERO, Amounts
+from leasehold_broker.domain.budget_changes import BudgetChange, changed_caps, ends_after
 from leasehold_broker.domain.ledger import Account, Ledger, Leg
 from leasehold_broker.domain.limits import WindowLimit
 from leasehold_broker.domain.values import value
@@ -24,6 +25,8 @@ class Drawn:
         name: as shown to callers.
         reset_wall_ms: when it starts anew, or a rolling window has given back all that counts now; 0: never.
         limit: of the policy; None for leases.
+        caps: of leases, before changes; None: what the account says.
+        changes: of operators, that count for it.
         until_wall_ms, until_steady_ms: when `leg` or the caps have to be looked up anew.
     """
 
@@ -31,6 +34,8 @@ class Drawn:
     name: str
     reset_wall_ms: int = 0
     limit: WindowLimit | None = None
+    caps: Amounts | None = None
+    changes: tuple[BudgetChange, ...] = ()
     until_wall_ms: int = _FOR_EVER
     until_steady_ms: int = _FOR_EVER
 
@@ -81,15 +86,17 @@ class _Wait:
         moments = {at, *(end for end in self._ends if end > at)}
         if limit is not None:
             moments.update(limit.changes_after(at))
-            if self._account.pool is None and self._budget.reset_wall_ms > at:
-                moments.add(self._budget.reset_wall_ms)
+        moments.update(ends_after(self._budget.changes, at))
+        if limit is not None and self._account.pool is None and self._budget.reset_wall_ms > at:
+            moments.add(self._budget.reset_wall_ms)
         return next((moment for moment in sorted(moments) if self._fits(moment)), None)
 
     def _fits(self, at: int) -> bool:
         account, limit = self._account.counted, self._budget.limit
         if not account.hard:
             return True
-        caps = account.caps if limit is None else limit.caps_at(at)
+        caps = (self._budget.caps or account.caps) if limit is None else limit.caps_at(at)
+        caps = changed_caps(caps, self._budget.changes, at)
         taken = account.settled.plus(account.held)
         if self._account.pool is not None:
             for end, amounts in self._ends.items():

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.audit_chain import ChainEnd
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
@@ -78,6 +79,13 @@ class PutRevocation:
 
 
 @dataclass(frozen=True, slots=True)
+class PutBudgetChange:
+    """An operator's change of a cap is in force."""
+
+    change: BudgetChange
+
+
+@dataclass(frozen=True, slots=True)
 class DropLease:
     """An ended lease is no longer remembered."""
 
@@ -119,6 +127,7 @@ Change = (
     | PutRevocation
     | PutShowing
     | PutKeyMark
+    | PutBudgetChange
 )
 
 
@@ -137,6 +146,7 @@ class StoredState:
     showings: Sequence[Showing] = ()
     previous: ChainEnd | None = None
     key_marks: Sequence[KeyMark] = ()
+    budget_changes: Sequence[BudgetChange] = ()
 
 
 class StateStore(Protocol):

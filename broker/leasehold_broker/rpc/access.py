@@ -140,6 +140,8 @@ METHODS: Mapping[str, Method] = {
     "leasehold.v1.RevocationService/GetRevocation": _OPERATOR_LOOK,
     "leasehold.v1.RevocationService/ListRevocations": _OPERATOR_LOOK,
     "leasehold.v1.RevocationService/WatchRevocation": _operators(Audit.REFUSALS, seconds_max=WATCH_SECONDS_MAX),
+    "leasehold.v1.BudgetService/ListBudgets": _OPERATOR_LOOK,
+    "leasehold.v1.BudgetService/ChangeBudget": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.AuditService/ListEvents": _operators(Audit.READ, disclosure=Disclosure.AUDIT_RECORDS),
     "leasehold.v1.AuditService/WatchEvents": _operators(
         Audit.READ, disclosure=Disclosure.AUDIT_RECORDS, seconds_max=WATCH_SECONDS_MAX

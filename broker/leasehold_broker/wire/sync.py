@@ -7,6 +7,7 @@ from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import Hello, Push, SyncMessage
 from leasehold_broker.domain.time import NANOS
+from leasehold_broker.wire.budgets import change_from_proto, change_to_proto, rows_from_proto, rows_to_proto
 from leasehold_broker.wire.records import STREAM
 from leasehold_broker.wire.revocations import revocation_from_proto, revocation_to_proto
 
@@ -36,7 +37,12 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
             raise field_invalid("applied", "must hold a positive epoch and counts that are not negative")
         applied.append(AppliedRevocation(one.epoch, one.leases_ended, one.calls_cut))
     live = _live(message.live_leases) if message.HasField("live_leases") else None
-    return SyncMessage(hello, message.applied_epoch, tuple(applied), live, message.heartbeat)
+    if not 0 <= message.applied_budget_change <= EPOCH_MAX:
+        raise field_invalid("applied_budget_change", "must not be negative")
+    budgets = rows_from_proto(message.budgets) if message.HasField("budgets") else None
+    return SyncMessage(
+        hello, message.applied_epoch, tuple(applied), live, message.heartbeat, message.applied_budget_change, budgets
+    )
 
 
 def _hello(message: sidecar_service_pb2.Hello) -> Hello:
@@ -67,7 +73,12 @@ def _live(message: sidecar_service_pb2.LiveLeases) -> LiveLeases:
 
 def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateRequest:
     """What this sidecar says; of live leases as many as fit `LIVE_BYTES_MAX`, with the true total."""
-    request = sidecar_service_pb2.SyncStateRequest(applied_epoch=message.applied_epoch, heartbeat=message.heartbeat)
+    request = sidecar_service_pb2.SyncStateRequest(
+        applied_epoch=message.applied_epoch,
+        heartbeat=message.heartbeat,
+        applied_budget_change=message.applied_budget_change,
+        budgets=None if message.budgets is None else rows_to_proto(message.budgets),
+    )
     if message.hello is not None:
         request.hello.sidecar = message.hello.sidecar
         request.hello.environment = message.hello.environment
@@ -103,6 +114,8 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
         revocations=[revocation_to_proto(entry) for entry in push.revocations],
         authority_ttl=Duration(seconds=nanos // NANOS, nanos=nanos % NANOS),
         answers=push.answers,
+        budget_change=push.budget_change,
+        budget_changes=[change_to_proto(change) for change in push.budget_changes],
     )
 
 
@@ -118,4 +131,7 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
     if message.revocation_epoch < 0 or message.answers < 0:
         raise field_invalid("revocation_epoch", "must not be negative")
     entries = tuple(revocation_from_proto(entry) for entry in message.revocations)
-    return Push(message.revocation_epoch, entries, seconds, message.answers)
+    if message.budget_change < 0:
+        raise field_invalid("budget_change", "must not be negative")
+    changes = tuple(change_from_proto(change) for change in message.budget_changes)
+    return Push(message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes)

@@ -14,17 +14,20 @@ from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Samp
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
-from leasehold_broker.collector import audit_door, revocation_door, sidecar_door
+from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.collector.audit_door import AuditDoor
+from leasehold_broker.collector.budget_door import BudgetDoor
 from leasehold_broker.collector.revocation_door import RevocationDoor
 from leasehold_broker.collector.sidecar_door import MESSAGE_BYTES_MAX, SidecarDoor
 from leasehold_broker.config import CollectorConfig
 from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.fleet_budgets import FleetBudgets
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
@@ -147,6 +150,8 @@ class Collector:
         sync = SyncSidecar(self._fleet, store, store, self._clock)
         revocation = RevocationDoor(IssueRevocation(issuer, store, self._clock), ReadRevocations(issuer), operators)
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
+        budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)
+        door.server.serve(budget_door.SERVICE, budgets.handlers())
         door.server.serve(revocation_door.SERVICE, revocation.handlers())
         door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), prove, operators).handlers())
         door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())

@@ -34,6 +34,7 @@ from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
 from leasehold_broker.flows.acquire import AcquireLease
+from leasehold_broker.flows.apply_budget_changes import ApplyBudgetChanges
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.call import Calls
@@ -234,6 +235,8 @@ class Sidecar:
             self._journal,
             self.store,
             apply,
+            ApplyBudgetChanges(self.books, self._journal, self._clock),
+            self.policies,
             self._recorder,
             self.fail,
         )

@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
-from leasehold_broker.collector import audit_door, revocation_door
+from leasehold_broker.collector import audit_door, budget_door, revocation_door
 from leasehold_broker.collector.access import Operators
 from leasehold_broker.collector.audit_door import AuditDoor
+from leasehold_broker.collector.budget_door import BudgetDoor
 from leasehold_broker.collector.revocation_door import RevocationDoor
 from leasehold_broker.config.doors import Listen
 from leasehold_broker.config.sidecar import Alone
 from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.flows.change_budget import ChangeBudget
+from leasehold_broker.flows.change_budget_alone import ChangeBudgetAlone
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.issue_revocation import IssueRevocation
 from leasehold_broker.flows.prove import Prove
@@ -47,7 +50,7 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
 
 def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, prove: Prove) -> GrpcDoor:
     records = CollectorRecords(log, parts.clock)
-    operators = Operators(None, (), dict.fromkeys(alone.operator_uids, frozenset({Role.RESPONDER, Role.AUDITOR})))
+    operators = Operators(None, (), dict.fromkeys(alone.operator_uids, frozenset(Role)))
     issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
     door = GrpcDoor(
         Listen(alone.admin_socket, None, "", 0, None),
@@ -62,6 +65,9 @@ def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, prove: Prove) 
     revocation = RevocationDoor(
         IssueRevocation(issuer, StoreEvents(parts.store), parts.clock), ReadRevocations(issuer), operators
     )
+    changer = ChangeBudgetAlone(parts.config.name, parts.books, parts.apply_budgets, parts.policies, parts.clock)
+    budgets = BudgetDoor(ChangeBudget(changer, parts.clock), operators)
+    door.server.serve(budget_door.SERVICE, budgets.handlers())
     door.server.serve(revocation_door.SERVICE, revocation.handlers())
     door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(log), prove, operators).handlers())
     return door

@@ -8,11 +8,18 @@ from functools import partial
 from pathlib import Path
 
 from leasehold_broker import __version__
-from leasehold_broker.adapters.collector_link import CollectorLink, LinkCounters, LinkSettings, TlsFiles
+from leasehold_broker.adapters.collector_link import (
+    BudgetTie,
+    CollectorLink,
+    LinkCounters,
+    LinkSettings,
+    TlsFiles,
+)
 from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.config.sidecar import CollectorAt
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.budget_report import budget_rows
 from leasehold_broker.flows.live_leases import ReportLeases
 from leasehold_broker.ports.centre import Centre
 from leasehold_broker.ports.clock import Clock
@@ -115,4 +122,7 @@ def _link(parts: SidecarParts, at: CollectorAt) -> CollectorLink:
         token=partial(_read_token, at.token_file),
         tls=None if at.ca_file is None else TlsFiles(at.ca_file, at.certificate_file, at.private_key_file),
     )
-    return CollectorLink(settings, parts.store, parts.apply, ReportLeases(parts.books), parts.clock)
+    budgets = BudgetTie(
+        parts.apply_budgets, lambda: budget_rows(parts.books, parts.policies.current(), parts.clock.now())
+    )
+    return CollectorLink(settings, parts.store, parts.apply, ReportLeases(parts.books), budgets, parts.clock)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.config import SidecarConfig
+from leasehold_broker.flows.apply_budget_changes import ApplyBudgetChanges
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.refusals import RecordRefusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.policy_source import PolicySource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,5 +28,7 @@ class SidecarParts:
     journal: Journal
     store: SqliteStateStore
     apply: ApplyRevocations
+    apply_budgets: ApplyBudgetChanges
+    policies: PolicySource
     recorder: RecordRefusal
     fail: Callable[[str], None]

@@ -2,5 +2,6 @@
 
 from leasehold_broker.adapters.collector_link.link import CollectorLink, LinkCounters
 from leasehold_broker.adapters.collector_link.settings import Backoff, LinkSettings, TlsFiles
+from leasehold_broker.adapters.collector_link.syncing import BudgetTie
 
-__all__ = ["Backoff", "CollectorLink", "LinkCounters", "LinkSettings", "TlsFiles"]
+__all__ = ["Backoff", "BudgetTie", "CollectorLink", "LinkCounters", "LinkSettings", "TlsFiles"]

@@ -15,7 +15,7 @@ from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.shipping import Shipment, SpoolDamagedError
 from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, LinkBrokenError, reason_of
-from leasehold_broker.adapters.collector_link.syncing import LiveLeaseSource, Sync
+from leasehold_broker.adapters.collector_link.syncing import BudgetTie, LiveLeaseSource, Sync
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.time import Instant
@@ -48,6 +48,7 @@ class CollectorLink:
         outbox: Outbox,
         sink: RevocationSink,
         live_leases: LiveLeaseSource,
+        budgets: BudgetTie,
         clock: Clock,
     ) -> None:
         """Connect nothing yet.
@@ -56,6 +57,7 @@ class CollectorLink:
             settings: where and as whom.
             outbox: what to ship.
             sink: applies revocations.
+            budgets: changes of caps, and how budgets stand.
             live_leases: called on the loop at most once a second; a full list in a stable order.
             clock: whose boot reading authority is counted on.
         """
@@ -63,6 +65,7 @@ class CollectorLink:
         self._outbox = outbox
         self._sink = sink
         self._live = live_leases
+        self._budgets = budgets
         self._clock = clock
         self._authority = Authority(clock.now())
         self._unreported: list[AppliedRevocation] = []
@@ -79,7 +82,9 @@ class CollectorLink:
             group.create_task(self._keep("ship", self._ship))
 
     async def _sync(self, channel: grpc.aio.Channel) -> None:
-        sync = Sync(self._settings, self._sink, self._live, self._authority, self._unreported, self._clock)
+        sync = Sync(
+            self._settings, self._sink, self._live, self._budgets, self._authority, self._unreported, self._clock
+        )
         await sync.run(channel)
 
     async def _ship(self, channel: grpc.aio.Channel) -> None:

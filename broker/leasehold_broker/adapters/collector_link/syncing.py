@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -10,8 +11,10 @@ from leasehold.v1 import sidecar_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
+from leasehold_broker.ports.budget_changes import BudgetChangeSink
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_sink import RevocationSink
 from leasehold_broker.wire.sync import APPLIED_MAX, message_to_proto, push_from_proto
@@ -24,7 +27,18 @@ FIRST_HEARTBEAT_SECONDS = 1.0
 SILENCE_SHARE = 2 / 3
 """Of the authority time: a collector that is silent this long has lost us."""
 
+BUDGETS_SECONDS_MIN = 5.0
+"""How budgets stand is reported at most this often, and after each change of a cap."""
+
 LiveLeaseSource = Callable[[], Sequence[LiveLease]]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetTie:
+    """Where changes of caps go, and where it is said how budgets stand."""
+
+    sink: BudgetChangeSink
+    rows: Callable[[], BudgetRows]
 
 
 class Sync:
@@ -35,6 +49,7 @@ class Sync:
         settings: LinkSettings,
         sink: RevocationSink,
         live: LiveLeaseSource,
+        budgets: BudgetTie,
         authority: Authority,
         unreported: list[AppliedRevocation],
         clock: Clock,
@@ -43,10 +58,15 @@ class Sync:
         self._settings = settings
         self._sink = sink
         self._live = live
+        self._budgets = budgets
+        self._budgets_at = 0.0
+        self._budgets_reported: BudgetRows | None = None
         self._authority = authority
         self._clock = clock
         self._applied = unreported
         self._acknowledge = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        """Changes of caps were applied: to be told, with how budgets stand now."""
         self._reported: tuple[LiveLease, ...] | None = None
         self._list_at = 0.0
 
@@ -73,9 +93,19 @@ class Sync:
             applied = tuple(self._applied[:APPLIED_MAX])
             live = self._changed_leases(loop.time)
             due = loop.time() >= beat_at
-            if hello is not None or applied or live is not None or due:
+            acknowledged = self._acknowledged.is_set()
+            if hello is not None or applied or live is not None or due or acknowledged:
+                self._acknowledged.clear()
                 number = self._authority.heartbeat(self._clock.now())
-                message = SyncMessage(hello, self._sink.applied_epoch(), applied, live, number)
+                message = SyncMessage(
+                    hello,
+                    self._sink.applied_epoch(),
+                    applied,
+                    live,
+                    number,
+                    self._budgets.sink.applied_budget_change(),
+                    self._changed_budgets(loop.time(), at_once=hello is not None or acknowledged),
+                )
                 try:
                     await call.write(message_to_proto(message))
                 except WRITE_FAILURES:
@@ -89,6 +119,16 @@ class Sync:
             except TimeoutError:
                 continue
             self._acknowledge.clear()
+
+    def _changed_budgets(self, now: float, *, at_once: bool) -> BudgetRows | None:
+        if now < self._budgets_at and not at_once:
+            return None
+        self._budgets_at = now + BUDGETS_SECONDS_MIN
+        rows = self._budgets.rows()
+        if rows == self._budgets_reported:
+            return None
+        self._budgets_reported = rows
+        return rows
 
     def _pause(self) -> float:
         authority = self._authority.authority_seconds
@@ -127,5 +167,15 @@ class Sync:
         if entries:
             self._applied.extend(await self._sink.apply(entries))
             self._acknowledge.set()
+        try:
+            changes = next_changes(self._budgets.sink.applied_budget_change(), push.budget_change, push.budget_changes)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
+        if changes:
+            await self._budgets.sink.apply_budget_changes(changes)
+            self._acknowledged.set()
+            self._acknowledge.set()
+        if self._budgets.sink.applied_budget_change() != push.budget_change:
+            return  # more pushes follow; authority comes with the last
         # Only now: an answer gives authority once what it says is in force here.
         self._authority.answered(push, self._sink.applied_epoch())

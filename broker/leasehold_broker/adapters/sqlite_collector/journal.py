@@ -6,6 +6,7 @@ current group; after a rollback it is loaded afresh.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -15,6 +16,7 @@ from leasehold_broker.adapters.sqlite_collector.lives import Lives
 from leasehold_broker.adapters.sqlite_collector.tree import TreeEdge, put_tiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
 from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
@@ -49,6 +51,7 @@ class WriterMemory:
         self._own_epoch = epoch
         self.last_position = 0
         self.epoch = 0
+        self.budget_change = 0
         self.tree = TreeEdge()
         self._lives = Lives(stream)
         self._issued: list[Revocation] = []
@@ -58,6 +61,8 @@ class WriterMemory:
         self._lives.load(connection)
         self.last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
+        newest = connection.execute("SELECT coalesce(max(number), 0) FROM budget_changes").fetchone()
+        self.budget_change = newest[0]
         self.tree.load(connection)
         self._issued = [entry for entry in self._issued if entry.epoch <= self.epoch]
 
@@ -135,6 +140,30 @@ class WriterMemory:
         self.epoch = entry.epoch
         self._issued.append(entry)
         return entry
+
+    def change_budget(
+        self, connection: sqlite3.Connection, draft: BudgetChange, describe: Callable[[BudgetChange], Event]
+    ) -> BudgetChange:
+        """The next change with its event; the earlier one when an operator repeats a request.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED.
+        """
+        asked = (draft.changed_by, draft.request_id)
+        earlier = connection.execute(rows.BUDGET_CHANGE_ASKED, asked).fetchone()
+        if earlier is not None:
+            known = rows.BUDGET_CHANGE.decode(earlier[0])
+            if not known.same_as(draft):
+                raise Refusal(
+                    Reason.REQUEST_ID_REUSED,
+                    f"request_id {draft.request_id} was used for another change ({known.name}); send a new UUID",
+                )
+            return known
+        change = replace(draft, number=self.budget_change + 1)
+        connection.execute(rows.PUT_BUDGET_CHANGE, (change.number, *asked, msgspec.json.encode(change)))
+        self.record(connection, describe(change))
+        self.budget_change = change.number
+        return change
 
     def heard(
         self, connection: sqlite3.Connection, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]

@@ -7,6 +7,7 @@ import msgspec
 
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.selector_words import from_words
 from leasehold_broker.domain.stream_head import LifeState, StreamHead
@@ -39,6 +40,11 @@ PUT_CURSOR = (
     "ON CONFLICT (sink) DO UPDATE SET position = excluded.position"
 )
 PUT_CHECKPOINT = "INSERT INTO checkpoints (size, root, note, sign_wall_ms) VALUES (?,?,?,?)"
+
+BUDGET_CHANGES_AFTER = "SELECT body FROM budget_changes WHERE number > :number ORDER BY number LIMIT :limit"
+BUDGET_CHANGE_ASKED = "SELECT body FROM budget_changes WHERE changed_by = ? AND request_id = ?"
+PUT_BUDGET_CHANGE = "INSERT INTO budget_changes (number, changed_by, request_id, body) VALUES (?,?,?,?)"
+BUDGET_CHANGE = msgspec.json.Decoder(BudgetChange)
 
 _CONDITIONS = {
     "stream": "e.life IN (SELECT id FROM lives WHERE stream = :stream)",

@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -154,5 +154,16 @@ def _create_ends(database: Database) -> None:
     database.create_table("marks", {"name": str, "value": int}, pk="name", not_null=["value"], strict=True)
 
 
-_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends)
+def _create_budget_changes(database: Database) -> None:
+    changes = database.create_table(
+        "budget_changes",
+        {"number": int, "changed_by": str, "request_id": str, "body": bytes},
+        pk="number",
+        not_null=["changed_by", "request_id", "body"],
+        strict=True,
+    )
+    changes.create_index(["changed_by", "request_id"], unique=True)
+
+
+_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends, _create_budget_changes)
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

@@ -24,6 +24,7 @@ from leasehold_broker.adapters.sqlite_collector.tree import TreeReader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
@@ -67,6 +68,7 @@ class CollectorStore:
         self._grown = asyncio.Event()
         self._last_position = 0
         self._epoch = 0
+        self._budget_change = 0
         self._tree_head = TreeHead(0, EMPTY_ROOT)
         self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
         self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps)
@@ -185,6 +187,25 @@ class CollectorStore:
         """As the port says."""
         return await self._writer.submit(lambda connection: self._memory.issue(connection, draft, describe))
 
+    def budget_change_number(self) -> int:
+        """As the port says."""
+        return self._budget_change
+
+    async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
+        """As the port says."""
+        return await self._writer.submit(lambda connection: self._memory.change_budget(connection, draft, describe))
+
+    async def budget_changes_after(self, number: int, limit: int) -> Sequence[BudgetChange]:
+        """As the port says."""
+        if number >= self._budget_change:
+            return ()
+        parameters = {"number": number, "limit": limit}
+        return await self._state.ask(
+            lambda database: [
+                rows.BUDGET_CHANGE.decode(row["body"]) for row in database.query(rows.BUDGET_CHANGES_AFTER, parameters)
+            ]
+        )
+
     async def find(self, epoch: int) -> Revocation | None:
         """As the port says."""
         found = await self._revocations("WHERE epoch = :epoch LIMIT :limit", epoch, 1)
@@ -241,12 +262,12 @@ class CollectorStore:
     def _committed(self) -> None:
         """On the writer's thread."""
         head, epoch, issued = self._memory.tree.head(), self._memory.epoch, self._memory.take_issued()
-        self._loop.call_soon_threadsafe(self._advance, head, epoch, issued)
+        self._loop.call_soon_threadsafe(self._advance, head, epoch, issued, self._memory.budget_change)
 
-    def _advance(self, head: TreeHead, epoch: int, issued: Sequence[Revocation]) -> None:
+    def _advance(self, head: TreeHead, epoch: int, issued: Sequence[Revocation], budget_change: int) -> None:
         """On the loop, before any awaitable of that commit is done."""
         self._recent.extend(issued)
-        self._epoch = epoch
+        self._epoch, self._budget_change = epoch, budget_change
         if head.size > self._last_position:
             self._last_position = head.size
             self._tree_head = head
@@ -256,6 +277,7 @@ class CollectorStore:
     def _publish(self) -> None:
         self._tree_head = self._memory.tree.head()
         self._last_position, self._epoch = self._memory.last_position, self._memory.epoch
+        self._budget_change = self._memory.budget_change
 
 
 def _lock(path: Path) -> int:

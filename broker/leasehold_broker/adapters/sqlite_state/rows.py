@@ -8,6 +8,7 @@ import msgspec
 
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
+from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.replay import Showing
@@ -20,6 +21,7 @@ from leasehold_broker.ports.state_store import (
     DropLease,
     DropRequest,
     PutAccount,
+    PutBudgetChange,
     PutHold,
     PutKeyMark,
     PutLease,
@@ -48,6 +50,7 @@ CREATE INDEX IF NOT EXISTS showings_until ON showings (until_wall_ms);
 CREATE TABLE IF NOT EXISTS key_marks (
   key TEXT NOT NULL, kind TEXT NOT NULL, lease TEXT NOT NULL, version INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
   PRIMARY KEY (key, kind, lease)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS budget_changes (number INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
   position INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
   previous BLOB NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL) STRICT;
@@ -61,6 +64,7 @@ PUT_REQUEST = (
     "INSERT OR REPLACE INTO requests (scope, request_id, fingerprint, lease, expire_wall_ms) VALUES (?,?,?,?,?)"
 )
 PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
+PUT_BUDGET_CHANGE = "INSERT OR IGNORE INTO budget_changes (number, body) VALUES (?, ?)"
 PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
 PUT_KEY_MARK = "INSERT OR REPLACE INTO key_marks (key, kind, lease, version, wall_ms) VALUES (?, ?, ?, ?, ?)"
 DROP_OLD_KEY_MARKS = "DELETE FROM key_marks WHERE key = ? AND version < ?"
@@ -76,6 +80,7 @@ _JSON = msgspec.json.Encoder()
 _LEASE = msgspec.json.Decoder(Lease)
 _AMOUNTS = msgspec.json.Decoder(Amounts)
 _LEGS = msgspec.json.Decoder(list[tuple[str, tuple[bool, bool, bool, bool, bool]]])
+_BUDGET_CHANGE = msgspec.json.Decoder(BudgetChange)
 _REVOCATION = msgspec.json.Decoder(dict[str, object])
 
 Row = tuple[object, ...]
@@ -98,6 +103,7 @@ class Statements:
         self._revocations: list[Revocation] = []
         self._showings: list[PutShowing] = []
         self._key_marks: list[KeyMark] = []
+        self._budget_changes: list[BudgetChange] = []
 
     def add(self, changes: Iterable[Change]) -> None:
         """Take changes in order."""
@@ -135,6 +141,8 @@ class Statements:
                 self._showings.append(change)
             case PutKeyMark():
                 self._key_marks.append(change.mark)
+            case PutBudgetChange():
+                self._budget_changes.append(change.change)
             case _:
                 assert_never(change)
 
@@ -173,6 +181,9 @@ class Statements:
         if self._revocations:
             rows = [(entry.epoch, _revocation_body(entry)) for entry in self._revocations]
             connection.executemany(PUT_REVOCATION, rows)
+        if self._budget_changes:
+            changes = [(change.number, _JSON.encode(change)) for change in self._budget_changes]
+            connection.executemany(PUT_BUDGET_CHANGE, changes)
         if self._showings:
             connection.execute(DROP_SHOWINGS, (min(put.now_wall_ms for put in self._showings),))
             connection.executemany(PUT_SHOWING, [_showing_row(put.showing) for put in self._showings])
@@ -286,6 +297,12 @@ def read_key_marks(connection: sqlite3.Connection) -> list[KeyMark]:
         KeyMark(key, version, KeyMarkKind(kind), wall_ms, lease)
         for key, version, kind, wall_ms, lease in connection.execute(READ_KEY_MARKS).fetchall()
     ]
+
+
+def read_budget_changes(connection: sqlite3.Connection) -> list[BudgetChange]:
+    """Every change of a cap, in order of their numbers."""
+    found = connection.execute("SELECT body FROM budget_changes ORDER BY number").fetchall()
+    return [_BUDGET_CHANGE.decode(body) for (body,) in found]
 
 
 def read_revocations(connection: sqlite3.Connection) -> list[Revocation]:

@@ -166,6 +166,7 @@ class SqliteStateStore:
                 rows.read_showings(self._connection),
                 self._previous,
                 rows.read_key_marks(self._connection),
+                rows.read_budget_changes(self._connection),
             )
         except (sqlite3.Error, ValueError) as error:
             raise damaged(self._path, error) from error

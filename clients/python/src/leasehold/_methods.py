@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
 from leasehold.v1 import audit_service_pb2 as audit
+from leasehold.v1 import budget_service_pb2 as budget
 from leasehold.v1 import lease_service_pb2 as lease
 from leasehold.v1 import revocation_service_pb2 as revocation
 
@@ -54,6 +55,10 @@ LIST_REVOCATIONS = Method(
 WATCH_REVOCATION = Method(
     _REVOCATION + "WatchRevocation", revocation.WatchRevocationRequest, revocation.WatchRevocationResponse
 )
+
+_BUDGET = "/leasehold.v1.BudgetService/"
+LIST_BUDGETS = Method(_BUDGET + "ListBudgets", budget.ListBudgetsRequest, budget.ListBudgetsResponse)
+CHANGE_BUDGET = Method(_BUDGET + "ChangeBudget", budget.ChangeBudgetRequest, budget.ChangeBudgetResponse)
 
 _AUDIT = "/leasehold.v1.AuditService/"
 LIST_EVENTS = Method(_AUDIT + "ListEvents", audit.ListEventsRequest, audit.ListEventsResponse)

@@ -19,6 +19,7 @@ from leasehold._settings import TIMEOUT_SECONDS, Settings, TlsFiles
 from leasehold.audit import Head, Record
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
+from leasehold.v1 import budget_service_pb2 as budget
 from leasehold.v1 import revocation_service_pb2 as revocation
 
 COLLECTOR_VARIABLE = "LEASEHOLD_COLLECTOR"
@@ -116,6 +117,47 @@ class OperatorClient:
             token = page.next_page_token
             if not token:
                 return
+
+    def budgets(self) -> budget.ListBudgetsResponse:
+        """How budgets stand, by sidecar as it last reported, and the changes in force."""
+        return self._link.call(methods.LIST_BUDGETS, budget.ListBudgetsRequest())
+
+    def change_budget(
+        self,
+        name: str,
+        metric: str,
+        cap: int,
+        *,
+        raises: bool,
+        end_time: datetime | None = None,
+        note: str = "",
+        request_id: str | None = None,
+    ) -> budget.BudgetChange:
+        """Raise or lower the cap of one budget; durable on return.
+
+        Args:
+            name: a lease's name, or a budget as `budgets` names it.
+            metric: "cost_micro_usd", "input_tokens", "output_tokens", "requests" or "concurrency".
+            cap: the new cap in the metric's unit.
+            raises: True: the cap becomes at least this; False: at most.
+            end_time: aware; needed for a raise of anything but a lease.
+            note: why, for the audit log.
+            request_id: UUID; the same one is the same change. Default: a fresh one.
+
+        Raises:
+            PermissionDenied: you may not. InvalidRequest: no such budget, or it would go the other way.
+        """
+        direction = budget.BUDGET_DIRECTION_RAISE if raises else budget.BUDGET_DIRECTION_LOWER
+        request = budget.ChangeBudgetRequest(
+            request_id=request_id or new_request_id(),
+            budget=name,
+            metric=metric,
+            direction=direction,
+            cap=cap,
+            end_time=_stamp(end_time),
+            note=note,
+        )
+        return self._link.call(methods.CHANGE_BUDGET, request).change
 
     def events(
         self,

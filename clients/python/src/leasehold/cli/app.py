@@ -3,6 +3,7 @@
 import click
 
 from leasehold.cli.audit_commands import audit_group
+from leasehold.cli.budget_commands import budget_group
 from leasehold.cli.exec_command import exec_command
 from leasehold.cli.lease_commands import lease_group
 from leasehold.cli.revoke_command import revoke
@@ -10,7 +11,7 @@ from leasehold.cli.revoke_command import revoke
 _HELP = """Capped leases on paid APIs instead of keys.
 
 Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
-Responders: 'leasehold revoke'. Auditors: 'leasehold audit'.
+Responders: 'leasehold revoke'. Auditors: 'leasehold audit'. Treasurers: 'leasehold budget'.
 """
 
 
@@ -24,3 +25,4 @@ leasehold.add_command(exec_command)
 leasehold.add_command(lease_group)
 leasehold.add_command(revoke)
 leasehold.add_command(audit_group)
+leasehold.add_command(budget_group)

@@ -14,7 +14,7 @@ from leasehold.audit import Record, head_line
 from leasehold.checkpoint import unverified_size
 from leasehold.cli.audit_proof_commands import checkpoint, key, prove
 from leasehold.cli.audit_verify_command import head_words, verify_
-from leasehold.cli.options import EXIT_CODES, Connection, as_json, to_collector
+from leasehold.cli.options import EXIT_CODES, Connection, as_json, moment, to_collector
 from leasehold.operators import OperatorClient
 from leasehold.tiles import write_copy
 
@@ -61,7 +61,7 @@ def query(
     **filters: Any,
 ) -> None:
     """Query."""
-    start, end = _time("--since", since), _time("--until", until)
+    start, end = moment("--since", since), moment("--until", until)
     with connection.operator() as client:
         for count, record in enumerate(client.events(type=type_, start_time=start, end_time=end, **filters), start=1):
             _print(record, json_=json_)
@@ -137,11 +137,11 @@ def _print(record: Record, *, json_: bool) -> None:
         }
         click.echo(as_json({**place, "event": event}))
         return
-    moment = datetime.fromtimestamp(event.get("wall_ms", 0) / 1000, UTC).isoformat(timespec="milliseconds")
+    at = datetime.fromtimestamp(event.get("wall_ms", 0) / 1000, UTC).isoformat(timespec="milliseconds")
     subject: Any = event.get("subject") or {}
     words = [
         str(record.position),
-        moment.replace("+00:00", "Z"),
+        at.replace("+00:00", "Z"),
         record.stream,
         event.get("type", "?"),
         event.get("outcome", "?"),
@@ -152,19 +152,6 @@ def _print(record: Record, *, json_: bool) -> None:
     # What is printed came from callers: nothing in it may move the cursor of an auditor's terminal.
     line = " ".join(str(word) for word in words if word)
     click.echo("".join(character if character.isprintable() else "?" for character in line))
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        message = f"{option} {text!r} is no time with a zone; write it like 2026-11-23T10:00:00Z"
-        raise click.UsageError(message)
-    return moment
 
 
 def _new_file(path: str) -> TextIO:

@@ -242,6 +242,20 @@ def fail(sentence: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
+def moment(option: str, text: str | None) -> datetime | None:
+    """A time option as an aware time; None when it was not given."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        message = f"{option} {text!r} is no time with a zone; write it like 2026-11-23T10:00:00Z"
+        raise click.UsageError(message)
+    return found
+
+
 def as_json(value: object) -> str:
     """One line of JSON; times in ISO 8601."""
     return json.dumps(value, default=lambda each: each.isoformat() if isinstance(each, datetime) else str(each))

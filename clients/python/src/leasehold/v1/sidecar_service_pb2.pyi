@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from leasehold.v1 import budget_service_pb2 as _budget_service_pb2
 from leasehold.v1 import revocation_service_pb2 as _revocation_service_pb2
 import builtins as _builtins
 import sys
@@ -29,12 +30,16 @@ class SyncStateRequest(_message.Message):
     APPLIED_FIELD_NUMBER: _builtins.int
     LIVE_LEASES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    APPLIED_BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     applied_epoch: _builtins.int
     """Highest epoch whose effects are durable here."""
     heartbeat: _builtins.int
     """Counted by the sidecar from 1 within a session; its authority runs from the moment it sent the one that the
     collector's answer names.
     """
+    applied_budget_change: _builtins.int
+    """Highest number of a budget change that is durable here."""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """On the first message only."""
@@ -47,6 +52,10 @@ class SyncStateRequest(_message.Message):
     def live_leases(self) -> Global___LiveLeases:
         """Live leases, as a full list, when it has changed (at most once a second)."""
 
+    @_builtins.property
+    def budgets(self) -> _budget_service_pb2.BudgetRows:
+        """How budgets stand, now and then and after each change."""
+
     def __init__(
         self,
         *,
@@ -55,10 +64,12 @@ class SyncStateRequest(_message.Message):
         applied: _abc.Iterable[Global___AppliedRevocation] | None = ...,
         live_leases: Global___LiveLeases | None = ...,
         heartbeat: _builtins.int = ...,
+        applied_budget_change: _builtins.int = ...,
+        budgets: _budget_service_pb2.BudgetRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_epoch", b"applied_epoch", "heartbeat", b"heartbeat", "hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,9 +200,12 @@ class SyncStateResponse(_message.Message):
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     AUTHORITY_TTL_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
+    BUDGET_CHANGES_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     answers: _builtins.int
     """Highest heartbeat received in this session when this was written."""
+    budget_change: _builtins.int
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_revocation_service_pb2.RevocationEntry]:
         """All entries after the applied epoch, in order. Empty on a heartbeat."""
@@ -199,8 +213,12 @@ class SyncStateResponse(_message.Message):
     @_builtins.property
     def authority_ttl(self) -> _duration_pb2.Duration:
         """The sidecar may go on granting this long after it sent the heartbeat that this answers, once it has applied
-        everything up to revocation_epoch.
+        everything up to revocation_epoch and budget_change.
         """
+
+    @_builtins.property
+    def budget_changes(self) -> _containers.RepeatedCompositeFieldContainer[_budget_service_pb2.BudgetChange]:
+        """All changes after the applied one, in order."""
 
     def __init__(
         self,
@@ -209,10 +227,12 @@ class SyncStateResponse(_message.Message):
         revocations: _abc.Iterable[_revocation_service_pb2.RevocationEntry] | None = ...,
         authority_ttl: _duration_pb2.Duration | None = ...,
         answers: _builtins.int = ...,
+        budget_change: _builtins.int = ...,
+        budget_changes: _abc.Iterable[_budget_service_pb2.BudgetChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
