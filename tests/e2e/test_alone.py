@@ -1,12 +1,15 @@
 """A sidecar without a collector, when its configuration says so: local revocation, on its admin socket."""
 
+import json
 import os
 import time
 
 import anthropic
 import pytest
+from click.testing import CliRunner
 
 from leasehold import LeaseholdClient
+from leasehold.cli.app import leasehold
 from leasehold.http import anthropic_kwargs
 from leasehold.operators import OperatorClient, selector
 from leasehold_broker.demo import files
@@ -37,6 +40,44 @@ def alone(house):
     house.wait_for(stage.processes.until_healthy(running, layout.socket(NAME)))
     yield admin
     assert house.wait_for(stage.processes.stop(running)) == 0
+
+
+def budget(alone, *arguments) -> list[dict]:
+    """What `leasehold budget ... --json` prints."""
+    done = CliRunner().invoke(leasehold, ["budget", *map(str, arguments), "--collector", f"unix://{alone}", "--json"])
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_its_budgets_are_shown_raised_lowered_and_summed(house, alone, tmp_path):
+    """An operator stops a lease by its cap and lets it go on; what was spent is summed, and drawn."""
+    token = house.stage.workload("alone", "agents/research/thrifty")
+    with LeaseholdClient(house.stage.sidecar_target(NAME), token) as client:
+        lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
+        with anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0) as claude:
+            ask = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
+            claude.messages.create(**ask)
+            (lowered,) = budget(alone, "lower", lease.name, "--usd", "0.000001", "--note", "e2e")
+            with pytest.raises(anthropic.APIStatusError) as refused:
+                claude.messages.create(**ask)
+            budget(alone, "raise", lease.name, "--usd", "0.02")
+            claude.messages.create(**ask)
+            rows = {(row["budget"], row["metric"]): row for row in budget(alone, "show") if "settled" in row}
+        lease.abandon()
+    chart = tmp_path / "spend.svg"
+    with OperatorClient(f"unix://{alone}") as operator:  # settlements reach the log a little later: wait for both
+        events = (record.event() for record in operator.follow_events(after_position=0))
+        mine = (event for event in events if event["type"] == "call.settled" and event["lease"] == lease.name)
+        assert [next(mine)["outcome"] for _ in range(2)] == ["allowed", "allowed"]
+    spent = budget(alone, "spend", "--by", "lease", "--by", "model", "--plot", chart)
+
+    assert lowered["waiting"] == []
+    assert refused.value.response.headers["leasehold-reason"] == "BUDGET_EXHAUSTED"
+    row = rows[lease.name, "cost_micro_usd"]
+    assert (row["cap"], row["changed"]) == (20_000, True)
+    (mine,) = [one for one in spent if one["lease"] == lease.name]
+    assert (mine["model"], mine["calls"], mine["cost_micro_usd"]) == ("claude-haiku-5-5", 2, row["settled"])
+    assert "claude-haiku-5-5" in chart.read_text()
 
 
 def test_it_serves_and_revokes_by_itself(house, alone):

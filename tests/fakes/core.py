@@ -17,9 +17,12 @@ from leasehold_broker.domain.policy import Grant, LeaseRequest, Policy
 from leasehold_broker.domain.price import ModelPrice, Rates, Usage
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.flows.acquire import AcquireLease
+from leasehold_broker.flows.apply_budget_changes import ApplyBudgetChanges
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.call import Calls
+from leasehold_broker.flows.change_budget import ChangeBudget
+from leasehold_broker.flows.change_budget_alone import ChangeBudgetAlone
 from leasehold_broker.flows.delegate import DelegateLease
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.handing_out import HandingOut
@@ -128,6 +131,9 @@ class Core:
         self.read = ReadLeases(self.books, self.policies, clock)
         self.calls = Calls(self.books, self.journal, self.world, self.keys, self.prices)
         self.revocations = ApplyRevocations(self.books, self.journal, clock)
+        self.apply_budgets = ApplyBudgetChanges(self.books, self.journal, clock)
+        alone = ChangeBudgetAlone("alone", self.books, self.apply_budgets, self.policies, clock)
+        self.budgets = ChangeBudget(alone, clock)
         self.refusals = RecordRefusal(self.books, store, clock)
         self.sweep = Sweep(self.books, self.journal)
         self.stop = Stop(self.books, self.journal, clock)

@@ -5,6 +5,7 @@ Nothing in it is random but its seed: the same seed gives the same steps, the sa
 
 import asyncio
 import random
+import uuid
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from tests.fakes.simulator_budgets import check_caps, check_disk, counting, held
 
 from leasehold_broker.domain.amounts import METRICS, NO_CAPS, UNLIMITED, ZERO, Amounts
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
+from leasehold_broker.domain.budget_changes import Direction, changed_caps
 from leasehold_broker.domain.call import CallEnd, CallOutcome
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -102,7 +104,7 @@ class Simulator:
         actions = (
             (self.admit, 30), (self.settle, 26), (self.flush, 30), (self.acquire, 4), (self.delegate, 8),
             (self.renew, 4), (self.release, 2), (self.revoke, 0.5), (self.time, 6), (self.cancel, 2), (self.prune, 0.2),
-            (self.reload, 0.5), (self.jump, 0.3),
+            (self.reload, 0.5), (self.jump, 0.3), (self.change_cap, 1),
         )  # fmt: skip
         (action,) = self.rng.choices([one for one, _ in actions], [weight for _, weight in actions])
         if self.rng.random() < self.crash_rate:
@@ -208,7 +210,9 @@ class Simulator:
             account = books.ledger.account(drawn.leg.account)
             if not account.counted.hard:
                 continue
-            caps = current.caps if drawn.name == "lease" else account.counted.caps
+            caps = account.counted.caps
+            if drawn.name == "lease":
+                caps = changed_caps(current.caps, books.changes_of(current.name), now.wall_ms)
             members = (
                 [account]
                 if account.pool is None
@@ -275,6 +279,29 @@ class Simulator:
         """Time passes, and is swept."""
         self.clock.advance(self.rng.choice((0.01, 0.1, 1, 5, 20)))
         self.spawn(self.core.sweep.run(self.clock.now()))
+
+    async def change_cap(self) -> None:
+        """An operator raises or lowers a cap of a lease or a window, now and then the same change twice."""
+        lease = self.some_lease()
+        if lease is None:
+            return
+        budget = self.rng.choice((lease.name, lease.name, "on:key:anthropic-prod|hour", "on:anthropic|rolling-600s"))
+        way = self.rng.choice((Direction.RAISE, Direction.LOWER))
+        until = self.clock.wall_ms + self.rng.choice((1000, 60_000)) if way is Direction.RAISE else 0
+        cap = self.rng.choice((0, 700, 701, 20_000, 150_000))
+        wanted = (
+            identity(),
+            str(uuid.UUID(int=self.rng.getrandbits(128))),
+            budget,
+            "cost_micro_usd",
+            way,
+            cap,
+            until,
+            "n",
+        )
+        for _ in range(self.rng.choice((1, 1, 2))):
+            self.spawn(self.core.budgets.run(*wanted))
+        self.seen[f"cap {way}"] += 1
 
     async def jump(self) -> None:
         """Somebody sets the wall clock, either way; the boot clock knows nothing of it."""

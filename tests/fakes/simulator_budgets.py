@@ -112,5 +112,7 @@ def check_disk(disk: MemoryDisk) -> None:
     for lease, _, _ in disk.leases.values():
         name = f"lease:{lease.name}"
         settled = disk.accounts[name].settled if name in disk.accounts else ZERO
-        for one, more, cap in zip(settled, held.get(name, ZERO), lease.caps, strict=True):
+        raised = [one.cap for one in disk.budget_changes.values() if one.budget == lease.name]
+        caps = lease.caps._replace(cost_micro_usd=max([lease.caps.cost_micro_usd, *raised]))
+        for one, more, cap in zip(settled, held.get(name, ZERO), caps, strict=True):
             assert one + more <= cap, f"B1 on disk: {name}"

@@ -153,6 +153,9 @@ socket = "{layout.socket("collector")}"
 [[operators]]
 role = "responder"
 uids = [{uid}]
+[[operators]]
+role = "treasurer"
+uids = [{uid}]
 """
 
 

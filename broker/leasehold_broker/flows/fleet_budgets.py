@@ -26,7 +26,7 @@ class FleetBudgets:
         """As the port says; every connected sidecar is woken before this returns.
 
         Raises:
-            Refusal: FIELD_INVALID when every sidecar has reported in full and none has such a budget.
+            Refusal: FIELD_INVALID when every sidecar has reported in full and none has such a budget over time.
         """
         if not self._may_exist(draft.budget):
             raise field_invalid("budget", "is reported by no sidecar; 'leasehold budget show' lists them")
@@ -58,10 +58,7 @@ class FleetBudgets:
     def _may_exist(self, budget: str) -> bool:
         members = self._fleet.members.values()
         if budget.startswith(LEASE_PREFIX):
-            return any(
-                not member.live.complete or any(lease.name == budget for lease in member.live.leases)
-                for member in members
-            )
+            return True  # it may be so young that no sidecar has reported it yet
         return any(
             member.budgets.total > len(member.budgets.rows) or any(row.budget == budget for row in member.budgets.rows)
             for member in members

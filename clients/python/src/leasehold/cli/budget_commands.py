@@ -133,8 +133,10 @@ def _change(
         end = datetime.now(UTC) + timedelta(seconds=ttl_seconds(duration))
     with connection.operator() as client:
         change = client.change_budget(name, metric, cap, raises=raises, end_time=end, note=note, request_id=request_id)
-        waiting = _waited(client, change.number, wait_seconds)
+        waiting, known = _waited(client, change, wait_seconds)
     click.echo(as_json({**_change_dict(change), "waiting": waiting}) if json_ else _change_words(change))
+    if not known:
+        click.echo(f"leasehold: no sidecar reports {name}; is that its name?", err=True)
     if waiting:
         click.echo(f"leasehold: not yet acknowledged by {', '.join(waiting)}", err=True)
         sys.exit(EXIT_INCOMPLETE)
@@ -149,13 +151,19 @@ def _one_cap(cost: str | None, **counts: int | None) -> tuple[str, int]:
     return next(iter(given.items()))
 
 
-def _waited(client: OperatorClient, number: int, seconds: float) -> list[str]:
-    """The connected sidecars that have not applied the change by then."""
+def _waited(client: OperatorClient, change: budget.BudgetChange, seconds: float) -> tuple[list[str], bool]:
+    """The connected sidecars that have not applied the change by then, and whether any reports such a budget."""
     ends = time.monotonic() + seconds
     while True:
-        waiting = [one.sidecar for one in client.budgets().sidecars if one.connected and one.applied_number < number]
+        sidecars = client.budgets().sidecars
+        waiting = [one.sidecar for one in sidecars if one.connected and one.applied_number < change.number]
         if not waiting or time.monotonic() >= ends:
-            return waiting
+            known = any(
+                one.budgets.total > len(one.budgets.rows)
+                or any(row.budget == change.budget for row in one.budgets.rows)
+                for one in sidecars
+            )
+            return waiting, known
         time.sleep(LOOK_SECONDS)
 
 
