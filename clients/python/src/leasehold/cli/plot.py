@@ -28,7 +28,7 @@ def spend_svg(title: str, costs: Mapping[tuple[str, str], int]) -> str:
     names = _names(costs)
     stacks = {day: _stack(day, names, costs) for day in days}
     top = _nice(max((sum(stack) for stack in stacks.values()), default=0))
-    height = HEIGHT + 20 * len(names)
+    height = HEIGHT + 20 * len(names) + 12
     box = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" font-size="12" fill="#222">',
@@ -67,10 +67,10 @@ def _stack(day: str, names: Sequence[str], costs: Mapping[tuple[str, str], int])
 
 
 def _nice(highest: int) -> int:
-    """The smallest 1, 2 or 5 times a power of ten that is not below; in micro-USD, at least one."""
+    """The smallest of 1, 2, 4, 6 or 8 times a power of ten that is not below; in micro-USD, at least one."""
     step = 1
     while True:
-        for factor in (1, 2, 5):
+        for factor in (1, 2, 4, 6, 8):
             if factor * step >= highest:
                 return factor * step
         step *= 10
@@ -122,7 +122,7 @@ def _legend(names: Sequence[str], costs: Mapping[tuple[str, str], int]) -> list[
     parts = []
     listed = set(names)
     for number, (name, colour) in enumerate(zip(names, _COLOURS, strict=False)):
-        y = HEIGHT + 20 * number - 4
+        y = HEIGHT + 20 * number + 8
         total = sum(
             cost for (_, found), cost in costs.items() if found == name or (name == REST and found not in listed)
         )
