@@ -211,7 +211,7 @@ MUTANTS = (
         "a call is sent before its hold is durable",
         "B6",
         CALL,
-        "            await asyncio.shield(written)\n        except asyncio.CancelledError:",
+        "            await unharmed(written)\n        except asyncio.CancelledError:",
         "            await asyncio.sleep(0)\n        except asyncio.CancelledError:",
         (CALLS, SIMULATOR),
     ),
