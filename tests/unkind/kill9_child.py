@@ -1,6 +1,7 @@
 """The process that gets killed: a sidecar's heart under load, and a provider that notes every call before serving it.
 
 Run as: python -m tests.unkind.kill9_child <state directory> <file of served calls>. Says "ready" once calls flow.
+With "prepare" as a third word it only makes the leases, with "one" it carries one call of each and ends.
 """
 
 import asyncio
@@ -36,17 +37,31 @@ async def calls(core: Core, lease, served: int, rng: random.Random) -> None:
         await core.calls.settle(admitted.call_id, used(100, output))
 
 
-async def main(directory: Path, served_file: Path) -> None:
+async def one_call(core: Core, lease, served: int) -> None:
+    """Admit, note, serve, settle, once."""
+    admitted = await core.calls.admit(lease, plan(100, 100), "r", lambda *_: None)
+    os.write(served, f"{admitted.call_id} {lease.name} 350\n".encode())
+    await core.calls.settle(admitted.call_id, used(100, 50))
+
+
+async def main(directory: Path, served_file: Path, mode: str) -> None:
     """Recover, then load."""
     clock = SystemClock()
     store = SqliteStateStore(directory, "kill9", clock, StoreLimits())
     core = await Core(store, clock, entropy=SystemEntropy()).recover()
+    served = os.open(served_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    if mode == "one":
+        for lease in sorted(core.books.leases.values(), key=lambda lease: lease.depth):
+            await one_call(core, lease, served)
+        return
     root = (
         await core.acquire.run(identity(), PEER, request(caps(cost_micro_usd=CAP)), "one", validate_only=False)
     ).lease
     narrow = request(caps(cost_micro_usd=CAP // 4), scopes=())
     child = (await core.delegate.run(identity(), PEER, root.name, narrow, "two", None)).lease
-    served = os.open(served_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    if mode == "prepare":
+        await store.close()
+        return
     async with asyncio.TaskGroup() as group:
         for worker in range(WORKERS):
             rng = random.Random(os.urandom(8))
@@ -55,4 +70,4 @@ async def main(directory: Path, served_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), "".join(sys.argv[3:])))
