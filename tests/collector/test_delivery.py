@@ -26,7 +26,7 @@ from leasehold_broker.flows.retain import DAY_MS, Retain
 async def linked(target, outbox):
     """A link that ships this outbox."""
     sidecar = Sidecar(target)
-    link = CollectorLink(sidecar.settings, outbox, sidecar.sink, lambda: (), sidecar.clock)
+    link = CollectorLink(sidecar.settings, outbox, sidecar.sink, lambda: (), sidecar.budget_tie, sidecar.clock)
     task = asyncio.create_task(link.run())
     try:
         yield link
