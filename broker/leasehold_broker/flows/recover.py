@@ -89,6 +89,11 @@ class Recover:
             lease_then = books.leases.get(mark.lease)
             if lease_then is None or lease_then.ended:
                 books.exposures.pop(mark.lease, None)
+        self._fill_orders(state)
+
+    def _fill_orders(self, state: StoredState) -> None:
+        """What operators have ordered: revocations and changes of caps."""
+        books = self._books
         for change in state.budget_changes:
             books.put_budget_change(change)
         books.durable_budget_change = books.budget_change

@@ -7,8 +7,8 @@ from typing import assert_never
 import msgspec
 
 from leasehold_broker.domain.amounts import Amounts
-from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.replay import Showing
