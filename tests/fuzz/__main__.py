@@ -13,7 +13,17 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("token_gate", "key_set", "body_gate", "sse_meters", "routing", "plans", "protos", "http_codec")
+NAMES = (
+    "token_gate",
+    "key_set",
+    "body_gate",
+    "sse_meters",
+    "routing",
+    "plans",
+    "protos",
+    "http_codec",
+    "header_blocks",
+)
 RUNS = 1_000_000
 SECONDS_MAX = 3600
 

@@ -1,4 +1,4 @@
-"""Fuzz targets for what comes in pieces: event streams with their meters, and HTTP requests.
+"""Fuzz targets for what comes in pieces: event streams with their meters, HTTP requests, and HTTP/2 header blocks.
 
 However bytes are cut, the same must come out. The first bytes of an input say where it is cut.
 """
@@ -11,6 +11,7 @@ from itertools import pairwise
 import httptools
 from tests.fakes.hosts import PROVIDERS
 
+from leasehold_broker.adapters.header_blocks import HEADER_BLOCK_BYTES_MAX, HEADERS_MAX, PREFACE_BYTES, HeaderBlocks
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.egress.http1 import FramingError, RequestHead, RequestReader
@@ -185,3 +186,17 @@ def http_codec(data: bytes) -> None:
     assert not (head.chunked and head.content_length is not None)
     if head.method in _KNOWN_METHODS:
         _same_elsewhere(content[: len(content) - len(left)], head, body)
+
+
+def header_blocks(data: bytes) -> None:
+    """Frames pass or end the connection whatever the pieces; what passes was counted, and little of it is kept."""
+    content, cut = pieces(data)
+    whole, parts = HeaderBlocks(), HeaderBlocks()
+    for blocks in (whole, parts):
+        assert blocks.allow(bytes(PREFACE_BYTES))
+    allowed = whole.allow(content)
+    assert all(parts.allow(piece) for piece in cut) is allowed
+    assert len(whole._rest) <= HEADER_BLOCK_BYTES_MAX
+    if allowed:
+        assert whole._headers <= HEADERS_MAX
+        assert whole._block_bytes <= HEADER_BLOCK_BYTES_MAX
