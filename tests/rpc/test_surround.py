@@ -253,9 +253,15 @@ async def test_an_unknown_method_is_unimplemented(door: Door) -> None:
         call = channel.unary_unary("/leasehold.v1.LeaseService/RevealKey")
         code, _, _ = await _refusal(call(b"", metadata=METADATA, timeout=10))
         assert code == grpc.StatusCode.UNIMPLEMENTED
-        reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-        code, _, _ = await _refusal(reflection(iter([b""]), metadata=METADATA, timeout=10).read())
-        assert code == grpc.StatusCode.UNIMPLEMENTED
+        for path in (
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            "/grpc.channelz.v1.Channelz/GetServers",
+            "/leasehold.v1.RevocationService/RevokeLeases",
+        ):
+            other = channel.stream_stream(path)
+            code, _, _ = await _refusal(other(iter([b""]), metadata=METADATA, timeout=10).read())
+            assert code == grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_fault_shows_nothing_but_the_request_id(
