@@ -183,6 +183,16 @@ def test_files_that_are_no_policy(text):
     assert complaints(text)
 
 
+def test_what_is_stated_twice_is_named():
+    """A duplicate member is refused by its name, a duplicate table by its header, and no value is shown."""
+    [member] = complaints(GOOD.replace("leases_max = 5", "leases_max = 5\nleases_max = 777"))
+    [table] = complaints(GOOD.replace("[grants.caps]", "[grants.caps]\nrequests = 1\n[grants.caps]"))
+
+    assert "`leases_max` in [[grants]] is stated twice" in member
+    assert "777" not in member
+    assert "[grants.caps] is stated twice" in table
+
+
 def test_names_and_providers_used_twice():
     """Two grants of one name, and two scopes of one provider in a grant, are refused."""
     second = GOOD[GOOD.index("[[grants]]") : GOOD.index("[[budgets]]")]

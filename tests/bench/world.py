@@ -62,7 +62,7 @@ cost_micro_usd = 100000000000000
     @property
     def sidecar_pid(self) -> int:
         """Of the measured process."""
-        return self.running_sidecar(SIDECAR).process.pid
+        return self.serving(SIDECAR).process.pid
 
     def pin(self) -> str:
         """Give the sidecar a core of its own, when there are two; says what was done."""

@@ -75,7 +75,14 @@ def test_a_good_file_loads_with_absolute_paths(folder):
     [
         (('jwks_file = "jwks.json"', 'jwks_file = "jwks.json"\nproof = "mtls"'), "needs [grpc] with [grpc.tls]"),
         (('name = "sidecar-a"', 'name = "sidecar-a"\nnmae = "x"'), "unknown key `nmae` in `sidecar`"),
-        (('name = "sidecar-a"', 'name = "sidecar-a"\nname = "b"'), "not valid TOML"),
+        (('name = "sidecar-a"', 'name = "sidecar-a"\nname = "b"'), "`name` in [sidecar] is stated twice"),
+        (("[policy]\n", "[keys]\n[policy]\n"), "[keys] is stated twice"),
+        (("[policy]\n", "[policy\n"), "not valid TOML"),
+        (('file = "policy.toml"\n', ""), "key `file` is missing in `policy`; add it"),
+        (
+            ('name = "sidecar-a"', 'name = "sidecar-a"\ndrain_seconds = "3"'),
+            "Expected a number, got text in `sidecar.dr",
+        ),
         (("[policy]\n", "[polcy]\n[policy]\n"), "unknown key `polcy`"),
         (('name = "sidecar-a"', 'name = "Side Car"'), "[sidecar] name 'Side Car' must be"),
         (('algorithms = ["ES256"]', 'algorithms = ["HS256"]'), "'HS256' is not allowed"),

@@ -1,58 +1,31 @@
 """A sidecar without a collector, when its configuration says so: local revocation, on its admin socket."""
 
 import json
-import os
-import time
 
 import anthropic
 import pytest
 from click.testing import CliRunner
 
-from leasehold import LeaseholdClient
 from leasehold.cli.app import leasehold
 from leasehold.http import anthropic_kwargs
-from leasehold.operators import OperatorClient, selector
+from leasehold.operators import selector
 from leasehold_broker.demo import files
-from leasehold_broker.demo.stage import broker
+from leasehold_broker.wiring.sidecar_files import REFUSED
+from tests.e2e.conftest import eventually
 
-pytestmark = [pytest.mark.timeout(120)]
-NAME = "sidecar-alone"
-
-
-def priced(ratio: str) -> str:
-    """An operator's prices: what is paid of the table's."""
-    return f'[[discount]]\nprovider = "anthropic"\nmodels = ["*"]\nratio = "{ratio}"\n'
-
-
-@pytest.fixture
-def alone(house):
-    """A third sidecar on the same stage, told that it runs alone; its admin socket."""
-    stage, layout = house.stage, house.stage.layout
-    url, jwks = stage.issuer.url, stage.issuer.jwks_url
-    told = files.sidecar(layout, NAME, url, jwks, dict.fromkeys(stage.stand_in_keys, stage.origin))
-    admin = layout.root / "run" / "admin" / "admin.sock"
-    text = told[: told.index("[collector]")]
-    text += f'[alone]\nadmin_socket = "{admin}"\noperator_uids = [{os.geteuid()}]\n'
-    text += f'[prices]\noverride_file = "{layout.root / "prices.toml"}"\n'
-    files.write(layout.root / "prices.toml", priced("1"))
-    files.write(layout.config(NAME), text)
-    running = house.wait_for(stage.processes.start(NAME, broker("sidecar", "--config", str(layout.config(NAME)))))
-    house.wait_for(stage.processes.until_healthy(running, layout.socket(NAME)))
-    yield admin
-    assert house.wait_for(stage.processes.stop(running)) == 0
+pytestmark = [pytest.mark.timeout(180)]
 
 
 def budget(alone, *arguments) -> list[dict]:
     """What `leasehold budget ... --json` prints."""
-    done = CliRunner().invoke(leasehold, ["budget", *map(str, arguments), "--collector", f"unix://{alone}", "--json"])
+    done = CliRunner().invoke(leasehold, ["budget", *map(str, arguments), "--collector", f"unix://{alone.admin}", "--json"])
     assert done.exit_code == 0, done.output
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_its_budgets_are_shown_raised_lowered_and_summed(house, alone, tmp_path):
+def test_its_budgets_are_shown_raised_lowered_and_summed(alone, tmp_path):
     """An operator stops a lease by its cap and lets it go on; what was spent is summed, and drawn."""
-    token = house.stage.workload("alone", "agents/research/thrifty")
-    with LeaseholdClient(house.stage.sidecar_target(NAME), token) as client:
+    with alone.client("alone", "agents/research/thrifty") as client:
         lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
         with anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0) as claude:
             ask = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
@@ -65,7 +38,7 @@ def test_its_budgets_are_shown_raised_lowered_and_summed(house, alone, tmp_path)
             rows = {(row["budget"], row["metric"]): row for row in budget(alone, "show") if "settled" in row}
         lease.abandon()
     chart = tmp_path / "spend.svg"
-    with OperatorClient(f"unix://{alone}") as operator:  # settlements reach the log a little later: wait for both
+    with alone.operator() as operator:  # settlements reach the log a little later: wait for both
         events = (record.event() for record in operator.follow_events(after_position=0))
         mine = (event for event in events if event["type"] == "call.settled" and event["lease"] == lease.name)
         assert [next(mine)["outcome"] for _ in range(2)] == ["allowed", "allowed"]
@@ -80,15 +53,14 @@ def test_its_budgets_are_shown_raised_lowered_and_summed(house, alone, tmp_path)
     assert "claude-haiku-5-5" in chart.read_text()
 
 
-def test_it_serves_and_revokes_by_itself(house, alone):
+def test_it_serves_and_revokes_by_itself(alone):
     """Leases and calls work; the operator on the admin socket ends them; nobody else needs to be there."""
-    token = house.stage.workload("alone", "agents/research/alone")
-    with LeaseholdClient(house.stage.sidecar_target(NAME), token) as client:
+    with alone.client() as client:
         lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
         with anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0) as claude:
             ask = {"model": "claude-haiku-5-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
             answer = claude.messages.create(**ask)
-            with OperatorClient(f"unix://{alone}") as operator:
+            with alone.operator() as operator:
                 dry = operator.revoke(selector(lease=lease.name), validate_only=True)
                 done = operator.revoke(selector(lease=lease.name), note="e2e")
             with pytest.raises(anthropic.PermissionDeniedError) as refused:
@@ -103,20 +75,18 @@ def test_it_serves_and_revokes_by_itself(house, alone):
     assert state == "revoked"
 
 
-def test_prices_change_while_it_runs(house, alone):
+def priced(ratio: str) -> str:
+    """An operator's prices: what is paid of the table's."""
+    return f'[[discount]]\nprovider = "anthropic"\nmodels = ["*"]\nratio = "{ratio}"\n'
+
+
+def test_prices_change_while_it_runs(alone):
     """A bad file is said loudly and changes nothing; a good one is what the next call is charged by."""
-    layout = house.stage.layout
-    log, override = layout.logs / f"{NAME}.log", layout.root / "prices.toml"
 
-    def said(words: str) -> None:
-        end = time.monotonic() + 60
-        while words not in log.read_text():
-            assert time.monotonic() < end, words
-            time.sleep(0.05)
+    def loaded():
+        return len(alone.logged("file loaded", "prices"))
 
-    with LeaseholdClient(
-        house.stage.sidecar_target(NAME), house.stage.workload("prices", "agents/research/p")
-    ) as client:
+    with alone.client() as client:
         lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
 
         def spent() -> int:
@@ -130,11 +100,12 @@ def test_prices_change_while_it_runs(house, alone):
             return spent() - before
 
         listed = charged()
-        files.write(override, priced("nothing"))
-        said("new prices refused, the old ones stay in force")
+        files.write(alone.prices, priced("nothing"))
+        assert eventually(lambda: alone.metrics()['leasehold_newest_file_refused{file="prices"}'] == 1)
+        assert len(alone.logged(REFUSED, "prices")) == 1
         assert charged() == listed
-        files.write(override, priced("10"))
-        said("prices loaded")
+        files.write(alone.prices, priced("10"))
+        assert eventually(lambda: loaded() == 2)
         dearer = charged()
         lease.abandon()
 

@@ -35,8 +35,8 @@ async def main(root, group):
     """Run until the input ends."""
     async with NodeStage(root, group) as stage:
         where = {
-            "pid": stage.running_sidecar(SIDECAR).process.pid,
-            "collector_pid": stage.running_sidecar("collector").process.pid,
+            "pid": stage.serving(SIDECAR).process.pid,
+            "collector_pid": stage.serving("collector").process.pid,
             "socket": str(stage.layout.socket(SIDECAR)),
             "jwt": stage.workload("agent", "agents/research/lead", team="research").read_text(),
             "keys": list(stage.stand_in_keys.values()),

@@ -202,11 +202,11 @@ async def test_no_secret_is_anywhere():
             scanner = Scanner(planted(stage, play))
             hits = scanner.hits_in_files(stage.layout.root, secret_places(stage))
             for name in ("collector", SIDECAR):
-                process = stage.running_sidecar(name).process
+                process = stage.serving(name).process
                 hits += scanner.hits_in_process(process.pid, name)
                 assert no_children(process.pid)
                 assert core_limits(process.pid) == ["0", "0"]
-            process = stage.running_sidecar(SIDECAR).process
+            process = stage.serving(SIDECAR).process
             process.send_signal(signal.SIGABRT)
             assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGABRT
             await stage.start(SIDECAR)

@@ -10,6 +10,7 @@ from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.lease import TTL_SECONDS_MAX, TTL_SECONDS_MIN, Mode
 from leasehold_broker.domain.policy import Grant, Policy
 from leasehold_broker.domain.scope import ANYTHING, OWN_PREFIX, PROVIDER_RULE, PROVIDERS, Scope, is_provider
+from leasehold_broker.domain.toml_faults import toml_fault
 
 FORMAT_VERSION = 1
 GRANTS_MAX = 2_000
@@ -38,11 +39,13 @@ def read_policy(data: bytes, file: str, version: str) -> Policy:
         PolicyRefusedError: with everything that is wrong.
     """
     try:
-        document = tomllib.loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise PolicyRefusedError([f"{file}: is not UTF-8; save it as UTF-8"]) from None
+    try:
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PolicyRefusedError([f"{file}: is not valid TOML: {error}"]) from None
+        raise PolicyRefusedError([f"{file}: {toml_fault(text, str(error))}"]) from None
     except RecursionError:
         raise PolicyRefusedError([f"{file}: is nested too deeply"]) from None
     complaints: list[str] = []

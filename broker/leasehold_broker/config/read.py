@@ -5,12 +5,15 @@ hold secrets must not be readable by them.
 """
 
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from leasehold_broker.domain.toml_faults import toml_fault
 
 CONFIG_BYTES_MAX = 1024 * 1024
 
@@ -41,17 +44,47 @@ def read_config(path: Path, shape: type[T]) -> T:
         message = f"{path}: is larger than {CONFIG_BYTES_MAX} bytes"
         raise ConfigError(message)
     try:
-        return msgspec.convert(tomllib.loads(data.decode()), shape, strict=True)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{path}: is not valid TOML: {error}"
+        text = data.decode()
+    except UnicodeDecodeError:
+        message = f"{path}: is not UTF-8; save it as UTF-8"
+        raise ConfigError(message) from None
+    try:
+        return msgspec.convert(tomllib.loads(text), shape, strict=True)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{path}: {toml_fault(text, str(error))}"
         raise ConfigError(message) from None
     except msgspec.ValidationError as error:
         message = f"{path}: {_in_words(str(error))}"
         raise ConfigError(message) from None
 
 
-def _in_words(text: str) -> str:
-    return text.replace("Object contains unknown field", "unknown key").replace(" - at `$", " in `").replace("`.", "`")
+_PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_TYPES = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "null": "nothing",
+    "object": "a table",
+    "str": "text",
+}
+
+
+def _in_words(fault: str) -> str:
+    """The validator's sentence, in the words of who wrote the file."""
+    placed = _PLACE.fullmatch(fault)
+    text, place = (placed[1], f" in `{placed[2]}`") if placed else (fault, "")
+    missing = _MISSING.fullmatch(text)
+    if missing is not None:
+        return f"key `{missing[1]}` is missing{place}; add it (deploy/config explains every line)"
+    if text.startswith("Expected `"):
+        text = re.sub(r"`([a-z| ]+)`", lambda kinds: " or ".join(map(_type, kinds[1].split(" | "))), text)
+    return text.replace("Object contains unknown field", "unknown key") + place
+
+
+def _type(name: str) -> str:
+    return _TYPES.get(name, name)
 
 
 SECRET, PRIVATE, PUBLIC = 0o077, 0o027, 0o022
@@ -72,7 +105,7 @@ def refuse_open_file(path: Path, forbidden: int, what: str) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        message = f"{what} file {path}: {error.strerror}"
+        message = f"{what} file {path}: {error.strerror}; correct the path, or make the file"
         raise ConfigError(message) from None
     if not stat.S_ISREG(found.st_mode):
         message = f"{what} file {path}: is not a regular file"

@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-STOP_SECONDS = 8.0
+STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 TAIL_LINES = 15
 _LOOK_SECONDS = 0.02
@@ -84,7 +84,7 @@ class Processes:
         self._running.append(running)
         return running
 
-    async def until_healthy(self, running: Running, socket: Path, seconds: float = 30.0) -> float:
+    async def until_healthy(self, running: Running, socket: Path, seconds: float = 60.0) -> float:
         """Wait until the process says SERVING on its socket; returns the seconds that took.
 
         Raises:
@@ -95,7 +95,7 @@ class Processes:
             if running.process.returncode is not None:
                 message = f"{running.name} ended with code {running.process.returncode}:\n{running.tail()}"
                 raise DemoFailedError(message)
-            if await _serving(socket):
+            if await serving(socket):
                 return time.monotonic() - started
             await asyncio.sleep(_LOOK_SECONDS)
         message = f"{running.name} did not serve within {seconds:g} s:\n{running.tail()}"
@@ -157,7 +157,8 @@ def clean_environment(extra: Mapping[str, str], without: frozenset[str]) -> dict
     return {**kept, **extra}
 
 
-async def _serving(socket: Path) -> bool:
+async def serving(socket: Path) -> bool:
+    """True when the process behind a gRPC socket says that it takes calls."""
     async with grpc.aio.insecure_channel(f"unix://{socket}", [("grpc.default_authority", "localhost")]) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2.0)

@@ -79,8 +79,8 @@ class Stage:
         """The policy that the sidecars load."""
         return files.policy(self.issuer.url)
 
-    def running_sidecar(self, name: str) -> Running:
-        """The process of a sidecar that serves."""
+    def serving(self, name: str) -> Running:
+        """The process of a part that serves: a sidecar, the collector, or what plays the providers ("stand-in")."""
         return self._serving[name]
 
     async def __aenter__(self) -> Self:
@@ -160,6 +160,7 @@ class Stage:
         running = await self.processes.start("stand-in", arguments, read_output=True)
         if running.process.stdout is None:
             raise DemoFailedError("the stand-in has no output")
+        self._serving["stand-in"] = running
         line = await asyncio.wait_for(running.process.stdout.readline(), STAND_IN_SECONDS)
         if not line:
             raise DemoFailedError("the stand-in did not start")

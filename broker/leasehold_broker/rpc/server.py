@@ -157,9 +157,13 @@ class RpcServer:
         await self._server.start()
         self._health.set_serving(serving=True)
 
+    def announce_stop(self) -> None:
+        """Say in the health service that we stop serving; calls are still taken."""
+        self._health.set_serving(serving=False)
+
     async def stop(self, grace_seconds: float) -> None:
         """Say so in the health service, take no more calls, let open ones end within the grace, cancel the rest."""
-        self._health.set_serving(serving=False)
+        self.announce_stop()
         await self._server.stop(grace_seconds)
 
     def _bind(

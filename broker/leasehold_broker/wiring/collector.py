@@ -65,6 +65,7 @@ async def run_collector(config: CollectorConfig, stop: asyncio.Event) -> None:
             wait.cancel()
     if collector.gave_up.is_set():
         raise ProcessFailedError(collector.failed)
+    log.info("stopped")
 
 
 class Collector:

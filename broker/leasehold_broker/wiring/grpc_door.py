@@ -90,6 +90,10 @@ class GrpcDoor:
         if self._listen.host:
             self.port = await self._shim.listen_tcp(self._listen.host, self._listen.port)
 
+    def announce_stop(self) -> None:
+        """Say in the health service that nothing new should come; calls are still answered."""
+        self.server.announce_stop()
+
     async def stop(self) -> None:
         """Take no more connections, let open calls end within a short grace, close."""
         self._shim.stop_accepting()

@@ -8,7 +8,7 @@ store is closed.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -21,7 +21,7 @@ from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.peer_processes import PidfdProcesses
 from leasehold_broker.adapters.policy_files import PolicyFiles
 from leasehold_broker.adapters.process_hardening import assert_hardened
-from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics
+from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
@@ -63,6 +63,7 @@ from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.public_sockets import public_socket
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
+from leasehold_broker.wiring.sidecar_files import FileNews
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
@@ -88,26 +89,21 @@ async def run_sidecar(
         ProcessFailedError: it could not go on.
         Refusal, OSError, RuntimeError, ValueError: it could not start; the message says why.
     """
-    sidecar = Sidecar(config, passphrase)
+    sidecar = Sidecar(config, passphrase, reload)
     async with sidecar.serving():
-        while not stop.is_set() and not sidecar.failed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
-            if reload.is_set():
-                reload.clear()
-                sidecar.policies.reload()
-                sidecar.prices.reload()
-            await sidecar.tick()
+        await sidecar.tick_until(stop)
     if sidecar.failed:
         raise ProcessFailedError(sidecar.failed)
+    log.info("stopped")
 
 
 class Sidecar:
     """Everything of one sidecar."""
 
-    def __init__(self, config: SidecarConfig, passphrase: Callable[[], bytes]) -> None:
+    def __init__(self, config: SidecarConfig, passphrase: Callable[[], bytes], reload: asyncio.Event) -> None:
         """Open the store, the keys and the policy; nothing listens yet."""
         self.config = config
+        self._reload = reload
         self.failed = ""
         self._providers = all_providers({n: at.settings for n, at in config.providers.items() if at.settings})
         self._ticks = 0
@@ -120,25 +116,23 @@ class Sidecar:
         )
         self.books = Books()
         self._journal = Journal(self.store)
-        self._policy_changes = VersionChanges(
-            "policy", EventType.POLICY_LOADED, EventType.POLICY_REJECTED, self._journal, self._clock
-        )
-        self._price_changes = VersionChanges(
-            "prices", EventType.PRICES_LOADED, EventType.PRICES_REJECTED, self._journal, self._clock
-        )
+        self._news = {
+            "policy": self._news_of("policy", EventType.POLICY_LOADED, EventType.POLICY_REJECTED),
+            "prices": self._news_of("prices", EventType.PRICES_LOADED, EventType.PRICES_REJECTED),
+        }
         self.prices = CurrentPrices(
             config.prices,
             lambda: self._clock.now().wall_ms,
-            self._price_changes.loaded,
-            lambda complaints: self._price_changes.rejected(complaints, self.books),
+            self._news["prices"].loaded,
+            self._news["prices"].rejected,
         )
         cedar = "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir)
         self.policies = PolicyFiles(
             str(config.policy.path),
             cedar,
             self._clock,
-            lambda policy: self._policy_changes.loaded(policy.version),
-            lambda complaints: self._policy_changes.rejected(complaints, self.books),
+            lambda policy: self._news["policy"].loaded(policy.version),
+            self._news["policy"].rejected,
         )
         self._identities = JwtIdentities(
             config.issuers, self._clock, on_failure=_issuer_failed, keep=self._keep_showing
@@ -166,8 +160,8 @@ class Sidecar:
             self._identities.restore(stored.showings, self._clock.now())
             stack.callback(self._processes.close)
             await self._end_with_process.resume()
-            self._policy_changes.loaded(self.policies.current().version)
-            self._price_changes.loaded(self.prices.version)
+            self._news["policy"].loaded(self.policies.current().version)
+            self._news["prices"].loaded(self.prices.version)
             told = KeyEvents(self._journal, self._clock)
             await self._keys.start(told.source_changed, told.minting)
             stack.push_async_callback(self._keys.aclose)
@@ -181,25 +175,42 @@ class Sidecar:
             stack.push_async_callback(_cancelled, watch_prices)
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
-            stack.push_async_callback(self._drain, egress)
+            metrics_port = 0
             if self.config.metrics is not None:
-                metrics = PrometheusMetrics(
-                    *self.config.metrics,
-                    lambda: [
-                        *samples(self.books, self.store, egress),
-                        *self._keys.samples(),
-                        *linked.samples(),
-                    ],
-                )
+                metrics = PrometheusMetrics(*self.config.metrics, self._samples_of(egress, linked))
                 await metrics.start()
+                metrics_port = metrics.port
                 stack.push_async_callback(metrics.close)
-            self._log_serving(linked, port)
+            # The last to be pushed is the first to stop: no call is taken after the word "stopping".
+            stack.push_async_callback(self._drain, egress)
+            self._log_serving(linked, port, metrics_port)
             yield
             log.info("stopping", open_calls=len(self.books.calls))
 
-    async def tick(self) -> None:
-        """What time brings: expiry, retries, pruning; notices a failed disk."""
+    def _samples_of(self, egress: EgressServer, linked: Linked) -> Callable[[], Iterable[Sample]]:
+        return lambda: [
+            *samples(self.books, self.store, egress, self._news.values()),
+            *self._keys.samples(),
+            *linked.samples(),
+        ]
+
+    def _news_of(self, what: str, loaded: EventType, rejected: EventType) -> FileNews:
+        return FileNews(what, VersionChanges(what, loaded, rejected, self._journal, self._clock), self.books)
+
+    async def tick_until(self, over: asyncio.Event) -> None:
+        """Do what time brings, until told or until it cannot go on."""
+        while not over.is_set() and not self.failed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), SWEEP_SECONDS)
+            await self._tick()
+
+    async def _tick(self) -> None:
+        """Expiry, retries, pruning, a policy to look at; notices a failed disk."""
         self._ticks += 1
+        if self._reload.is_set():
+            self._reload.clear()
+            self.policies.reload()
+            self.prices.reload()
         now = self._clock.now()
         sweep = Sweep(self.books, self._journal)
         await sweep.run(now)
@@ -318,7 +329,13 @@ class Sidecar:
 
     async def _drain(self, egress: EgressServer) -> None:
         self.books.draining = True
-        await egress.drain()
+        self.door.announce_stop()
+        drained = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            # Leases go on ending in time: a drain may take minutes.
+            group.create_task(self.tick_until(drained), name="ticks while draining")
+            await egress.drain()
+            drained.set()
         await Stop(self.books, self._journal, self._clock).run(0)
         await self.door.stop()
 
@@ -329,12 +346,13 @@ class Sidecar:
 
         self._journal.in_background(record())
 
-    def _log_serving(self, linked: Linked, port: int) -> None:
+    def _log_serving(self, linked: Linked, egress_port: int, metrics_port: int) -> None:
         log.info(
             "serving",
             name=self.config.name,
             version=__version__,
-            egress_port=port,
+            egress_port=egress_port,
+            metrics_port=metrics_port,
             grpc_socket=str(self.config.grpc.socket or ""),
             grpc_port=self.door.port,
             policy=self.policies.current().version,

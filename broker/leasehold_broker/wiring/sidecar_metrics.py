@@ -1,14 +1,15 @@
 """What a sidecar's metrics endpoint shows. Reads counters that the rooms keep anyway."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.egress.server import EgressServer
 from leasehold_broker.flows.books import Books
+from leasehold_broker.wiring.sidecar_files import FileNews
 
 
-def samples(books: Books, store: SqliteStateStore, egress: EgressServer) -> Iterator[Sample]:
+def samples(books: Books, store: SqliteStateStore, egress: EgressServer, news: Iterable[FileNews]) -> Iterator[Sample]:
     """Everything, as it is now; called from the scraper's thread, so it only reads."""
     counters = books.counters
     live = sum(len(names) for names in tuple(books.live_of_subject.values()))
@@ -17,6 +18,9 @@ def samples(books: Books, store: SqliteStateStore, egress: EgressServer) -> Iter
     yield Sample("revocation_epoch", "Highest revocation that is in force here.", books.epoch)
     yield Sample("spool_bytes", "Audit records that wait for the collector, in bytes.", store.spooled_bytes)
     yield Sample("store_failed", "1 after the state disk has failed.", int(store.broken))
+    for one in news:
+        refused, label = int(one.is_refused), ("file", one.what)
+        yield Sample("newest_file_refused", "1 while the newest version of a file is refused.", refused, label=label)
     yield Sample("leases_issued", "Leases issued.", counters.leases_issued, counter=True)
     yield Sample("calls_admitted", "Calls admitted.", counters.calls_admitted, counter=True)
     yield Sample("calls_settled", "Calls settled.", counters.calls_settled, counter=True)

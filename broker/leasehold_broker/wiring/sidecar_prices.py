@@ -3,16 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from leasehold_broker.adapters.watched_files import FilesRefusedError, WatchedFiles, read_guarded
 from leasehold_broker.config.sidecar import PricesAt
 from leasehold_broker.domain.price import ModelPrice
 from leasehold_broker.providers import TableBook, shipped_table
 from leasehold_broker.providers.prices.overrides import OVERRIDE_BYTES_MAX
 from leasehold_broker.providers.prices.table import TABLE_BYTES_MAX
-
-log = structlog.get_logger("leasehold.prices")
 
 
 def load_prices(at: PricesAt, wall_ms: Callable[[], int] | None) -> TableBook:
@@ -50,10 +46,12 @@ class CurrentPrices:
         Raises:
             FilesRefusedError: it cannot be used: without prices nothing may start.
         """
-        self._on_loaded = on_loaded
-        self._on_rejected = on_rejected
+
+        def on_book(book: TableBook) -> None:
+            on_loaded(book.version)
+
         paths = [str(path) for path in (at.table, at.override) if path is not None]
-        self._files = WatchedFiles(lambda: paths, lambda: load_prices(at, wall_ms), self._loaded, self._rejected)
+        self._files = WatchedFiles(lambda: paths, lambda: load_prices(at, wall_ms), on_book, on_rejected)
         self.reload = self._files.reload
         self.watch = self._files.watch
 
@@ -65,11 +63,3 @@ class CurrentPrices:
     def price(self, provider: str, model: str) -> ModelPrice | None:
         """See the port."""
         return self._files.current.price(provider, model)
-
-    def _loaded(self, book: TableBook) -> None:
-        log.info("prices loaded", version=book.version)
-        self._on_loaded(book.version)
-
-    def _rejected(self, complaints: tuple[str, ...]) -> None:
-        log.error("new prices refused, the old ones stay in force", why="; ".join(complaints), version=self.version)
-        self._on_rejected(complaints)
