@@ -84,6 +84,13 @@ def test_a_bad_new_policy_is_refused_loudly_and_the_old_one_stays(alone):
     assert eventually(lambda: alone.metrics()['leasehold_newest_file_refused{file="policy"}'] == 0)
 
 
+def test_sighup_alone_reads_the_policy_again(alone):
+    """The signal does it, whether or not the file changed."""
+    alone.signal(signal.SIGHUP)
+
+    assert eventually(lambda: len(events(alone, "policy.loaded")) == 2)
+
+
 def test_a_disabled_key_stops_its_calls_and_comes_back(house, alone):
     """`keys disable` and `enable` reach a running sidecar; a refused call costs nothing."""
     layout = house.stage.layout
