@@ -12,12 +12,12 @@ import pytest
 from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
+from tests.e2e.conftest import eventually
 
 from leasehold import Scope
 from leasehold.http import anthropic_kwargs, google_kwargs, openai_kwargs
 from leasehold_broker.domain.price import Usage, cost_micro_usd
 from leasehold_broker.providers import load_price_book
-from tests.e2e.conftest import eventually
 
 pytestmark = [pytest.mark.timeout(120)]
 CLAUDE, GPT, GEMINI = "claude-haiku-5-5", "gpt-6-luna", "gemini-3.5-flash-lite"
