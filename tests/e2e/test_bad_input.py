@@ -154,7 +154,7 @@ def case(status, reason, path=MESSAGES, method="POST", body=None, **headers):
 
 CASES = {
     "unknown route": case(403, "ROUTE_NOT_ALLOWED", "/anthropic/v1/files"),
-    "unknown provider": case(403, "ROUTE_NOT_ALLOWED", "/mistral/v1/chat/completions"),
+    "unknown provider": case(403, "ROUTE_NOT_ALLOWED", "/acme/v1/chat/completions"),
     "climbing path": case(403, "ROUTE_NOT_ALLOWED", "/anthropic/v1/../v1/messages"),
     "encoded path": case(403, "ROUTE_NOT_ALLOWED", "/anthropic/v1/%6dessages"),
     "method": case(403, "ROUTE_NOT_ALLOWED", method="PUT"),
