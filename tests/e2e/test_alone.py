@@ -5,20 +5,22 @@ import json
 import anthropic
 import pytest
 from click.testing import CliRunner
+from tests.e2e.conftest import eventually
 
 from leasehold.cli.app import leasehold
 from leasehold.http import anthropic_kwargs
 from leasehold.operators import selector
 from leasehold_broker.demo import files
 from leasehold_broker.wiring.sidecar_files import REFUSED
-from tests.e2e.conftest import eventually
 
 pytestmark = [pytest.mark.timeout(180)]
 
 
 def budget(alone, *arguments) -> list[dict]:
     """What `leasehold budget ... --json` prints."""
-    done = CliRunner().invoke(leasehold, ["budget", *map(str, arguments), "--collector", f"unix://{alone.admin}", "--json"])
+    done = CliRunner().invoke(
+        leasehold, ["budget", *map(str, arguments), "--collector", f"unix://{alone.admin}", "--json"]
+    )
     assert done.exit_code == 0, done.output
     return [json.loads(line) for line in done.stdout.splitlines()]
 
