@@ -38,7 +38,7 @@ def lease() -> Lease:
         root="leases/one",
         depth=0,
         subject=Subject("https://idp.example", "agent"),
-        scopes=(Scope("fake", "fake-key"), Scope("anthropic", "a-key")),
+        scopes=(Scope("fake", "fake-key"), Scope("anthropic", "a-key"), Scope("bedrock", "b-key")),
         caps=NO_CAPS,
         carved=(False,) * 5,
         mode=Mode.BROKERED,

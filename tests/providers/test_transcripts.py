@@ -1,5 +1,7 @@
 """Golden transcripts: each answer through its meter, whole and at every split; its micro-USD was computed by hand."""
 
+import base64
+import itertools
 import json
 import math
 import re
@@ -7,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.eventstream import EventStreamBuffer
 from tests.fakes.hosts import PROVIDERS
 
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
 from leasehold_broker.domain.charge import charge_for
-from leasehold_broker.domain.price import ModelPrice, Usage, cost_micro_usd, micro_usd
-from leasehold_broker.ports.provider import Meter, Route
+from leasehold_broker.domain.price import ModelPrice, UnpricedUnitError, Usage, cost_micro_usd, micro_usd
+from leasehold_broker.ports.provider import Meter, Provider, Route
 from leasehold_broker.providers import load_price_book
+from leasehold_broker.providers.event_stream import encode
 from leasehold_broker.providers.prices.table import domain_rates
+from leasehold_broker.providers.vertex import Vertex
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 FILES = sorted(path for name in PROVIDERS for path in (VECTORS / name).glob("*.json"))
@@ -28,8 +33,26 @@ def load(path: Path) -> tuple[dict[str, Any], bytes, bytes]:
     """The vector, the answer's bytes, and the bytes that the caller sees."""
     vector = json.loads(path.read_text())
     hidden = vector.get("hidden", [])
-    shown = [event for index, event in enumerate(vector["answer"]) if index not in hidden]
-    return vector, "".join(vector["answer"]).encode(), "".join(shown).encode()
+    events = events_of(vector)
+    shown = [event for index, event in enumerate(events) if index not in hidden]
+    return vector, b"".join(events), b"".join(shown)
+
+
+def events_of(vector: dict[str, Any]) -> list[bytes]:
+    """The events of the answer; those of a binary stream are framed here, and what they hold is put into base64."""
+    if "frames" not in vector:
+        return [event.encode() for event in vector["answer"]]
+    events = []
+    for frame in vector["frames"]:
+        held = json.dumps(frame.get("chunk")).encode()
+        payload = {"bytes": base64.b64encode(held).decode(), "p": "abcdef"} if "chunk" in frame else frame["payload"]
+        events.append(encode(frame["headers"], json.dumps(payload).encode()))
+    return events
+
+
+def provider_of(name: str, vector: dict[str, Any]) -> Provider:
+    """The vector's provider, in the place that it names."""
+    return Vertex("acme-research", vector["location"]) if "location" in vector else PROVIDERS[name]
 
 
 def plan_for(path: Path, vector: dict[str, Any]) -> CallPlan:
@@ -40,7 +63,7 @@ def plan_for(path: Path, vector: dict[str, Any]) -> CallPlan:
 
 def meter_for(path: Path, vector: dict[str, Any]) -> Meter:
     """A fresh meter for the vector's answer."""
-    provider = PROVIDERS[path.parent.name]
+    provider = provider_of(path.parent.name, vector)
     route = Route(vector["operation"], "POST", vector["model"], "/x", takes_body=True)
     return provider.meter(route, plan_for(path, vector), vector["request"], vector["content_type"])
 
@@ -74,7 +97,10 @@ def test_transcript_whole(path: Path) -> None:
     assert shown == meter.feed(answer) + meter.finish()
     assert expected_usage(vector) == meter.usage
     assert vector["final"] == meter.final
-    if meter.usage is not None:
+    if meter.usage is not None and vector["micro_usd"] is None:
+        with pytest.raises(UnpricedUnitError):
+            cost_micro_usd(meter.usage, price_for(path, vector))
+    elif meter.usage is not None:
         check_arithmetic(vector["arithmetic"], vector["micro_usd"])
         assert vector["micro_usd"] == cost_micro_usd(meter.usage, price_for(path, vector))
 
@@ -83,10 +109,11 @@ def test_transcript_whole(path: Path) -> None:
 def test_transcript_cut_after_every_event(path: Path) -> None:
     """Cut after each of its events, a stream is charged what was computed by hand: never less than the whole costs."""
     vector, _, _ = load(path)
+    events = events_of(vector)
     held = Amounts(**vector["held"], requests=1, concurrency=1)
     for count, (sentence, micro) in enumerate(vector["cuts"]):
         meter = meter_for(path, vector)
-        meter.feed("".join(vector["answer"][:count]).encode())
+        meter.feed(b"".join(events[:count]))
         outcome = CallOutcome(
             CallEnd.UPSTREAM_FAILED, sent=True, status=200, usage=meter.usage, usage_final=meter.final
         )
@@ -96,7 +123,7 @@ def test_transcript_cut_after_every_event(path: Path) -> None:
         assert vector["micro_usd"] <= micro <= held.cost_micro_usd
         if sentence != "the hold":
             check_arithmetic(sentence, micro)
-    assert len(vector["cuts"]) == len(vector["answer"]) + 1
+    assert len(vector["cuts"]) == len(events) + 1
 
 
 def test_every_vendor_has_a_stream_that_is_cut() -> None:
@@ -130,11 +157,14 @@ def test_an_event_boundary_is_where_an_event_ended(path: Path) -> None:
     vector, answer, _ = load(path)
     if "event" not in vector["content_type"]:
         return
+    binary = set(itertools.accumulate(map(len, events_of(vector)), initial=0))
     for cut in range(1, len(answer) + 1):
         meter = meter_for(path, vector)
         relayed = meter.feed(answer[:cut])
         events = COMMENT.sub(rb"\1", relayed)
         whole = not events or events.endswith((b"\n\n", b"\r\r", b"\r\n\r\n", b"\r\n\r"))
+        if "frames" in vector:
+            whole = cut in binary
         assert whole == meter.at_event_boundary, cut
 
 
@@ -145,9 +175,23 @@ def test_usage_never_shrinks_to_a_partial_report() -> None:
         usage = expected_usage(vector)
         if usage is None or "event" not in vector["content_type"]:
             continue
-        for count in range(len(vector["answer"])):
+        events = events_of(vector)
+        for count in range(len(events)):
             meter = meter_for(path, vector)
-            meter.feed("".join(vector["answer"][:count]).encode())
+            meter.feed(b"".join(events[:count]))
             if meter.usage is not None:
                 assert meter.usage.output_tokens <= usage.output_tokens
                 assert meter.usage.all_input_tokens <= usage.all_input_tokens
+
+
+def test_the_binary_vectors_are_what_botocore_reads() -> None:
+    """The frames of every binary vector have the checksums and the parts that AWS's own parser wants."""
+    seen = 0
+    for path in FILES:
+        vector, answer, _ = load(path)
+        if "frames" in vector:
+            buffer = EventStreamBuffer()
+            buffer.add_data(answer)
+            assert [event.headers for event in buffer] == [frame["headers"] for frame in vector["frames"]]
+            seen += 1
+    assert seen >= 8

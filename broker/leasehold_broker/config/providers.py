@@ -13,13 +13,25 @@ import msgspec
 from leasehold_broker.config.doors import is_loopback
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
-from leasehold_broker.domain.host_settings import AZURE, COMPATIBLE, KINDS, OUTPUT_LIMITS, TUNABLE, HostSettings
+from leasehold_broker.domain.host_settings import (
+    AZURE,
+    COMPATIBLE,
+    KINDS,
+    LOCATION,
+    OUTPUT_LIMITS,
+    PROJECT,
+    TUNABLE,
+    VERTEX,
+    HostSettings,
+)
 from leasehold_broker.domain.scope import PROVIDER_RULE, PROVIDERS, is_provider
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_-]{1,64}){0,6}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}")
 _ADDRESSLESS = (AZURE, COMPATIBLE)
+_DECLARED = (AZURE, VERTEX)
+"""Vendors that cannot be served without what the operator says."""
 _IMAGE_TOKENS_MAX = 1_000_000
 _EXTRA_FIELDS_MAX = 64
 
@@ -37,6 +49,8 @@ class Provider(Part, frozen=True):
     extra_fields: tuple[str, ...] = ()
     deployments: dict[str, str] = msgspec.field(default_factory=dict)
     prices_of: str = ""
+    project: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,7 @@ def _provider(name: str, table: Provider, path: Path) -> ProviderAt:
     kind = table.kind or name
     if table.origin:
         _check_origin(name, table, path)
-    declared = name not in PROVIDERS or kind == AZURE or table.image_tokens_max or table.extra_fields
+    declared = name not in PROVIDERS or kind in _DECLARED or table.image_tokens_max or table.extra_fields
     settings = HostSettings(
         kind=kind,
         path="/v1" if table.path is None else table.path,
@@ -82,6 +96,8 @@ def _provider(name: str, table: Provider, path: Path) -> ProviderAt:
         image_tokens_max=table.image_tokens_max,
         extra_fields=table.extra_fields,
         deployments=table.deployments,
+        project=table.project,
+        location=table.location or "global",
     )
     prices_of = table.prices_of or (kind if kind in PROVIDERS and kind != name else "")
     return ProviderAt(table.origin.rstrip("/"), table.allow_private, settings if declared else None, prices_of)
@@ -105,6 +121,8 @@ def _faults(name: str, table: Provider) -> list[str]:
             ("prices_of", bool(table.prices_of), (AZURE, COMPATIBLE)),
             ("image_tokens_max", bool(table.image_tokens_max), TUNABLE),
             ("extra_fields", bool(table.extra_fields), TUNABLE),
+            ("project", bool(table.project), (VERTEX,)),
+            ("location", bool(table.location), (VERTEX,)),
         )
         if given and kind not in kinds
     ]
@@ -112,6 +130,8 @@ def _faults(name: str, table: Provider) -> list[str]:
         wrong.append('needs origin, e.g. "https://llm.internal.example"')
     if kind == AZURE and not table.deployments:
         wrong.append('needs deployments: { "name of the deployment" = "model that it serves" }')
+    if kind == VERTEX and not table.project:
+        wrong.append("needs project, the id of the one that pays")
     return wrong + _wrong_values(table)
 
 
@@ -130,6 +150,10 @@ def _wrong_values(table: Provider) -> list[str]:
         for deployment, model in table.deployments.items()
         if not (_DEPLOYMENT.fullmatch(deployment) and _DEPLOYMENT.fullmatch(model))
     ]
+    if table.project and not PROJECT.fullmatch(table.project):
+        wrong.append(f"project {table.project!r} must be the id or number of a project")
+    if table.location and not LOCATION.fullmatch(table.location):
+        wrong.append(f'location {table.location!r} must be "global", a region or a multi-region')
     if table.prices_of and table.prices_of not in PROVIDERS:
         wrong.append(f"prices_of {table.prices_of!r} is unknown; use one of {', '.join(PROVIDERS)}")
     return wrong

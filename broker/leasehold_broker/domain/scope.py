@@ -10,6 +10,7 @@ ANYTHING = "*"
 PROVIDERS = (
     "anthropic",
     "azure",
+    "bedrock",
     "cohere",
     "deepseek",
     "fireworks",
@@ -19,6 +20,7 @@ PROVIDERS = (
     "openai",
     "openrouter",
     "together",
+    "vertex",
     "xai",
 )
 """Names of all vendors, as in scopes, policies, keys and paths. A test holds the modules in `providers` to it."""

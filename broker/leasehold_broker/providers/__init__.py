@@ -7,11 +7,13 @@ from leasehold_broker.ports.provider import Provider
 from leasehold_broker.providers import hosts, openai
 from leasehold_broker.providers.anthropic import Anthropic
 from leasehold_broker.providers.azure import Azure
+from leasehold_broker.providers.bedrock import Bedrock
 from leasehold_broker.providers.cohere import Cohere
 from leasehold_broker.providers.gemini import Gemini
 from leasehold_broker.providers.openai import OpenAI
 from leasehold_broker.providers.openai_host import OpenAIHost
 from leasehold_broker.providers.prices.book import TableBook, load_price_book, shipped_table
+from leasehold_broker.providers.vertex import Vertex
 
 __all__ = ["TableBook", "all_providers", "load_price_book", "shipped_table"]
 
@@ -24,8 +26,16 @@ def all_providers(declared: Mapping[str, HostSettings] | None = None) -> dict[st
 
     Raises:
         KeyError: a declared host is of a kind that is not known.
+        ValueError: a declared host's settings cannot be used; says why.
     """
-    fixed: tuple[Provider, ...] = (Anthropic(), OpenAI(), Gemini(), Cohere(), *map(OpenAIHost, hosts.SHAPES.values()))
+    fixed: tuple[Provider, ...] = (
+        Anthropic(),
+        Bedrock(),
+        OpenAI(),
+        Gemini(),
+        Cohere(),
+        *map(OpenAIHost, hosts.SHAPES.values()),
+    )
     providers = {provider.name: provider for provider in fixed}
     for name, settings in (declared or {}).items():
         providers[name] = _declared(name, settings)
@@ -36,6 +46,10 @@ def _declared(name: str, settings: HostSettings) -> Provider:
     match settings.kind:
         case "azure":
             return Azure(name, settings.deployments)
+        case "vertex":
+            return Vertex(settings.project, settings.location, name)
+        case "bedrock":
+            return Bedrock(name)
         case "openai":
             shape = openai.SHAPE
         case "openai_compatible":

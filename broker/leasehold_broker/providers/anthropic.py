@@ -34,10 +34,10 @@ from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import anthropic_usage
 
 _NAME: Final = "anthropic"
-_VERSIONS: Final = frozenset(("2023-01-01", "2023-06-01", "2026-10-21"))
+VERSIONS: Final = frozenset(("2023-01-01", "2023-06-01", "2026-10-21"))
 _TOKEN_BETA = "oauth-2025-04-20"  # noqa: S105 - the name of a beta
 _VERSION_DEFAULT: Final = "2023-06-01"
-_BETAS: Final = frozenset(
+BETAS: Final = frozenset(
     [
         "claude-code-20250219",
         "context-management-2025-06-27",
@@ -129,7 +129,7 @@ class Anthropic:
         """See the port."""
         del body_bytes  # the bound is over what is sent, not over what came
         door.gate(headers, _CARRIED, _REFUSED_HEADERS)
-        _vendor_headers(headers)
+        vendor_headers(headers)
         if not route.takes_body:
             return CallPlan(_NAME, route.operation, route.path_model, metered=False, stream=False)
         content = required_body(body)
@@ -165,7 +165,7 @@ class Anthropic:
         kind: KeyKind = KeyKind.STORED,
     ) -> UpstreamRequest:
         """See the port. Standard capacity is asked for by name: the default may take priority capacity."""
-        extra = _with_token_beta(_vendor_headers(headers)) if kind is KeyKind.FEDERATED else _vendor_headers(headers)
+        extra = _with_token_beta(vendor_headers(headers)) if kind is KeyKind.FEDERATED else vendor_headers(headers)
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False, extra=extra)
         sent = dict(body)
@@ -192,7 +192,7 @@ class Anthropic:
         return choose(
             content_type,
             lambda answer: anthropic_usage(answer.get("usage"), writes_1h=hour),
-            lambda: SseMeter(_Messages(writes_1h=hour)),
+            lambda: SseMeter(Messages(writes_1h=hour)),
         )
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
@@ -218,17 +218,22 @@ def _with_token_beta(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, s
     return tuple(known.items())
 
 
-def _vendor_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def vendor_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The version and the betas to send on.
+
+    Raises:
+        Refusal: HEADER_NOT_ALLOWED for one that is not known.
+    """
     version = headers.get("anthropic-version", _VERSION_DEFAULT)
-    if version not in _VERSIONS:
+    if version not in VERSIONS:
         raise Refusal(
             Reason.HEADER_NOT_ALLOWED,
-            f"header anthropic-version: {version[:32]!r} is not known to this broker; use {max(_VERSIONS)}",
+            f"header anthropic-version: {version[:32]!r} is not known to this broker; use {max(VERSIONS)}",
         )
     carried = [("anthropic-version", version)]
     betas = [beta.strip() for beta in headers.get("anthropic-beta", "").split(",") if beta.strip()]
     for beta in betas:
-        if beta not in _BETAS:
+        if beta not in BETAS:
             raise Refusal(
                 Reason.HEADER_NOT_ALLOWED,
                 f"header anthropic-beta: {beta[:64]!r} may change what a call costs; leave it out",
@@ -250,13 +255,14 @@ class _Nothing:
         return False
 
 
-class _Messages:
+class Messages:
     """Reading of a stream of messages: `message_start` gives the input, each `message_delta` replaces what it names.
 
     Figures in a delta are cumulative; a delta may also correct input and cache. Added up, they would count twice.
     """
 
     def __init__(self, *, writes_1h: bool) -> None:
+        """Start before the first event; `writes_1h` as `anthropic_usage` takes it."""
         self.usage: Usage | None = None
         self.final = False
         self._merged: dict[str, Json] = {}
@@ -269,10 +275,11 @@ class _Messages:
             self._blind = True
             self.usage = None
         elif b'"message_stop"' in event.data or b'"usage"' in event.data:
-            self._take(decode(event.data))
+            self.take(decode(event.data))
         return False
 
-    def _take(self, data: Object | None) -> None:
+    def take(self, data: Object | None) -> None:
+        """Take what one event says; None when that could not be read."""
         kind = data.get("type") if data is not None else None
         if data is None or self._blind:
             return

@@ -116,40 +116,9 @@ class Gemini:
         model = route.path_model
         if not route.takes_body:
             return CallPlan(_NAME, route.operation, model, metered=False, stream=False)
-        content = shapes.camel(required_body(body), "body")
         if model is None:
             raise invalid("model", "must be named in the path")
-        if route.operation in _SAMPLED:
-            return self._sampled(route, model, content)
-        if route.operation == "count_tokens":
-            check_fields(content, "", frozenset(("contents", "model")), {})
-            shapes.check_model(content, model)
-            shapes.contents(content.get("contents"), Parts())
-            return CallPlan(_NAME, route.operation, model, metered=False, stream=False)
-        batch = route.operation == "batch_embed_contents"
-        parts = shapes.walk_batch_embedding(content, model) if batch else shapes.walk_embedding(content, model)
-        bound = input_tokens_bound(content, parts)
-        return CallPlan(_NAME, route.operation, model, metered=True, stream=False, input_tokens_bound=bound)
-
-    @staticmethod
-    def _sampled(route: Route, model: str, body: Object) -> CallPlan:
-        check_fields(body, "", shapes.FIELDS, shapes.REFUSED)
-        shapes.check_model(body, model)
-        parts = shapes.walk(body)
-        settings = shapes.config(body)
-        return CallPlan(
-            _NAME,
-            route.operation,
-            model,
-            metered=True,
-            stream=route.operation == "stream_generate_content",
-            input_tokens_bound=input_tokens_bound(body, parts),
-            output_tokens_stated=whole(settings, "maxOutputTokens", 1, OUTPUT_TOKENS_MAX, "generationConfig."),
-            output_limited=True,
-            output_tokens_floor=shapes.thinking_budget(settings) + OUTPUT_TOKENS_FLOOR,
-            choices=whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1,
-            service_tiers=shapes.service_tiers(body),
-        )
+        return plan_body(_NAME, route.operation, model, required_body(body))
 
     def request(
         self,
@@ -163,11 +132,7 @@ class Gemini:
         del headers, kind  # no header is carried
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False)
-        sent = shapes.camel(body, "body")
-        if sent.get("generationConfig") is not None:
-            sent["generationConfig"] = shapes.config(sent)  # under the names that were checked
-        if output_tokens_limit is not None:
-            sent["generationConfig"] = {**shapes.config(sent), "maxOutputTokens": output_tokens_limit}
+        sent = body_to_send(body, output_tokens_limit)
         stream = route.operation == "stream_generate_content"
         return door.upstream(route.method, route.upstream_path, canonical(sent), stream=stream)
 
@@ -183,16 +148,66 @@ class Gemini:
         if not plan.metered:
             return JsonMeter(lambda _: None)
         return choose(
-            content_type, lambda answer: gemini_usage(answer.get("usageMetadata")), lambda: SseMeter(_Chunks())
+            content_type, lambda answer: gemini_usage(answer.get("usageMetadata")), lambda: SseMeter(Chunks())
         )
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""
-        return msgspec.json.encode(_error(status, refusal, request_id))
+        return msgspec.json.encode(google_error(status, refusal, request_id))
 
     def refusal_event(self, refusal: Refusal, request_id: str) -> bytes:
         """See the port. The SDK takes a chunk for an error when it starts with the member `error`."""
-        return b"data: " + msgspec.json.encode(_error(403, refusal, request_id)) + b"\r\n\r\n"
+        return b"data: " + msgspec.json.encode(google_error(403, refusal, request_id)) + b"\r\n\r\n"
+
+
+def plan_body(provider: str, operation: str, model: str, body: Object) -> CallPlan:
+    """What the body of one of the POST operations asks for.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
+    content = shapes.camel(body, "body")
+    if operation in _SAMPLED:
+        return _sampled(provider, operation, model, content)
+    if operation == "count_tokens":
+        check_fields(content, "", frozenset(("contents", "model")), {})
+        shapes.check_model(content, model)
+        shapes.contents(content.get("contents"), Parts())
+        return CallPlan(provider, operation, model, metered=False, stream=False)
+    batch = operation == "batch_embed_contents"
+    parts = shapes.walk_batch_embedding(content, model) if batch else shapes.walk_embedding(content, model)
+    bound = input_tokens_bound(content, parts)
+    return CallPlan(provider, operation, model, metered=True, stream=False, input_tokens_bound=bound)
+
+
+def _sampled(provider: str, operation: str, model: str, body: Object) -> CallPlan:
+    check_fields(body, "", shapes.FIELDS, shapes.REFUSED)
+    shapes.check_model(body, model)
+    parts = shapes.walk(body)
+    settings = shapes.config(body)
+    return CallPlan(
+        provider,
+        operation,
+        model,
+        metered=True,
+        stream=operation == "stream_generate_content",
+        input_tokens_bound=input_tokens_bound(body, parts),
+        output_tokens_stated=whole(settings, "maxOutputTokens", 1, OUTPUT_TOKENS_MAX, "generationConfig."),
+        output_limited=True,
+        output_tokens_floor=shapes.thinking_budget(settings) + OUTPUT_TOKENS_FLOOR,
+        choices=whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1,
+        service_tiers=shapes.service_tiers(body),
+    )
+
+
+def body_to_send(body: Object, output_tokens_limit: int | None) -> Object:
+    """The checked body under the names that were checked, with the limit when one was chosen."""
+    sent = shapes.camel(body, "body")
+    if sent.get("generationConfig") is not None:
+        sent["generationConfig"] = shapes.config(sent)
+    if output_tokens_limit is not None:
+        sent["generationConfig"] = {**shapes.config(sent), "maxOutputTokens": output_tokens_limit}
+    return sent
 
 
 def _listing(base: str, model: str | None, query: dict[str, str]) -> Route | None:
@@ -204,7 +219,8 @@ def _listing(base: str, model: str | None, query: dict[str, str]) -> Route | Non
     return Route("models.list", "GET", None, base + (f"?{joined}" if joined else ""), takes_body=False)
 
 
-def _error(status: int, refusal: Refusal, request_id: str) -> Object:
+def google_error(status: int, refusal: Refusal, request_id: str) -> Object:
+    """The refusal as Google's APIs word an error."""
     info: Object = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": refusal.reason.value,
@@ -221,7 +237,7 @@ def _error(status: int, refusal: Refusal, request_id: str) -> Object:
     }
 
 
-class _Chunks:
+class Chunks:
     """Reading of a stream of chunks: each carries the usage so far, so the last one counts.
 
     The stream has no closing event; the chunk that gives every candidate's reason to finish is the vendor's last word,
@@ -229,6 +245,7 @@ class _Chunks:
     """
 
     def __init__(self) -> None:
+        """Start before the first chunk."""
         self.usage: Usage | None = None
         self.final = False
 

@@ -80,8 +80,15 @@ class JsonMeter:
 class StreamReading(Protocol):
     """What one vendor makes of its events."""
 
-    usage: Usage | None
-    final: bool
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage that came."""
+        ...
+
+    @property
+    def final(self) -> bool:
+        """True when `usage` is the vendor's last word."""
+        ...
 
     def event(self, event: SseEvent) -> bool:
         """Take one event; returns True when it must not be shown to the caller."""

@@ -43,6 +43,17 @@ def _details(report: Object, name: str) -> Object:
     return value
 
 
+def _entries(report: Object, name: str) -> list[Object]:
+    value = report.get(name)
+    entries = [] if value is None else value
+    if not isinstance(entries, list):
+        raise _UnusableError(name)
+    objects = [entry for entry in entries if isinstance(entry, dict)]
+    if len(objects) < len(entries):
+        raise _UnusableError(name)
+    return objects
+
+
 def _rest(total: int, *parts: int) -> int:
     rest = total - sum(parts)
     if rest < 0:
@@ -63,6 +74,7 @@ def _word(report: Object, name: str, priced: frozenset[str]) -> str:
 _ANTHROPIC_TIERS: Final = frozenset({"standard", "batch"})
 _ANTHROPIC_SPEEDS: Final = {"": "", "standard": "", "fast": "fast"}
 _ANTHROPIC_PLACES: Final = {"": "", "global": "", "not_available": "", "us": "us"}
+_CACHE_TTLS: Final = frozenset({"5m", "1h"})
 _OPENAI_TIERS: Final = frozenset({"", "default", "flex", "priority", "fast"})
 _GEMINI_TRAFFIC: Final = {
     "": "",
@@ -109,6 +121,40 @@ def anthropic_usage(report: Json, *, writes_1h: bool) -> Usage | None:
             web_searches=_count(tools, "web_search_requests"),
             service_tier=speed or tier,
             region=_ANTHROPIC_PLACES[_word(report, "inference_geo", frozenset(_ANTHROPIC_PLACES))],
+        )
+    except _UnusableError:
+        return None
+
+
+def converse_usage(report: Json, tier: Json, latency: Json, *, writes_1h: bool) -> Usage | None:
+    """Usage of an answer of Bedrock's Converse; the input leaves the cache out.
+
+    Args:
+        report: the `usage` object.
+        tier: the answer's `serviceTier`.
+        latency: the answer's `performanceConfig`.
+        writes_1h: where the report does not split cache writes, all of them are for one hour.
+    """
+    if not isinstance(report, dict):
+        return None
+    try:
+        written = _count(report, "cacheWriteInputTokens")
+        hour, split = 0, 0
+        for detail in _entries(report, "cacheDetails"):
+            tokens = _count(detail, "inputTokens", required=True)
+            hour += tokens * (_word(detail, "ttl", _CACHE_TTLS) == "1h")
+            split += tokens
+        if not split and writes_1h:
+            hour = written
+        tiers = tier if isinstance(tier, dict) else {}
+        _word(latency if isinstance(latency, dict) else {}, "latency", frozenset({"", "standard"}))
+        return Usage(
+            input_tokens=_count(report, "inputTokens", required=True),
+            cache_read_tokens=_count(report, "cacheReadInputTokens"),
+            cache_write_5m_tokens=_rest(written, hour),
+            cache_write_1h_tokens=hour,
+            output_tokens=_count(report, "outputTokens", required=True),
+            service_tier=_word(tiers, "type", frozenset({"", "default", "flex", "priority"})),
         )
     except _UnusableError:
         return None
@@ -292,14 +338,7 @@ def gemini_usage(report: Json) -> Usage | None:
 def _modalities(report: Object, total: str, details: str) -> dict[str, int]:
     """A count by what it is of. What its details leave out is text; video has a price that no route here can bound."""
     counts = {"TEXT": _count(report, total), "AUDIO": 0, "IMAGE": 0}
-    entries = report.get(details)
-    if entries is None:
-        return counts
-    if not isinstance(entries, list):
-        raise _UnusableError(details)
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise _UnusableError(details)
+    for entry in _entries(report, details):
         modality = entry.get("modality", "TEXT")
         if modality in ("AUDIO", "IMAGE"):
             counts[modality] += _count(entry, "tokenCount")

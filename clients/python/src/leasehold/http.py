@@ -4,6 +4,13 @@
     client = anthropic.Anthropic(**anthropic_kwargs(lease))
     client = genai.Client(**google_kwargs(lease))
 
+    unsigned = Config(signature_version=UNSIGNED)
+    runtime = boto3.client("bedrock-runtime", region_name=..., config=unsigned, **bedrock_kwargs(lease))
+    runtime.meta.events.register("before-send.bedrock-runtime", bedrock_bearer(lease))
+
+boto3 sends a bearer token of its own (AWS_BEARER_TOKEN_BEDROCK) over HTTPS only, so the variables serve an egress with
+TLS; over loopback HTTP the handler above puts it into the request.
+
 The token stays the same while the lease is renewed, so a static key is enough for one lease. Where a process
 acquires one lease after another, give the OpenAI SDK a callable key.
 
@@ -21,18 +28,20 @@ from typing import Any, Protocol
 from leasehold._state import Endpoint, LeaseToken
 from leasehold.errors import InvalidRequest
 
-ANTHROPIC, OPENAI, GEMINI = "anthropic", "openai", "gemini"
+ANTHROPIC, OPENAI, GEMINI, BEDROCK = "anthropic", "openai", "gemini", "bedrock"
 
 BASE_URL_VARIABLES: Mapping[str, tuple[str, ...]] = {
     # Second names: langchain and llama-index (OPENAI_API_BASE), langchain (ANTHROPIC_API_URL), litellm (*_API_BASE).
     OPENAI: ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     ANTHROPIC: ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL", "ANTHROPIC_API_BASE"),
     GEMINI: ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_BASE"),
+    BEDROCK: ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
 }
 KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     OPENAI: ("OPENAI_API_KEY",),
     ANTHROPIC: ("ANTHROPIC_API_KEY",),
     GEMINI: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    BEDROCK: ("AWS_BEARER_TOKEN_BEDROCK",),
 }
 STRIPPED_VARIABLES = frozenset(
     {
@@ -132,6 +141,20 @@ def google_kwargs(lease: Lease) -> dict[str, Any]:
         "vertexai": False,
         "http_options": {"base_url": lease.endpoint(GEMINI).base_url},
     }
+
+
+def bedrock_kwargs(lease: Lease) -> dict[str, Any]:
+    """Arguments for `boto3.client("bedrock-runtime", ...)`: endpoint_url."""
+    return {"endpoint_url": lease.endpoint(BEDROCK).base_url}
+
+
+def bedrock_bearer(lease: Lease) -> Callable[..., None]:
+    """A handler of boto3's event `before-send.bedrock-runtime`: puts the lease token into an unsigned request."""
+
+    def put(request: Any, **_: Any) -> None:
+        request.headers["Authorization"] = f"Bearer {lease.token.reveal()}"
+
+    return put
 
 
 def environment(lease: Lease) -> dict[str, str]:
