@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from contextlib import closing
 from pathlib import Path
 
 import boto3
@@ -90,11 +91,12 @@ async def test_boto3_streams_and_sees_the_cut(certificates, environment) -> None
                 config=settings,
             )
             kinds = []
-            for event in client.converse_stream(**ASK)["stream"]:
-                kinds += event
-                if cut and "contentBlockDelta" in event:
-                    refusal = Refusal(Reason.LEASE_REVOKED, "revoked")
-                    loop.call_soon_threadsafe(world.calls.cuts["call-1"], CallEnd.CUT_BY_REVOCATION, refusal)
+            with closing(client), closing(client.converse_stream(**ASK)["stream"]) as stream:
+                for event in stream:
+                    kinds += event
+                    if cut and "contentBlockDelta" in event:
+                        refusal = Refusal(Reason.LEASE_REVOKED, "revoked")
+                        loop.call_soon_threadsafe(world.calls.cuts["call-1"], CallEnd.CUT_BY_REVOCATION, refusal)
             return kinds
 
         kinds = await asyncio.to_thread(call, cut=False)

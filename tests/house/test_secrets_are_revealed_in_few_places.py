@@ -7,7 +7,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MAY_REVEAL = {
     "broker/leasehold_broker/providers/anthropic.py": "places the key into the header",
     "broker/leasehold_broker/providers/azure.py": "places the key into the header",
+    "broker/leasehold_broker/providers/bedrock.py": "places the key into the header",
     "broker/leasehold_broker/providers/openai_host.py": "places the key into the header",
+    "broker/leasehold_broker/providers/vertex.py": "places the token into the header",
     "broker/leasehold_broker/providers/gemini.py": "places the key into the header",
     "broker/leasehold_broker/adapters/keys_local.py": "seals the key",
     "broker/leasehold_broker/adapters/token_endpoints.py": "places a federated token into the next exchange",

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -317,8 +318,7 @@ def vector(name: str) -> tuple[dict[str, Any], bytes]:
 def test_boto3_converses() -> None:
     """Whole and streamed: boto3 sends what we take, and reads what we relay."""
     expected, answer = vector("converse_json_cache")
-    with serving(VendorServer(PROVIDER, answer)) as server:
-        bedrock = client(server)
+    with serving(VendorServer(PROVIDER, answer)) as server, closing(client(server)) as bedrock:
         asked = {
             "modelId": CLAUDE,
             "messages": [{"role": "user", "content": [{"text": "Hi"}, {"cachePoint": {"type": "default"}}]}],
@@ -349,15 +349,18 @@ def test_boto3_invokes() -> None:
             "max_tokens": 9,
             "messages": [{"role": "user", "content": "x"}],
         }
-        found = client(server).invoke_model(modelId=CLAUDE, body=json.dumps(body), contentType="application/json")
+        with closing(client(server)) as bedrock:
+            found = bedrock.invoke_model(modelId=CLAUDE, body=json.dumps(body), contentType="application/json")
         assert json.loads(found["body"].read())["usage"]["output_tokens"] == 30
         assert server.last.sent == body
 
 
 def test_boto3_raises_its_own_errors() -> None:
     """A refusal is the SDK's exception of that kind; a cut in mid-stream is one too, and says the reason."""
-    with serving(VendorServer(PROVIDER, refuse=Refusal(Reason.BUDGET_EXHAUSTED, "spent"))) as server:
-        bedrock = client(server)
+    with (
+        serving(VendorServer(PROVIDER, refuse=Refusal(Reason.BUDGET_EXHAUSTED, "spent"))) as server,
+        closing(client(server)) as bedrock,
+    ):
         with pytest.raises(ClientError, match="BUDGET_EXHAUSTED") as caught:
             bedrock.converse(modelId=CLAUDE, **ASK)
         assert caught.value.response["Error"]["Code"] == "ServiceQuotaExceededException"
@@ -371,7 +374,8 @@ def test_boto3_raises_its_own_errors() -> None:
         server.cut = Refusal(Reason.LEASE_REVOKED, "revoked")
         server.content_type = MEDIA_TYPE
         _, server.answer = vector("converse_stream_cut")
-        stream = iter(bedrock.converse_stream(modelId=CLAUDE, **ASK)["stream"])
-        assert "messageStart" in next(stream)
-        with pytest.raises(EventStreamError, match="LEASE_REVOKED"):
-            list(stream)
+        with closing(bedrock.converse_stream(modelId=CLAUDE, **ASK)["stream"]) as stream:
+            events = iter(stream)
+            assert "messageStart" in next(events)
+            with pytest.raises(EventStreamError, match="LEASE_REVOKED"):
+                list(events)
