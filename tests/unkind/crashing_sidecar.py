@@ -6,6 +6,7 @@ served may be missing, and no more may be charged than was served and what was o
 
 import asyncio
 import random
+import re
 import socket
 import tempfile
 import threading
@@ -20,14 +21,14 @@ import anthropic
 from leasehold import LeaseholdClient
 from leasehold.audit import verify
 from leasehold.http import anthropic_kwargs
-from leasehold.lease import Lease
+from leasehold.lease import LeaseHandle
 from leasehold.operators import OperatorClient
 from leasehold_broker.demo import accounts
 from leasehold_broker.demo.stage import Stage
 
 SIDECAR = "sidecar-a"
 WORKERS = 6
-CAP_USD = "50"
+CAP_MICRO_USD = 50_000_000
 SECONDS_MAX = 60
 
 
@@ -47,6 +48,14 @@ class Crashes:
 class CrashStage(Stage):
     """One sidecar, whose egress stays on one port over its lives."""
 
+    def policy_text(self) -> str:
+        """The demo's, with room for many lives."""
+        text = super().policy_text()
+        for name in ("ttl_seconds_max", "life_seconds_max", "cost_micro_usd"):
+            value = 86_400 if name.endswith("seconds_max") else CAP_MICRO_USD
+            text = re.sub(rf"{name} = \d+", f"{name} = {value}", text)
+        return text
+
     async def start(self, name: str) -> None:
         """Fix the port before the first start."""
         config = self.layout.config(name)
@@ -61,7 +70,7 @@ class CrashStage(Stage):
 class Load:
     """Agents that call without a pause while they may."""
 
-    def __init__(self, lease: Lease, seed: int) -> None:
+    def __init__(self, lease: LeaseHandle, seed: int) -> None:
         """Start the threads; they wait."""
         self._lease = lease
         self._seed = seed
@@ -110,7 +119,7 @@ async def _kill_under_load(root: Path, kills: int, seed: int, say: Callable[[str
         token = stage.workload("crashing", "agents/research/crashing", team="research")
         client = LeaseholdClient(stage.sidecar_target(SIDECAR), token, timeout_seconds=SECONDS_MAX)
         lease = await asyncio.to_thread(
-            lambda: client.acquire(provider="anthropic", budget=CAP_USD, ttl="12h", renew=False)
+            lambda: client.acquire(provider="anthropic", budget=CAP_MICRO_USD, ttl="12h", renew=False)
         )
         load = Load(lease, seed)
         try:
@@ -132,7 +141,7 @@ async def _kill_under_load(root: Path, kills: int, seed: int, say: Callable[[str
     return found
 
 
-async def _check(stage: Stage, lease: Lease, found: Crashes) -> None:
+async def _check(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
     """Nothing is held once it serves again, nothing that was served is missing, and the cap holds."""
     row = next(usage for usage in await asyncio.to_thread(lease.usage) if usage.budget == "lease")
     found.calls, found.served = _served(stage)
@@ -142,7 +151,7 @@ async def _check(stage: Stage, lease: Lease, found: Crashes) -> None:
     assert row.settled <= row.cap, "B1"
 
 
-async def _reckon(stage: Stage, lease: Lease, found: Crashes) -> None:
+async def _reckon(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
     """What is charged beyond what was served is what was open at a kill; the log is whole and says the same."""
     with OperatorClient(stage.collector_target) as operator:
         for _ in range(SECONDS_MAX * 10):

@@ -5,7 +5,7 @@ import os
 import pytest
 from tests.unkind.crashing_sidecar import kill_under_load
 
-KILLS = int(os.environ.get("CRASH_KILLS", "3"))
+KILLS = int(os.environ.get("CRASH_KILLS", "2"))
 SEED = int(os.environ.get("CRASH_SEED", "11"))
 
 
