@@ -58,7 +58,7 @@ def test_values_that_are_refused(run, value):
     """A value that could not stand in a header is refused, and not repeated."""
     run("init")
     output = run("add", *ANTHROPIC, value=value, code=1)
-    assert "the value" in output
+    assert ("the value" if value.strip() else "no value came") in output
 
 
 def test_value_as_argument_is_refused(run):

@@ -108,7 +108,7 @@ def test_a_grant_for_users_asks_for_the_uid(folder):
     [
         (["--model", "claude-opus-5"], "DENIED: MODEL_NOT_ALLOWED"),
         (["--ttl", "1h"], "DENIED: SCOPE_EXCEEDED: ttl of 3600 s is above the granted 900 s"),
-        (["--budget", "5.000001"], "DENIED: SCOPE_EXCEEDED: cap of 5000001 cost_micro_usd"),
+        (["--budget", "5.000001"], "DENIED: SCOPE_EXCEEDED: cost_micro_usd cap of 5000001"),
         (["--mode", "disclosed"], "DENIED: DISCLOSURE_NOT_ALLOWED"),
         (["--label", "environment=test"], "DENIED: POLICY_DENIED"),
         (["--key", "anthropic-prod=anthropic:staging"], "DENIED: ENVIRONMENT_MISMATCH"),

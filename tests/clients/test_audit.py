@@ -195,3 +195,19 @@ def test_an_operator_needs_no_token_over_a_unix_socket(filled, collector, log, r
     run("audit", "query", "--collector", collector.target)
 
     assert "authorization" not in log.metadata[0]
+
+
+def test_a_line_says_what_it_was_about(run, collector, log):
+    """Who, what, how it ended and what it cost; for a revocation what was named; for a refusal the exact reason."""
+    call = {"provider": "openai", "model": "gpt", "operation": "responses", "held": {"cost_micro_usd": 42}}
+    end = {"end": "cut_by_drain", "charged": {"cost_micro_usd": 2026}, "estimated": True}
+    log.append("s", "call.admitted", details=call)
+    log.append("s", "call.settled", details=end)
+    log.append("s", "revocation.issued", details={"selector": {"environment": "prod"}})
+    log.append("s", "identity.refused", details={"detail": "expired\x1b[2J", "message": "not accepted"})
+    lines = run("audit", "query", "--collector", collector.target).stdout.splitlines()
+
+    assert lines[0].endswith("call.admitted allowed openai gpt responses held 0.000042 USD")
+    assert lines[1].endswith("call.settled allowed cut_by_drain charged 0.002026 USD (estimated)")
+    assert lines[2].endswith("revocation.issued allowed environment=prod")
+    assert lines[3].endswith("identity.refused allowed (expired?[2J)")

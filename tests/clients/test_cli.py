@@ -218,3 +218,14 @@ def test_a_bare_file_name_is_a_token_file(run, running, token_file, monkeypatch,
     monkeypatch.chdir(token_file.parent)
 
     assert run("lease", "list", "--sidecar", running.target, "--token-file", "token").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--token-file", "TOKEN"]])
+def test_over_a_unix_socket_only_a_named_token_is_shown(run, collector, log, token_file, monkeypatch, options):
+    """An agent's token in the environment does not stand in the way of an operator's uid."""
+    monkeypatch.setenv("LEASEHOLD_TOKEN_FILE", str(token_file))
+    named = [option.replace("TOKEN", str(token_file)) for option in options]
+    result = run("audit", "query", "--collector", collector.target, *named)
+
+    assert result.exit_code == 0, result.output
+    assert ["authorization" in shown for shown in log.metadata] == [bool(options)]

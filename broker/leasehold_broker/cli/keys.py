@@ -159,6 +159,8 @@ def _read_value() -> Secret:
         for ending in (b"\n", b"\r"):
             if raw.endswith(ending):
                 del raw[-1:]
+        if not raw:
+            raise click.ClickException("no value came; give the key at the prompt, or on standard input")
         if len(raw) > SECRET_BYTES_MAX:
             message = f"the value is longer than {SECRET_BYTES_MAX} bytes"
             raise click.ClickException(message)

@@ -56,10 +56,15 @@ def _with_wish(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say what a caller would ask for; it gets them as `wish`, None without any."""
 
     @click.option("--provider", type=PROVIDER, help="Asks for a decision on this provider.")
-    @click.option("--model", "models", multiple=True)
-    @click.option("--operation", "operations", multiple=True)
-    @click.option("--tool", "tools", multiple=True)
-    @click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), default=str(Mode.BROKERED))
+    @click.option("--model", "models", multiple=True, help="Asks for this model; any number.")
+    @click.option("--operation", "operations", multiple=True, help="Asks for this operation, such as messages.")
+    @click.option("--tool", "tools", multiple=True, help="Asks for this tool of the provider's.")
+    @click.option(
+        "--mode",
+        type=click.Choice([str(mode) for mode in Mode]),
+        default=str(Mode.BROKERED),
+        help="How it would use the key.",
+    )
     @click.option("--ttl", metavar="DURATION", help="Such as 900, 30m or 2h.")
     @click.option("--budget", metavar="USD", help="Cap on cost, such as 2.50.")
     @wraps(command)
@@ -86,7 +91,26 @@ def _with_wish(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@policy.command()
+_CHECK_HELP = """Check FILE (or the policy of --config), and explain a decision when --provider and a caller are given.
+
+\b
+  leasehold-broker policy check policy.toml
+  leasehold-broker policy check --config sidecar.toml --token-file agent.jwt \\
+      --provider anthropic --model claude-haiku-5-5 --budget 2.50
+
+Nothing is granted, counted or recorded. Caps and scopes come from the files; what is spent already, rates and
+revocations are not looked at.
+
+\b
+Exit codes:
+  0  valid, and allowed when a decision was asked for
+  1  not valid, or not readable; every complaint is on standard error
+  2  wrong usage
+  3  denied; every grant is listed with why it does not cover the request
+"""
+
+
+@policy.command(short_help="Check a policy, and explain a decision.", help=_CHECK_HELP)
 @click.argument("file", required=False, type=click.Path(dir_okay=False))
 @click.option("--config", "config_file", type=click.Path(dir_okay=False), help="A sidecar's configuration.")
 @click.option("--cedar-dir", type=click.Path(file_okay=False), help="Folder with conditions.")
@@ -108,7 +132,7 @@ def check(
     uid: int | None,
     wish: LeaseRequest | None,
 ) -> None:
-    """Check FILE (or the policy of --config), and explain a decision when --provider and a caller are given."""
+    """Check."""
     config = _config(config_file)
     loaded = _load(file, cedar_dir, config)
     _print_summary(loaded)

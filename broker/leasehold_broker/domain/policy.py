@@ -238,7 +238,7 @@ def caps_under(wanted: Amounts, ceiling: Amounts) -> Amounts:
     """
     for metric, cap, top in zip(METRICS, wanted, ceiling, strict=True):
         if top < cap < UNLIMITED:
-            raise Refusal(Reason.SCOPE_EXCEEDED, f"cap of {cap} {metric} is above the granted {top}; ask for less")
+            raise Refusal(Reason.SCOPE_EXCEEDED, f"{metric} cap of {cap} is above the granted {top}; ask for less")
     return Amounts(*(min(cap, top) for cap, top in zip(wanted, ceiling, strict=True)))
 
 

@@ -76,7 +76,7 @@ def _narrow_names(kind: str, wanted: tuple[str, ...], ceiling: tuple[str, ...], 
         return wanted or ceiling
     for name in wanted:
         if not any(within(name, limit) for limit in ceiling):
-            allowed = ", ".join(ceiling)
+            allowed = ", ".join(ceiling) or "none"
             raise Refusal(reason, f"{kind} {name!r} is outside what is granted; granted: {allowed}")
     return wanted
 

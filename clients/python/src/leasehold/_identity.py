@@ -37,7 +37,7 @@ class Identity:
             the token itself as str (discouraged: it cannot be rotated); None: LEASEHOLD_TOKEN_FILE, else the first of
             the well-known paths that exists at the time of use.
         environ: variables of the process.
-        required: False for operators, whom a Unix socket knows by their uid.
+        required: False for operators, whom the broker may know otherwise.
         proof: proves that we hold the key that the token names; None: the token is sent as a bearer token.
     """
 
@@ -66,6 +66,13 @@ class Identity:
             self._literal = source
         else:
             self._callable = source
+
+    @classmethod
+    def nobody(cls) -> "Identity":
+        """No token is looked for and none is sent."""
+        identity = cls(None, {}, required=False)
+        identity._paths = ()
+        return identity
 
     def __repr__(self) -> str:
         """Says where from, never what."""

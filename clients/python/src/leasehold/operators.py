@@ -65,7 +65,8 @@ class OperatorClient:
 
     Args:
         target: "unix:///path", "/path", or "host:port" (then TLS).
-        token: as for `LeaseholdClient`; None without LEASEHOLD_TOKEN_FILE: no token is sent.
+        token: as for `LeaseholdClient`. None: over TCP as there; over a Unix socket none is looked for, so that an
+            agent's token that happens to lie in the environment does not stand in the way of the uid.
         tls, timeout_seconds, proof: as for `LeaseholdClient`.
     """
 
@@ -79,7 +80,9 @@ class OperatorClient:
         proof: Proof | None = None,
     ) -> None:
         """See the class. Connects at the first call."""
-        self._link = Link(Settings.of(target, tls, timeout_seconds), Identity(token, required=False, proof=proof))
+        settings = Settings.of(target, tls, timeout_seconds)
+        by_uid = settings.tls is None and token is None
+        self._link = Link(settings, Identity.nobody() if by_uid else Identity(token, required=False, proof=proof))
 
     def revoke(
         self, chosen: revocation.RevocationSelector, *, note: str = "", validate_only: bool = False

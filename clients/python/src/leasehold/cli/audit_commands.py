@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from leasehold import InvalidRequest
+from leasehold._amounts import usd
 from leasehold.audit import Record, head_line
 from leasehold.checkpoint import unverified_size
 from leasehold.cli.audit_proof_commands import checkpoint, key, prove
@@ -18,6 +20,7 @@ from leasehold.cli.options import EXIT_CODES, Connection, as_json, moment, to_co
 from leasehold.operators import OperatorClient
 from leasehold.tiles import write_copy
 
+SAID_CHARACTERS_MAX = 200
 _JSON = click.option("--json", "json_", is_flag=True, help="Print the whole events as JSON, one per line.")
 
 
@@ -46,7 +49,7 @@ def tail(connection: Connection, after: int | None, json_: bool) -> None:
 @click.option("--lease", default="", metavar="NAME", help="Events about this lease: leases/...")
 @click.option("--subject", default="", metavar="SUBJECT", help="Events about this subject.")
 @click.option("--key", default="", metavar="NAME", help="Events about this provider key.")
-@click.option("--outcome", default="", type=click.Choice(["", "allowed", "denied", "failed"]), help="How it went.")
+@click.option("--outcome", type=click.Choice(["allowed", "denied", "failed"]), help="How it went. Default: any way.")
 @click.option("--since", metavar="TIME", help="Not before this time: 2026-11-23T10:00:00Z.")
 @click.option("--until", metavar="TIME", help="Before this time.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most this many.")
@@ -57,13 +60,16 @@ def query(
     since: str | None,
     until: str | None,
     limit: int | None,
+    outcome: str | None,
     json_: bool,
     **filters: Any,
 ) -> None:
     """Query."""
     start, end = moment("--since", since), moment("--until", until)
     with connection.operator() as client:
-        for count, record in enumerate(client.events(type=type_, start_time=start, end_time=end, **filters), start=1):
+        for count, record in enumerate(
+            client.events(type=type_, outcome=outcome or "", start_time=start, end_time=end, **filters), start=1
+        ):
             _print(record, json_=json_)
             if count == limit:
                 return
@@ -148,10 +154,28 @@ def _print(record: Record, *, json_: bool) -> None:
         event.get("reason", ""),
         event.get("lease", ""),
         subject.get("subject", "") if isinstance(subject, dict) else "",
+        *_essence(event.get("details")),
     ]
     # What is printed came from callers: nothing in it may move the cursor of an auditor's terminal.
     line = " ".join(str(word) for word in words if word)
     click.echo("".join(character if character.isprintable() else "?" for character in line))
+
+
+def _essence(details: Any) -> Iterator[str]:
+    """What an event's details come to, for a reader; --json has all of them."""
+    if not isinstance(details, dict):
+        return
+    yield from (str(details[name]) for name in ("provider", "model", "operation", "end") if details.get(name))
+    for name in ("held", "charged", "settled"):
+        amounts = details.get(name)
+        cost = amounts.get("cost_micro_usd") if isinstance(amounts, dict) else None
+        if isinstance(cost, int):
+            yield f"{name} {usd(cost)} USD{' (estimated)' if details.get('estimated') else ''}"
+    if isinstance(details.get("selector"), dict):
+        yield " ".join(f"{name}={value}" for name, value in details["selector"].items())
+    said = details.get("detail") or details.get("message")
+    if isinstance(said, str):
+        yield f"({said[:SAID_CHARACTERS_MAX]})"
 
 
 def _new_file(path: str) -> TextIO:

@@ -169,9 +169,8 @@ def _print(info: LeaseInfo, *, json_: bool) -> None:
     why = f" ({info.reason})" if info.reason else ""
     click.echo(f"name        {info.name or '(none: dry run)'}")
     click.echo(f"state       {info.state}{why}")
-    click.echo(
-        f"expires     {info.expire_time.isoformat(timespec='seconds')}, at most {info.max_expire_time.isoformat()}"
-    )
+    end, last = (time.isoformat(timespec="seconds") for time in (info.expire_time, info.max_expire_time))
+    click.echo(f"expires     {end}, at most {last}")
     for scope in info.scopes:
         models = ", ".join(scope.models) or "any model"
         click.echo(f"scope       {scope.provider}: {models}; key {scope.key or '-'}")

@@ -61,7 +61,10 @@ class Connection:
         )
 
 
-def _connected(target: Callable[..., Any], command: F) -> F:
+_TOKEN_DEFAULT = "Default: $LEASEHOLD_TOKEN_FILE, else /var/run/secrets/tokens/leasehold."  # noqa: S105 - help
+
+
+def _connected(target: Callable[..., Any], command: F, token_default: str = _TOKEN_DEFAULT) -> F:
     def run(
         *args: Any,
         target: str | None,
@@ -86,8 +89,7 @@ def _connected(target: Callable[..., Any], command: F) -> F:
         click.option(
             "--token-file",
             metavar="PATH",
-            help="Workload token (JWT), read on every use. "
-            "Default: $LEASEHOLD_TOKEN_FILE, else /var/run/secrets/tokens/leasehold.",
+            help=f"Workload token (JWT), read on every use. {token_default}",
         ),
         click.option(
             "--tls-ca", metavar="PATH", help="TCP: PEM roots for the broker's certificate. Default: the system's."
@@ -127,10 +129,13 @@ def to_collector(command: F) -> F:
         "The collector, or the admin socket of a sidecar that runs alone: unix:///path, /path, or host:port (TLS). "
         "Over a Unix socket your uid decides and no token is needed."
     )
+    token_default = (
+        f"Over a Unix socket only when it is given here. TCP: {_TOKEN_DEFAULT[0].lower()}{_TOKEN_DEFAULT[1:]}"
+    )
     option = click.option(
         "--collector", "target", metavar="TARGET", envvar=COLLECTOR_VARIABLE, show_envvar=True, help=help_text
     )
-    return _connected(option, command)
+    return _connected(option, command, token_default)
 
 
 def lease_options(command: F) -> F:
