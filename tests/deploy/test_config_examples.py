@@ -16,6 +16,11 @@ from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config import collector as collector_shape
 from leasehold_broker.config import load_collector, load_sidecar
 from leasehold_broker.config import sidecar as sidecar_shape
+from leasehold_broker.domain.amounts import UNLIMITED, Amounts
+from leasehold_broker.domain.identity import Identity, Subject
+from leasehold_broker.domain.lease import Mode
+from leasehold_broker.domain.policy import LeaseRequest, Terms
+from leasehold_broker.domain.scope import Scope
 from leasehold_broker.providers import load_price_book
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"
@@ -27,6 +32,8 @@ def folder(tmp_path):
     for example in EXAMPLES.glob("*.toml"):
         shutil.copyfile(example, tmp_path / example.name)
         (tmp_path / example.name).chmod(0o600)
+    shutil.copytree(EXAMPLES / "cedar", tmp_path / "cedar")
+    (tmp_path / "cedar" / "conditions.cedar").chmod(0o600)
     master = FileMasterKey.create(str(tmp_path / "master.key"))
     LocalKeys.create(str(tmp_path / "keys.json"), master, SystemClock())
     return tmp_path
@@ -67,6 +74,45 @@ def test_the_policy_example_loads(folder):
     assert grant is not None
     assert grant.caps.cost_micro_usd == 5_000_000
     assert [budget.on for budget in policy.budgets] == ["key:anthropic-prod", "everything"]
+
+
+@pytest.mark.parametrize(
+    ("hour", "models", "team", "ttl_seconds", "forbidden"),
+    [
+        (12, ("claude-haiku-5-5",), "ads", 900, ()),
+        (3, ("claude-haiku-5-5",), "ads", 900, ("small-at-night",)),
+        (12, ("claude-opus-5-5",), "ads", 900, ("dear-models-for-research",)),
+        (12, ("claude-opus-5-5",), "research", 900, ()),
+        (12, (), "ads", 900, ("dear-models-for-research",)),
+        (12, ("claude-haiku-5-5",), "ads", 7200, ("long-leases-have-a-purpose",)),
+    ],
+)
+def test_the_conditions_example_forbids_what_it_says(folder, hour, models, team, ttl_seconds, forbidden):
+    """deploy/config/cedar loads with the example policy, and each of its conditions forbids its own case only."""
+    loaded = load_policy(str(folder / "policy.toml"), str(folder / "cedar"))
+    labels = {"environment": "prod", "team": team}
+    caller = Identity(Subject("https://issuer.example", "agent", labels), {}, "", 0)
+    terms = Terms(
+        loaded.policy.grants[0],
+        (Scope("anthropic", "anthropic-prod", models),),
+        Amounts(5_000_000, *[UNLIMITED] * 4),
+        ttl_seconds,
+        Mode.BROKERED,
+    )
+    asked = LeaseRequest(terms.scopes, terms.caps, ttl_seconds, Mode.BROKERED)
+    thursday = hour * 3_600_000  # the first of January 1970
+
+    assert loaded.conditions.forbidden_by(caller, asked, terms, thursday) == forbidden
+
+
+def test_the_conditions_example_names_all_that_can_be_asked():
+    """Every attribute of the schema stands in the example's head."""
+    schema = (Path(policy_toml.__file__).parent / "conditions.cedarschema").read_text()
+    head = (EXAMPLES / "cedar" / "conditions.cedar").read_text().partition("\n@id")[0]
+    attributes = re.findall(r"^\s*(\w+): ", schema, re.MULTILINE)
+
+    assert len(attributes) > 15
+    assert not [name for name in attributes if not re.search(rf"\b{name}\b", head)]
 
 
 def test_the_prices_example_loads(folder):
