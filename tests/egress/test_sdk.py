@@ -3,13 +3,18 @@
 import asyncio
 import json
 
+import aiohttp
 import anthropic
+import openai
 import pytest
 from tests.fakes.egress import KEY, TOKEN, json_answer, running
+from tests.providers.test_media import wav
 
 from leasehold_broker.domain.call import CallEnd
+from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.providers.anthropic import Anthropic
+from leasehold_broker.providers.openai import OpenAI
 
 USAGE = {"input_tokens": 11, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 MESSAGE = {
@@ -83,3 +88,33 @@ async def test_the_sdk_understands_a_refusal():
             with pytest.raises(anthropic.PermissionDeniedError, match="MODEL_NOT_ALLOWED"):
                 await client.messages.create(**ASK)
         assert [recorded[0] for recorded in world.refusals.recorded] == [Reason.MODEL_NOT_ALLOWED]
+
+
+async def test_the_sdk_sends_a_file():
+    """A form passes the gate; what goes upstream is written anew, with the key, and the report is read."""
+    async with running(providers={"openai": OpenAI()}) as world:
+        world.origin.answer = json_answer(b'{"text": "hello", "usage": {"type": "duration", "seconds": 2}}')
+        async with openai.AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{world.port}/openai/v1", api_key=TOKEN, max_retries=0
+        ) as client:
+            heard = await client.audio.transcriptions.create(model="whisper-1", file=("secret name.wav", wav(2)))
+        assert heard.text == "hello"
+        outcome = await world.calls.outcome()
+        assert (outcome.end, outcome.usage) == (CallEnd.FINISHED, Usage(audio_seconds=2))
+        assert b"content-type: multipart/form-data; boundary=" in world.origin.heads[0]
+        assert b"secret name" not in world.origin.heads[0]
+
+
+async def test_a_form_route_takes_forms_only():
+    """JSON for a route of forms, and a form that is none: refused before anything is admitted, and recorded."""
+    async with running(providers={"openai": OpenAI()}) as world, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{world.port}/openai/v1/audio/transcriptions"
+        for kind, status in (("application/json", 415), ("multipart/form-data; boundary=b", 400)):
+            headers = {"authorization": f"Bearer {TOKEN}", "content-type": kind}
+            async with session.post(url, data=b'{"model": "whisper-1"}', headers=headers) as answer:
+                assert answer.status == status
+        assert [recorded[0] for recorded in world.refusals.recorded] == [
+            Reason.CONTENT_TYPE_NOT_ALLOWED,
+            Reason.BODY_INVALID,
+        ]
+        assert not world.origin.heads

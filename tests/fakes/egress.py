@@ -38,7 +38,12 @@ def lease() -> Lease:
         root="leases/one",
         depth=0,
         subject=Subject("https://idp.example", "agent"),
-        scopes=(Scope("fake", "fake-key"), Scope("anthropic", "a-key"), Scope("bedrock", "b-key")),
+        scopes=(
+            Scope("fake", "fake-key"),
+            Scope("anthropic", "a-key"),
+            Scope("bedrock", "b-key"),
+            Scope("openai", "o-key"),
+        ),
         caps=NO_CAPS,
         carved=(False,) * 5,
         mode=Mode.BROKERED,

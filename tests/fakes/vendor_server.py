@@ -14,6 +14,7 @@ import msgspec
 
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.egress.form_gate import form_boundary, parse_form
 from leasehold_broker.ports.provider import Meter, Provider, Route, UpstreamRequest
 
 STATUS = {Reason.BUDGET_EXHAUSTED: 402, Reason.LEASE_EXPIRED: 401, Reason.RATE_LIMITED: 429, Reason.OVERLOADED: 503}
@@ -34,6 +35,9 @@ class Exchange:
     def sent(self) -> Any:
         """The body that would go upstream."""
         assert self.upstream is not None
+        kind = {"content-type": dict(self.upstream.headers)["content-type"]}
+        if self.route is not None and self.route.form:
+            return parse_form(form_boundary(kind), self.upstream.body)
         return msgspec.json.decode(self.upstream.body)
 
 
@@ -71,7 +75,11 @@ class VendorServer:
         try:
             exchange.route = route = self.provider.route(handler.command, path, query)
             exchange.credential = self.provider.credential(headers, query)
-            body = msgspec.json.decode(raw) if route.takes_body else None
+            body = None
+            if route.form:
+                body = parse_form(form_boundary(headers), raw)
+            elif route.takes_body:
+                body = msgspec.json.decode(raw)
             exchange.plan = plan = self.provider.plan(route, headers, body, len(raw))
             if self.refuse is not None:
                 raise self.refuse

@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from groq.types.chat.completion_create_params import CompletionCreateParams
 from hypothesis import given
 from hypothesis import strategies as st
+from mistralai.client.models import ChatCompletionStreamRequest
 from tests.fakes.hosts import PROVIDERS
 
 from leasehold_broker.domain.amounts import NO_CAPS
@@ -15,6 +17,8 @@ from leasehold_broker.domain.price import ModelPrice, Rates, Usage, cost_micro_u
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider import Provider, Route
+from leasehold_broker.providers import hosts
+from leasehold_broker.providers.openai_chat import Chat
 
 CHATS = {
     "azure": ("/openai/deployments/my-o3/chat/completions", "api-version=2025-01-01-preview", "my-o3"),
@@ -318,3 +322,22 @@ def test_refusals_have_the_shape_of_the_host() -> None:
         event = provider.refusal_event(refusal, "r")
         assert name == "bedrock" or event.endswith((b"\n\n", b"\r\n\r\n"))
         assert b"LEASE_REVOKED" in event
+
+
+def test_no_field_of_groqs_sdk_is_forgotten() -> None:
+    """Every field that it types is either sent on or refused with a reason; drift shows here."""
+    chat = hosts.GROQ.operations["/chat/completions"]
+    assert isinstance(chat, Chat)
+    typed = CompletionCreateParams.__required_keys__ | CompletionCreateParams.__optional_keys__
+    known = chat.rules.fields | set(chat.rules.refused)
+    # What belongs to models that search on their own, which are refused by name.
+    assert typed <= known, typed - known
+
+
+def test_no_field_of_mistrals_sdk_is_forgotten() -> None:
+    """As above; its SDK types a request as a model."""
+    chat = hosts.MISTRAL.operations["/chat/completions"]
+    assert isinstance(chat, Chat)
+    known = chat.rules.fields | set(chat.rules.refused)
+    typed = {field.alias or name for name, field in ChatCompletionStreamRequest.model_fields.items()}
+    assert typed <= known, typed - known

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from leasehold_broker.domain.price import ANY
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.provider import Provider, Route
-from leasehold_broker.providers import all_providers, anthropic_body, gemini_body, openai_body
+from leasehold_broker.providers import (
+    all_providers,
+    anthropic_body,
+    gemini_body,
+    openai_audio,
+    openai_body,
+    openai_images,
+)
 
 PROVIDERS = all_providers()
 ROUTES = {
@@ -264,6 +271,30 @@ def test_no_field_of_the_sdks_is_forgotten() -> None:
             openai_body.RESPONSE_REFUSED,
         ),
         ("openai.types.embedding_create_params", "EmbeddingCreateParams", openai_body.EMBEDDING_FIELDS, {}),
+        (
+            "openai.types.image_generate_params",
+            "ImageGenerateParamsStreaming",
+            openai_images.GENERATION_FIELDS,
+            openai_images.REFUSED,
+        ),
+        (
+            "openai.types.image_edit_params",
+            "ImageEditParamsStreaming",
+            openai_images.EDIT_FIELDS - {"image[]"},
+            openai_images.REFUSED,
+        ),
+        (
+            "openai.types.audio.speech_create_params",
+            "SpeechCreateParams",
+            openai_audio.SPEECH_FIELDS,
+            openai_audio.SPEECH_REFUSED,
+        ),
+        (
+            "openai.types.audio.transcription_create_params",
+            "TranscriptionCreateParamsStreaming",
+            {name.removesuffix("[]") for name in openai_audio.TRANSCRIPT_FIELDS},
+            {name.removesuffix("[]"): why for name, why in openai_audio.TRANSCRIPT_REFUSED.items()},
+        ),
     ]
     gone = {"temperature", "top_k", "top_p", "context_management", "stream", "max_tokens", "metadata", "diagnostics"}
     gone |= {"inference_geo", "service_tier", "stop_sequences"}

@@ -15,6 +15,7 @@ from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.egress.answers import refusal_answer, status_of
 from leasehold_broker.egress.body_gate import check_media, parse_object
+from leasehold_broker.egress.form_gate import form_boundary, parse_form
 from leasehold_broker.egress.header_gate import check_origin, without_credentials
 from leasehold_broker.egress.http1 import RequestHead, too_large
 from leasehold_broker.egress.parts import EgressParts, Target
@@ -93,7 +94,10 @@ class Exchange:
         self._lease, _ = self._parts.calls.authenticate(token, peer, provider.name)
         self._headers = without_credentials(head.headers)
         if route.takes_body:
-            check_media(head.headers)
+            if route.form:
+                form_boundary(head.headers)
+            else:
+                check_media(head.headers)
             if (head.content_length or 0) > self._parts.limits.body_bytes_max:
                 raise too_large(self._parts.limits).refusal
         elif head.chunked or head.content_length:
@@ -215,7 +219,11 @@ class Exchange:
         Raises:
             Refusal: the body is refused.
         """
-        parsed = parse_object(body) if route.takes_body else None
+        parsed: dict[str, Json] | None = None
+        if route.form:
+            parsed = parse_form(form_boundary(self._headers), body)
+        elif route.takes_body:
+            parsed = parse_object(body)
         return parsed, provider.plan(route, self._headers, parsed, len(body))
 
     def _end(self, call_id: str, outcome: CallOutcome) -> None:

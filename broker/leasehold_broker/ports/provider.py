@@ -14,6 +14,26 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 @value
+class FormFile:
+    """One file of a form. What the caller called it, and what it said of its type, are dropped: neither is checked."""
+
+    field: str
+    data: bytes
+
+
+class Form(dict[str, Json]):
+    """A body of multipart/form-data (RFC 7578): its text fields as an object, and its files beside them.
+
+    A field that was sent more than once, or whose name ends in "[]", is a list of texts.
+    """
+
+    def __init__(self, fields: Mapping[str, Json], files: tuple[FormFile, ...]) -> None:
+        """Args: fields: texts, or lists of them; files: in the order in which they came."""
+        super().__init__(fields)
+        self.files = files
+
+
+@value
 class Route:
     """A listed route that a request has matched.
 
@@ -23,7 +43,8 @@ class Route:
         path_model: model taken from the path, already decoded and checked against the vendor's alphabet; None when
             the body names it or the route has none.
         upstream_path: built from the table, never copied from the caller; with query.
-        takes_body: True when a JSON body is required.
+        takes_body: True when a body is required: JSON, or a form.
+        form: that body is a form.
     """
 
     operation: str
@@ -31,6 +52,7 @@ class Route:
     path_model: str | None
     upstream_path: str
     takes_body: bool
+    form: bool = False
 
 
 @value

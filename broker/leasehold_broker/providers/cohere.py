@@ -32,6 +32,7 @@ from leasehold_broker.providers.checks import (
 )
 from leasehold_broker.providers.meters import SseMeter, choose, decode
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
+from leasehold_broker.providers.operation import TakesJson
 from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import billed_usage
 
@@ -82,7 +83,7 @@ _PATHS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Chat:
+class _Chat(TakesJson):
     """POST /v2/chat."""
 
     name: str = "chat"
@@ -114,7 +115,7 @@ class _Chat:
 
 
 @dataclass(frozen=True, slots=True)
-class _Embed:
+class _Embed(TakesJson):
     """POST /v2/embed."""
 
     name: str = "embed"

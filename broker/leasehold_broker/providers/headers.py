@@ -128,17 +128,24 @@ def credential(headers: Mapping[str, str], query: str) -> str | None:
 
 
 def upstream(
-    method: str, path: str, body: bytes | None, *, stream: bool, extra: tuple[tuple[str, str], ...] = ()
+    method: str,
+    path: str,
+    body: bytes | None,
+    *,
+    stream: bool,
+    extra: tuple[tuple[str, str], ...] = (),
+    content_type: str = JSON_TYPE,
+    accept: str = JSON_TYPE,
 ) -> UpstreamRequest:
     """A request with our headers and the vendor's carried ones."""
     headers = [
-        ("accept", SSE_TYPE if stream else JSON_TYPE),
+        ("accept", SSE_TYPE if stream else accept),
         ("accept-encoding", "identity"),
         ("user-agent", USER_AGENT),
         *extra,
     ]
     if body is not None:
-        headers.append(("content-type", JSON_TYPE))
+        headers.append(("content-type", content_type))
     return UpstreamRequest(method, path, tuple(headers), body or b"")
 
 

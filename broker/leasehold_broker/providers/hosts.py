@@ -98,13 +98,19 @@ MISTRAL: Final = HostShape(
                     frozenset(
                         (
                             "metadata",
+                            "min_tokens",
                             "prompt_cache_key",
+                            "prompt_logprobs",
                             "prompt_mode",
                             "random_seed",
                             "reasoning_effort",
+                            "repetition_penalty",
                             "safe_prompt",
+                            "top_k",
+                            "top_prompt_logprobs",
                         )
-                    ),
+                    )
+                    | _LOGPROBS,
                     {"guardrails": "moderation inside a call has a price of its own; leave it out"},
                     "prefix",
                 ),

@@ -77,6 +77,43 @@ class JsonMeter:
         return not self._relayed
 
 
+class KnownMeter:
+    """Meter of an answer whose cost follows from the request alone, once the answer has come to its end."""
+
+    __slots__ = ("_known", "_relayed", "_usage")
+
+    def __init__(self, known: Usage) -> None:
+        """Args: known: what the whole answer costs."""
+        self._known = known
+        self._relayed = False
+        self._usage: Usage | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Relay."""
+        self._relayed = True
+        return data
+
+    def finish(self) -> bytes:
+        """The answer is whole."""
+        self._usage = self._known
+        return b""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What is known; None before the end."""
+        return self._usage
+
+    @property
+    def final(self) -> bool:
+        """True at the end."""
+        return self._usage is not None
+
+    @property
+    def at_event_boundary(self) -> bool:
+        """True before the first byte only."""
+        return not self._relayed
+
+
 class StreamReading(Protocol):
     """What one vendor makes of its events."""
 
@@ -179,8 +216,16 @@ class HidingSseMeter:
         return not self._passing
 
 
-def choose(content_type: str, read: Callable[[Object], Usage | None], stream: Callable[[], Meter]) -> Meter:
+def media_type(content_type: str) -> str:
+    """The type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def choose(
+    content_type: str,
+    read: Callable[[Object], Usage | None],
+    stream: Callable[[], Meter],
+    json_bytes_max: int = JSON_BYTES_MAX,
+) -> Meter:
     """The meter for an answer of this type: a stream's errors come as JSON, whatever was asked for."""
-    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
-        return stream()
-    return JsonMeter(read)
+    return stream() if media_type(content_type) == "text/event-stream" else JsonMeter(read, json_bytes_max)

@@ -1,12 +1,17 @@
-"""OpenAI: Chat Completions, Responses, Embeddings and Models. Source of the shapes: openai 3.54.0."""
+"""OpenAI: Chat Completions, Responses, Embeddings, pictures, speech, transcriptions and Models.
+
+Source of the shapes: openai 3.54.0.
+"""
 
 from typing import Final
 
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.providers import openai_body as shapes
 from leasehold_broker.providers.checks import Object
+from leasehold_broker.providers.openai_audio import Speech, Transcription
 from leasehold_broker.providers.openai_chat import Chat, Embeddings
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
+from leasehold_broker.providers.openai_images import Edits, Generations
 from leasehold_broker.providers.openai_responses import Responses
 from leasehold_broker.providers.usage import openai_usage
 
@@ -24,6 +29,8 @@ REFUSED_PATHS: Final = {
     "/assistants": "a stored conversation has no bound on its cost; use responses",
     "/threads": "a stored conversation has no bound on its cost; use responses",
     "/containers": "a container is billed by time, without an end; run the code yourself",
+    "/images/variations": "only dall-e has variations, which is billed by size; use images/edits",
+    "/audio/": "voices are not served",
     "/videos": "a video's cost is not in the price table; it is not served",
 }
 
@@ -41,6 +48,11 @@ SHAPE: Final = HostShape(
         "/chat/completions": Chat(shapes.OPENAI_CHAT, chat_usage),
         "/responses": Responses(),
         "/embeddings": Embeddings(shapes.EMBEDDING_FIELDS, chat_usage),
+        "/images/generations": Generations(),
+        "/images/edits": Edits(),
+        "/audio/speech": Speech(),
+        "/audio/transcriptions": Transcription(),
+        "/audio/translations": Transcription("audio.translations"),
     },
     refused_headers=REFUSED_HEADERS,
     refused_paths=REFUSED_PATHS,

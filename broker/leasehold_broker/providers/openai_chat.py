@@ -24,6 +24,7 @@ from leasehold_broker.providers.checks import (
     whole,
 )
 from leasehold_broker.providers.meters import HidingSseMeter, SseMeter, choose, decode
+from leasehold_broker.providers.operation import TakesJson
 from leasehold_broker.providers.sse import SseEvent
 
 ReadUsage = Callable[[Object], Usage | None]
@@ -32,7 +33,7 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(TakesJson):
     """Chat Completions at one host."""
 
     rules: shapes.ChatRules
@@ -120,7 +121,7 @@ class ChatStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
+class Embeddings(TakesJson):
     """Embeddings at one host."""
 
     fields: frozenset[str]

@@ -15,10 +15,11 @@ from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Form, Meter, Route, UpstreamRequest
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import MODEL_NAME, Object, model_name, required_body
+from leasehold_broker.providers.form import written
 from leasehold_broker.providers.meters import JsonMeter
 from leasehold_broker.providers.operation import Operation
 
@@ -102,7 +103,8 @@ class OpenAIHost:
         shape = self._shape
         operation = shape.operations.get(below)
         if operation is not None and method == "POST":
-            return Route(operation.name, "POST", None, shape.prefix + below, takes_body=True)
+            form = operation.file_names is not None
+            return Route(operation.name, "POST", None, shape.prefix + below, takes_body=True, form=form)
         listed = shape.models_path
         if method != "GET" or not below.startswith(listed):
             return None
@@ -147,8 +149,17 @@ class OpenAIHost:
         del headers, kind  # no header is carried
         if body is None:
             return door.upstream(route.method, route.upstream_path, None, stream=False)
-        sent = self._by_name[route.operation].sent(body, output_tokens_limit)
-        return door.upstream(route.method, route.upstream_path, canonical(sent), stream=sent.get("stream") is True)
+        operation = self._by_name[route.operation]
+        sent = operation.sent(body, output_tokens_limit)
+        if isinstance(sent, Form) and operation.file_names is not None:
+            form = written(sent, operation.file_names(sent))
+            media, data = form.content_type, form.body
+        else:
+            media, data = door.JSON_TYPE, canonical(sent)
+        stream = sent.get("stream") in {True, "true"}
+        return door.upstream(
+            "POST", route.upstream_path, data, stream=stream, content_type=media, accept=operation.accept
+        )
 
     def key_header(self, key: Secret, kind: KeyKind = KeyKind.STORED) -> tuple[str, bytes]:
         """See the port. Keys and minted tokens go the same way."""

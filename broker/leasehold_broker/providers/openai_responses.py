@@ -18,6 +18,7 @@ from leasehold_broker.providers.checks import (
     whole,
 )
 from leasehold_broker.providers.meters import SseMeter, choose, decode
+from leasehold_broker.providers.operation import TakesJson
 from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import openai_usage
 
@@ -25,7 +26,7 @@ _ENDS: Final = frozenset(("response.completed", "response.incomplete", "response
 
 
 @dataclass(frozen=True, slots=True)
-class Responses:
+class Responses(TakesJson):
     """Responses at one host; `tiers`: the host takes a service tier."""
 
     tiers: bool = True

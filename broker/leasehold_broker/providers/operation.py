@@ -1,11 +1,21 @@
 """One thing that a host can be asked to do. Owns the shape that hosts and operations share."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from leasehold_broker.domain.call import CallPlan
-from leasehold_broker.ports.provider import Json, Meter
+from leasehold_broker.ports.provider import Form, Json, Meter
+from leasehold_broker.providers.headers import JSON_TYPE
 
 Object = dict[str, Json]
+
+
+class TakesJson:
+    """What most operations have in common: JSON goes in, JSON comes out."""
+
+    __slots__ = ()
+    file_names: Final = None
+    accept: Final = JSON_TYPE
 
 
 class Operation(Protocol):
@@ -14,6 +24,16 @@ class Operation(Protocol):
     @property
     def name(self) -> str:
         """As in scopes, e.g. "chat.completions"."""
+        ...
+
+    @property
+    def file_names(self) -> Callable[[Form], tuple[str, ...]] | None:
+        """What the files of a form are called upstream; None: the body is JSON."""
+        ...
+
+    @property
+    def accept(self) -> str:
+        """The type of answer that is asked for, when it is no stream."""
         ...
 
     def plan(self, provider: str, model: str, body: Object) -> CallPlan:

@@ -274,6 +274,28 @@ def _usd(value: Json) -> int:
     return math.ceil(Decimal(repr(value)) * 10**12)
 
 
+def transcript_usage(report: Json) -> Usage | None:
+    """Usage of an OpenAI transcription: begun seconds, or tokens of sound and text, as the report says."""
+    if not isinstance(report, dict):
+        return None
+    try:
+        if report.get("type") == "duration":
+            seconds = report.get("seconds")
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= COUNT_MAX:
+                return None
+            return Usage(audio_seconds=math.ceil(seconds))
+        if report.get("type") != "tokens":
+            return None
+        sound = _count(_details(report, "input_token_details"), "audio_tokens")
+        return Usage(
+            input_tokens=_rest(_count(report, "input_tokens", required=True), sound),
+            input_audio_tokens=sound,
+            output_tokens=_count(report, "output_tokens"),
+        )
+    except _UnusableError:
+        return None
+
+
 def billed_usage(report: Json) -> Usage | None:
     """Usage of a Cohere answer: the billed units, which leave out what the vendor adds to a prompt.
 
