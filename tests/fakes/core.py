@@ -6,7 +6,7 @@ from dataclasses import replace
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_processes import MemoryProcesses
-from tests.fakes.memory_world import MemoryCentre, MemoryKeys, MemoryMinter, MemoryPolicies, MemoryPrices
+from tests.fakes.memory_world import MemoryCentre, MemoryKeys, MemoryMinter, MemoryPolicies, MemoryPrices, MemoryProbe
 
 from leasehold_broker.domain.amounts import NO_CAPS, Amounts
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
@@ -28,6 +28,7 @@ from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
+from leasehold_broker.flows.key_health import KeyHealth
 from leasehold_broker.flows.read import ReadLeases
 from leasehold_broker.flows.recover import Recover
 from leasehold_broker.flows.refusals import RecordRefusal
@@ -121,15 +122,17 @@ class Core:
         self.processes = MemoryProcesses()
         self.end_with_process = EndWithProcess(self.books, self.journal, clock, self.processes)
         self.minter = MemoryMinter()
-        self.handing_out = HandingOut(self.books, self.keys, self.minter)
+        self.probe = MemoryProbe()
+        self.health = KeyHealth(self.keys, self.books, self.journal, clock, self.probe)
+        self.handing_out = HandingOut(self.books, self.health, self.minter)
         self.acquire = AcquireLease(
-            self.books, self.journal, self.world, self.keys, self.end_with_process, self.handing_out
+            self.books, self.journal, self.world, self.health, self.end_with_process, self.handing_out
         )
         self.delegate = DelegateLease(self.books, self.journal, self.world)
         self.renew = RenewLease(self.books, self.journal, self.world)
         self.release = ReleaseLease(self.books, self.journal, clock)
         self.read = ReadLeases(self.books, self.policies, clock)
-        self.calls = Calls(self.books, self.journal, self.world, self.keys, self.prices)
+        self.calls = Calls(self.books, self.journal, self.world, self.health, self.prices)
         self.revocations = ApplyRevocations(self.books, self.journal, clock)
         self.apply_budgets = ApplyBudgetChanges(self.books, self.journal, clock)
         alone = ChangeBudgetAlone("alone", self.books, self.apply_budgets, self.policies, clock)

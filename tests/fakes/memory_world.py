@@ -68,6 +68,21 @@ class MemoryMinter:
         return Minted(Secret(self.minted[-1].encode()), self.life_seconds)
 
 
+class MemoryProbe:
+    """Implements the key probe port: a status for each key, 200 unless the test says otherwise."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.statuses: dict[str, int] = {}
+        self.asked: list[str] = []
+
+    async def probe(self, record: KeyRecord, key: Secret) -> int:
+        """See the port."""
+        del key
+        self.asked.append(record.name)
+        return self.statuses.get(record.name, 200)
+
+
 class MemoryPolicies:
     """Implements the policy source port; `policy` may be replaced at any time, as a reload would."""
 

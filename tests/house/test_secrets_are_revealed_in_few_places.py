@@ -18,6 +18,7 @@ MAY_REVEAL = {
     "broker/leasehold_broker/adapters/keys_vault.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/adapters/usage_reports_http.py": "places an admin key into the header of a usage report",
     "broker/leasehold_broker/egress/redaction.py": "searches answers for an echo of the key",
+    "broker/leasehold_broker/flows/audit_keys.py": "digests each key, to find secrets that are shared",
     "broker/leasehold_broker/flows/issuing.py": "digests a fresh lease token",
     "broker/leasehold_broker/sidecar/lease_service.py": "shows a fresh lease token to its holder, once",
 }

@@ -15,6 +15,7 @@ from leasehold_broker.domain.toml_faults import toml_fault
 FORMAT_VERSION = 1
 GRANTS_MAX = 2_000
 MINTED_SECONDS_MAX = 3600
+WEIGHT_MAX = 1_000_000
 LEASES_MAX = 100_000
 DEPTH_MAX = 8
 UID_MAX = 2**32 - 2
@@ -98,6 +99,7 @@ def _grant(table: TomlTable) -> Grant:
         soft_percent=read_soft_percent(table),
         lower_output=table.text("on_shortage", default=LOWER, allowed=[LOWER, REFUSE]) == LOWER,
         minted_seconds_max=table.integer("minted_seconds_max", 1, MINTED_SECONDS_MAX, default=0),
+        key_weights=_weights(table),
         disclosed_keys=table.texts("disclosed_keys", required=False, wrong=_no_pattern),
     )
     _check_handed_out(table, grant)
@@ -134,6 +136,16 @@ def _modes(table: TomlTable) -> frozenset[Mode]:
     if table.has("modes") and not names:
         table.complain("modes", "must name at least one mode, or be left out for brokered only")
     return frozenset(Mode(name) for name in names if name in allowed) or frozenset({Mode.BROKERED})
+
+
+def _weights(table: TomlTable) -> Mapping[str, int]:
+    weights = table.table("key_weights")
+    if weights is None:
+        return {}
+    found = {name: weights.integer(name, 0, WEIGHT_MAX) for name in weights.members()}
+    for name in set(found) - set(table.texts("keys", required=True)):
+        table.complain("key_weights", f"{name!r} is not among the grant's keys")
+    return found
 
 
 def _claims(table: TomlTable) -> Mapping[str, tuple[str, ...]]:

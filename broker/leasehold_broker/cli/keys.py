@@ -18,6 +18,7 @@ from leasehold_broker.adapters.keys_document import NAME, KeyStoreError
 from leasehold_broker.adapters.keys_local import SECRET_BYTES_MAX, LocalKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKey, MasterKeyError, PassphraseMasterKey
 from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.cli.keys_audit import audit
 from leasehold_broker.cli.provider_type import PROVIDER
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.secret import Secret
@@ -146,6 +147,9 @@ def remove(store: Store, name: str) -> None:
     """Forget a key. Leases that it serves are refused from then on."""
     store.open().remove(name)
     click.echo(f"removed {name}")
+
+
+keys.add_command(audit)
 
 
 def _read_value() -> Secret:

@@ -53,6 +53,8 @@ class EventType(StrEnum):
     KEY_NOT_READ = "key.not_read"
     KEY_MINTED = "key.minted"
     KEY_NOT_MINTED = "key.not_minted"
+    KEY_TAKEN_OUT = "key.taken_out"
+    KEY_TAKEN_BACK = "key.taken_back"
     KEY_EXPOSED = "key.exposed"
     KEY_ROTATION_REQUESTED = "key.rotation_requested"
     AUDIT_READ = "audit.read"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from leasehold_broker.domain.amounts import METRICS, UNLIMITED, Amounts
 from leasehold_broker.domain.identity import Identity
-from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
+from leasehold_broker.domain.key_choice import KeyChoice
+from leasehold_broker.domain.keys import KeyRecord
 from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import SOFT_PERCENT_DEFAULT, Budget, WindowLimit
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -42,6 +43,7 @@ class Grant:
         minted_seconds_max: within how long a revocation is promised to reach a token that was handed out: no token that
             lives longer is handed out. 0: none is.
         disclosed_keys: names of the stored keys that may be handed out themselves.
+        key_weights: shares of new leases by key; empty: the first key that can serve.
     """
 
     name: str
@@ -63,6 +65,12 @@ class Grant:
     lower_output: bool = True
     minted_seconds_max: int = 0
     disclosed_keys: tuple[str, ...] = ()
+    key_weights: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key_choice(self) -> KeyChoice:
+        """What it says of keys."""
+        return KeyChoice(self.keys, self.environment, self.disclosed_keys, self.key_weights)
 
     def check_uid(self, uid: int | None) -> None:
         """Refuse a caller, or the holder of a delegated lease, whose verified uid is not one of `peer_uids`.
@@ -150,9 +158,17 @@ class Terms:
 
 
 def decide(
-    policy: Policy, identity: Identity, request: LeaseRequest, keys: Sequence[KeyRecord], uid: int | None = None
+    policy: Policy,
+    identity: Identity,
+    request: LeaseRequest,
+    keys: Sequence[KeyRecord],
+    uid: int | None = None,
+    draw: float = 0.0,
 ) -> Terms:
-    """The terms for this request; `uid` is the caller's, as the kernel says, None when it says none.
+    """The terms for this request.
+
+    `uid` is the caller's, as the kernel says, None when it says none; `draw`, in [0, 1), is the chance that decides
+    between keys by weight.
 
     Raises:
         Refusal: POLICY_DENIED, ENVIRONMENT_MISMATCH, SCOPE_EXCEEDED, MODEL_NOT_ALLOWED, DISCLOSURE_NOT_ALLOWED,
@@ -163,7 +179,7 @@ def decide(
         if not grant.covers_identity(identity):
             continue
         try:
-            return terms_under(grant, request, keys, uid)
+            return terms_under(grant, request, keys, uid, draw)
         except Refusal as refusal:
             nearest = nearest or refusal
     if nearest is not None:
@@ -210,7 +226,9 @@ def explain(
     return tuple(verdicts)
 
 
-def terms_under(grant: Grant, request: LeaseRequest, keys: Sequence[KeyRecord], uid: int | None = None) -> Terms:
+def terms_under(
+    grant: Grant, request: LeaseRequest, keys: Sequence[KeyRecord], uid: int | None = None, draw: float = 0.0
+) -> Terms:
     """The terms of `grant` for this request. Raises the same refusals as `decide`."""
     grant.check_uid(uid)
     if request.mode not in grant.modes:
@@ -218,7 +236,7 @@ def terms_under(grant: Grant, request: LeaseRequest, keys: Sequence[KeyRecord], 
             Reason.DISCLOSURE_NOT_ALLOWED,
             f"mode {request.mode} is not granted; granted: {', '.join(sorted(grant.modes))}",
         )
-    scopes = tuple(_scope_under(grant, wanted, keys, request.mode) for wanted in request.scopes)
+    scopes = tuple(_scope_under(grant, wanted, keys, request.mode, draw) for wanted in request.scopes)
     if request.mode is not Mode.BROKERED:
         check_handed_out(request, scopes, keys)
     ttl_seconds = request.ttl_seconds or grant.ttl_seconds_max
@@ -263,59 +281,13 @@ def check_handed_out(request: LeaseRequest, scopes: tuple[Scope, ...], keys: Ite
         raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, f"mode {request.mode} {why}")
 
 
-def _scope_under(grant: Grant, wanted: Scope, keys: Iterable[KeyRecord], mode: Mode) -> Scope:
+def _scope_under(grant: Grant, wanted: Scope, keys: Sequence[KeyRecord], mode: Mode, draw: float) -> Scope:
     ceiling = next((scope for scope in grant.scopes if scope.provider == wanted.provider), None)
     if ceiling is None:
         granted = ", ".join(scope.provider for scope in grant.scopes)
         raise Refusal(Reason.SCOPE_EXCEEDED, f"provider {wanted.provider!r} is not granted; granted: {granted}")
     if wanted.key and wanted.key not in grant.keys:
         raise Refusal(Reason.SCOPE_EXCEEDED, f"key {wanted.key!r} is not granted")
-    key = _key_for(grant, wanted.provider, wanted.key, keys, mode)
+    key = grant.key_choice.choose(wanted.provider, wanted.key, mode, keys, draw)
     scope = narrow(wanted, ceiling)
     return Scope(scope.provider, key, scope.models, scope.operations, scope.tools, scope.max_output_tokens_per_request)
-
-
-def _suits(key: KeyRecord, grant: Grant, mode: Mode) -> bool:
-    """True when this mode may be exercised with this key."""
-    match mode:
-        case Mode.BROKERED:
-            return True
-        case Mode.MINTED:
-            return key.kind is KeyKind.FEDERATED
-        case Mode.DISCLOSED:
-            return key.kind is KeyKind.STORED and key.name in grant.disclosed_keys
-
-
-def _key_for(grant: Grant, provider: str, wanted_key: str, keys: Iterable[KeyRecord], mode: Mode) -> str:
-    by_name = {key.name: key for key in keys}
-    disabled = False
-    walled = False
-    unsuited = False
-    for name in (wanted_key,) if wanted_key else grant.keys:
-        key = by_name.get(name)
-        if key is None or key.provider != provider:
-            continue
-        if key.environment != grant.environment:
-            walled = True
-        elif key.state is not KeyState.ENABLED:
-            disabled = True
-        elif not _suits(key, grant, mode):
-            unsuited = True
-        else:
-            return name
-    if disabled:
-        raise Refusal(Reason.KEY_DISABLED, f"the granted key for {provider} is disabled; ask the platform team")
-    if unsuited:
-        raise Refusal(
-            Reason.DISCLOSURE_NOT_ALLOWED,
-            f"no granted key for {provider} may be handed out in mode {mode}: minted needs a federated key, disclosed "
-            "one that the grant names under disclosed_keys",
-        )
-    if walled:
-        raise Refusal(
-            Reason.ENVIRONMENT_MISMATCH,
-            f"the granted key for {provider} belongs to another environment than {grant.environment!r}",
-        )
-    raise Refusal(
-        Reason.KEY_UNAVAILABLE, f"no granted key for {provider} is in the store; ask the platform team to add one"
-    )

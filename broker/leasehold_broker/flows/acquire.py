@@ -88,7 +88,7 @@ class AcquireLease:
     async def _validate(
         self, identity: Identity, peer: Peer, request: LeaseRequest, request_id: str, now: Instant
     ) -> Issued:
-        policy, terms = self._decide(identity, peer, request)
+        policy, terms = self._decide(identity, peer, request, self._draw())
         lease = self._lease("", identity, peer, request, policy, terms, now)
         await unharmed(self._journal.grant([_event(EventType.LEASE_VALIDATED, lease, request_id, now)], []))
         return Issued(lease, None)
@@ -103,13 +103,14 @@ class AcquireLease:
         *,
         ties: bool,
     ) -> Issued:
-        policy, terms = self._decide(identity, peer, request)
+        draw = self._draw()
+        policy, terms = self._decide(identity, peer, request, draw)
         self._journal.check()
         credential = await self._handing_out.fetch(terms)
         if credential is not None:
             # Fetching took a while, in which anything may have changed.
             refuse_if_not_serving(self._books, self._world.centre, self._world.clock.now())
-            policy, terms = self._decide(identity, peer, request)
+            policy, terms = self._decide(identity, peer, request, draw)
             if terms.scopes[0].key != credential.key:
                 raise Refusal(
                     Reason.POLICY_DENIED,
@@ -140,9 +141,12 @@ class AcquireLease:
         # The token of a lease that is not brokered is shown to nobody: its calls do not come through here.
         return self._issuing.born(lease, token if credential is None else credential.secret)
 
-    def _decide(self, identity: Identity, peer: Peer, request: LeaseRequest) -> tuple[Policy, Terms]:
+    def _draw(self) -> float:
+        return int.from_bytes(self._world.entropy.bytes(6), "big") / 2**48
+
+    def _decide(self, identity: Identity, peer: Peer, request: LeaseRequest, draw: float) -> tuple[Policy, Terms]:
         policy = self._world.policies.current()
-        terms = decide(policy, identity, request, self._keys.records(), peer.uid)
+        terms = decide(policy, identity, request, self._keys.records(), peer.uid, draw)
         forbidden = self._world.policies.forbidden_by(identity, request, terms)
         if forbidden:
             raise Refusal(

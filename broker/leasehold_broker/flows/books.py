@@ -43,6 +43,7 @@ class OpenCall:
     price: ModelPrice | None
     request_id: str
     key: str
+    key_version: int
     cut: Cut | None
     cut_by: tuple[CallEnd, Refusal] | None = None
 
@@ -60,6 +61,7 @@ class Counters:
     estimated_settlements: int = 0
     unpriced_settlements: int = 0
     outputs_lowered: int = 0
+    keys_taken_out: int = 0
     thresholds_crossed: dict[str, int] = field(default_factory=dict)
     files_refused: dict[str, int] = field(default_factory=dict)
 

@@ -28,8 +28,9 @@ from leasehold_broker.flows.budgets import Budgets, remaining_micro_usd
 from leasehold_broker.flows.ending import Endings, snapshot
 from leasehold_broker.flows.issuing import World, refuse_if_not_serving
 from leasehold_broker.flows.journal import Batch, Journal, unharmed
+from leasehold_broker.flows.key_health import KeyHealth
+from leasehold_broker.flows.serving_key import ServingKey
 from leasehold_broker.flows.thresholds import threshold_events
-from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.provider import PriceBook
 from leasehold_broker.ports.state_store import Change, DropHold, PutHold, PutLease
 
@@ -75,7 +76,7 @@ class Settled:
 class Calls:
     """Carries calls through the books."""
 
-    def __init__(self, books: Books, journal: Journal, world: World, keys: KeyStore, prices: PriceBook) -> None:
+    def __init__(self, books: Books, journal: Journal, world: World, keys: KeyHealth, prices: PriceBook) -> None:
         """Work on these books, with these surroundings, keys and prices."""
         self._books = books
         self._journal = journal
@@ -84,6 +85,7 @@ class Calls:
         self._prices = prices
         self._budgets = Budgets(books)
         self._endings = Endings(books)
+        self._serving = ServingKey(books, keys, world.policies)
         self._settled: dict[str, Settled] = {}
 
     def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
@@ -130,13 +132,16 @@ class Calls:
         scope = lease.scope_for(plan.provider)
         if scope is None:
             raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}")
-        kind = self._checked_kind(lease, scope.key)
+        scope, record = self._serving.of(lease, scope)
         key = await self._keys.secret(scope.key, scope.models)
         now = self._world.clock.now()
         self._may_call(lease.name, scope, plan, now)
         call, hold, worst = self._reserve(lease, scope, plan, request_id, now)
+        if record is not None:
+            call.key_version = record.version
+        changes: list[Change] = [PutHold(hold, lease.name), *([] if record is None else self._keys.used(record))]
         event = _admitted_event(call, lease, hold, worst, now)
-        written = self._journal.grant([event], [PutHold(hold, lease.name)], lambda: self._take_back(call, hold))
+        written = self._journal.grant([event], changes, lambda: self._take_back(call, hold))
         try:
             await unharmed(written)
         except asyncio.CancelledError:
@@ -150,7 +155,15 @@ class Calls:
         self._books.counters.calls_admitted += 1
         self._books.counters.outputs_lowered += worst.lowered
         left = remaining_micro_usd(self._books, hold.legs)
-        return Admitted(call.id, lease, key, worst.output_tokens_limit, left, worst.lowered, kind)
+        return Admitted(
+            call.id,
+            lease,
+            key,
+            worst.output_tokens_limit,
+            left,
+            worst.lowered,
+            KeyKind.STORED if record is None else record.kind,
+        )
 
     async def settle(self, call_id: str, outcome: CallOutcome) -> Settled:
         """End an admitted call: charge what it used, or void it when nothing was sent.
@@ -193,19 +206,6 @@ class Calls:
             await unharmed(written)
         await self.settle(call_id, NOT_SENT)
 
-    def _checked_kind(self, lease: Lease, key: str) -> KeyKind:
-        """The key's kind, and the hard wall once more: a store may have changed since the lease was granted."""
-        record = self._keys.find(key)
-        if record is None:
-            return KeyKind.STORED  # asking for its secret tells why
-        if record.environment != lease.subject.environment:
-            raise Refusal(
-                Reason.ENVIRONMENT_MISMATCH,
-                f"key {key!r} belongs to another environment than this lease; acquire a new lease",
-                detail=f"{record.environment!r} is not {lease.subject.environment!r}",
-            )
-        return record.kind
-
     def _may_call(self, name: str, scope: Scope, plan: CallPlan, now: Instant) -> None:
         refuse_if_not_serving(self._books, self._world.centre, now)
         self._journal.check()
@@ -232,7 +232,7 @@ class Calls:
         hold = self._books.ledger.reserve(HoldId(call_id), drawing.legs, worst.amounts)
         if isinstance(hold, Shortfall):
             raise self._budgets.refusal(hold, drawing.drawn, worst.amounts, now)
-        call = OpenCall(call_id, lease.name, plan, price, request_id, scope.key, None)
+        call = OpenCall(call_id, lease.name, plan, price, request_id, scope.key, 0, None)
         self._books.calls[call_id] = call
         self._books.idle.clear()
         self._books.calls_of.setdefault(lease.name, set()).add(call_id)
@@ -251,6 +251,7 @@ class Calls:
         ledger = self._books.ledger
         settlement = ledger.void(hold.id) if charge.amounts is None else ledger.settle(hold.id, charge.amounts)
         self._forget(call)
+        self._keys.observe(call.key, call.key_version, outcome.status)
         changes: list[Change] = [DropHold(hold.id)]
         if not settlement.voided:
             changes.extend(snapshot(self._books, leg.account) for leg in hold.legs)

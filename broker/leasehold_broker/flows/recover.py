@@ -84,7 +84,7 @@ class Recover:
             books.ledger.restore_hold(hold.hold)
         for request in state.requests:
             books.requests[request.scope, request.request_id] = request
-        for mark in state.key_marks:
+        for mark in sorted(state.key_marks, key=lambda mark: mark.wall_ms):
             books.put_key_mark(mark)
             lease_then = books.leases.get(mark.lease)
             if lease_then is None or lease_then.ended:

@@ -15,9 +15,11 @@ import structlog
 
 from leasehold.v1 import types_pb2
 from leasehold_broker import __version__
+from leasehold_broker.adapters.http_key_probe import HttpKeyProbe
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.key_marks_file import write_marks
 from leasehold_broker.adapters.peer_processes import PidfdProcesses
 from leasehold_broker.adapters.policy_files import PolicyFiles
 from leasehold_broker.adapters.process_hardening import assert_hardened
@@ -28,6 +30,7 @@ from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.config import SidecarConfig
 from leasehold_broker.config.doors import Tls
 from leasehold_broker.domain.events import EventType
+from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.replay import Showing
 from leasehold_broker.egress.limits import EgressLimits
@@ -44,6 +47,7 @@ from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.key_events import KeyEvents
+from leasehold_broker.flows.key_health import KeyHealth
 from leasehold_broker.flows.read import ReadLeases
 from leasehold_broker.flows.recover import Recover
 from leasehold_broker.flows.refusals import RecordRefusal
@@ -52,6 +56,7 @@ from leasehold_broker.flows.renew import RenewLease
 from leasehold_broker.flows.stop import Stop
 from leasehold_broker.flows.sweep import Sweep
 from leasehold_broker.flows.version_changes import VersionChanges
+from leasehold_broker.ports.provider import Provider
 from leasehold_broker.ports.state_store import PutShowing
 from leasehold_broker.providers import all_providers
 from leasehold_broker.providers.prices.borrowed import BorrowedPrices
@@ -107,6 +112,7 @@ class Sidecar:
         self.failed = ""
         self._providers = all_providers({n: at.settings for n, at in config.providers.items() if at.settings})
         self._ticks = 0
+        self._copied_marks: tuple[KeyMark, ...] = ()
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
         self._peers = KernelPeers()
@@ -149,6 +155,19 @@ class Sidecar:
         )
         self._processes = PidfdProcesses(self.door.descriptor_of)
         self._end_with_process = EndWithProcess(self.books, self._journal, self._clock, self._processes)
+        self._targets = {name: self._target(name, provider) for name, provider in self._providers.items()}
+        self._upstream = HttpUpstream(
+            UpstreamOrigin(target.origin, name in config.providers and config.providers[name].allow_private)
+            for name, target in self._targets.items()
+        )
+        self._health = KeyHealth(
+            self._keys.ring,
+            self.books,
+            self._journal,
+            self._clock,
+            HttpKeyProbe(self._upstream, {name: (at.provider, at.origin) for name, at in self._targets.items()}),
+            self._keys.refused,
+        )
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -186,11 +205,13 @@ class Sidecar:
             self._log_serving(linked, port, metrics_port)
             yield
             log.info("stopping", open_calls=len(self.books.calls))
+            self._copy_marks()
 
     def _samples_of(self, egress: EgressServer, linked: Linked) -> Callable[[], Iterable[Sample]]:
         return lambda: [
             *samples(self.books, self.store, egress, self._news.values()),
             *self._keys.samples(),
+            Sample("keys_out", "Keys taken out: their provider refuses them.", self._health.out_count()),
             *linked.samples(),
         ]
 
@@ -215,11 +236,22 @@ class Sidecar:
         sweep = Sweep(self.books, self._journal)
         await sweep.run(now)
         self._end_with_process.tidy()
+        self._health.look()
         if self._ticks % PRUNE_EVERY_SWEEPS == 0:
             await sweep.prune(now)
             self._still_hardened()
+            self._copy_marks()
         if self.store.broken:
             self.fail("the state directory's disk has failed")
+
+    def _copy_marks(self) -> None:
+        marks = tuple(self.books.key_marks.values())
+        if marks != self._copied_marks:
+            try:
+                write_marks(self.config.state_dir, marks)
+                self._copied_marks = marks
+            except OSError as error:
+                log.warning("the copy of the keys' past cannot be written", why=error.strerror)
 
     def _still_hardened(self) -> None:
         try:
@@ -255,22 +287,15 @@ class Sidecar:
     async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
         config = self.config
         prices = BorrowedPrices(self.prices, {name: at.prices_of for name, at in config.providers.items()})
-        calls = Calls(self.books, self._journal, world, self._keys.ring, prices)
-        targets, origins = {}, []
-        for name, provider in self._providers.items():
-            at = config.providers.get(name)
-            where = at.origin if at and at.origin else provider.default_origin
-            origin = UpstreamOrigin(where, at is not None and at.allow_private)
-            origins.append(origin)
-            targets[name] = Target(provider, origin.url)
-        upstream = HttpUpstream(origins)
-        stack.push_async_callback(upstream.close)
+        calls = Calls(self.books, self._journal, world, self._health, prices)
+        stack.push_async_callback(self._upstream.close)
+        stack.push_async_callback(self._health.aclose)
         egress = EgressServer(
             EgressParts(
                 calls=calls,
                 refusals=self._recorder,
-                targets=targets,
-                upstream=upstream,
+                targets=self._targets,
+                upstream=self._upstream,
                 peers=self._peers,
                 entropy=self._entropy,
                 limits=EgressLimits(
@@ -289,9 +314,9 @@ class Sidecar:
         return egress, port
 
     async def _open_door(self, world: World, egress_port: int) -> None:
-        handing_out = HandingOut(self.books, self._keys.ring, self._keys.federated)
+        handing_out = HandingOut(self.books, self._health, self._keys.federated)
         leases = LeaseDoor(
-            AcquireLease(self.books, self._journal, world, self._keys.ring, self._end_with_process, handing_out),
+            AcquireLease(self.books, self._journal, world, self._health, self._end_with_process, handing_out),
             DelegateLease(self.books, self._journal, world),
             RenewLease(self.books, self._journal, world),
             ReleaseLease(self.books, self._journal, self._clock),
@@ -319,13 +344,14 @@ class Sidecar:
         ]
 
     def _direct_endpoints(self) -> list[types_pb2.Endpoint]:
-        origins = {name: at.origin for name, at in self.config.providers.items()}
         return [
-            types_pb2.Endpoint(
-                provider=name, base_url=f"{origins.get(name, provider.default_origin)}{provider.sdk_path}"
-            )
-            for name, provider in all_providers().items()
+            types_pb2.Endpoint(provider=name, base_url=f"{target.origin}{target.provider.sdk_path}")
+            for name, target in self._targets.items()
         ]
+
+    def _target(self, name: str, provider: Provider) -> Target:
+        at = self.config.providers.get(name)
+        return Target(provider, at.origin if at and at.origin else provider.default_origin)
 
     async def _drain(self, egress: EgressServer) -> None:
         self.books.draining = True

@@ -64,6 +64,13 @@ class SidecarKeys:
             await sourced.aclose()
         await self._federation.aclose()
 
+    def refused(self, name: str) -> None:
+        """The provider refused this key: a minted token is minted anew, a store is asked whether it has another."""
+        self.federated.forget(name)
+        for sourced in self._sourced:
+            if sourced.find(name) is not None:
+                sourced.nudge()
+
     def samples(self) -> Iterator[Sample]:
         """How the stores stand."""
         counts: dict[str, int] = {}

@@ -1,0 +1,78 @@
+"""Asks a provider for its list of models with a key: free, harmless, refused without a good key."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from leasehold_broker.domain.keys import KeyRecord
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.provider import Provider, Route
+from leasehold_broker.ports.upstream import Upstream, UpstreamFailure
+
+PROBE_SECONDS_MAX = 15.0
+
+
+class HttpKeyProbe:
+    """Implements `KeyProbe` over the upstream of the egress."""
+
+    def __init__(self, upstream: Upstream, targets: Mapping[str, tuple[Provider, str]]) -> None:
+        """Ask through `upstream`; `targets`: each provider and its origin, by name."""
+        self._upstream = upstream
+        self._targets = dict(targets)
+
+    async def probe(self, record: KeyRecord, key: Secret) -> int:
+        """See the port."""
+        target = self._targets.get(record.provider)
+        route = None if target is None else _models(target[0])
+        if target is None or route is None:
+            return 0
+        provider, origin = target
+        request = provider.request(route, {}, None, None, record.kind)
+        waiting = _Status()
+        call = self._upstream.send(origin, request, lambda: provider.key_header(key, record.kind), waiting)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS_MAX):
+                return await waiting.status
+        except TimeoutError:
+            return 0
+        finally:
+            call.abort()
+
+
+def _models(provider: Provider) -> Route | None:
+    """The vendor's listing of models, where it has one."""
+    for path in (f"{provider.sdk_path}/models", "/v1/models", "/v1beta/models"):
+        try:
+            route = provider.route("GET", path, "")
+        except Refusal:
+            continue
+        if not route.takes_body:
+            return route
+    return None
+
+
+class _Status:
+    """The listener of one answer, of which the status is enough."""
+
+    def __init__(self) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def answer_started(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """See the port."""
+        del headers
+        self._say(status)
+
+    def body_received(self, data: bytes) -> None:
+        """See the port."""
+
+    def answer_finished(self) -> None:
+        """See the port."""
+
+    def answer_failed(self, failure: UpstreamFailure) -> None:
+        """See the port."""
+        del failure
+        self._say(0)
+
+    def _say(self, status: int) -> None:
+        if not self.status.done():
+            self.status.set_result(status)

@@ -1,0 +1,77 @@
+"""leasehold-broker keys audit: what is wrong with keys before anybody complains. For people, and for CI.
+
+Exit codes: 0 nothing found, 1 refused (with the reason), 2 wrong usage, 3 something found.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from leasehold_broker.adapters.key_marks_file import read_marks
+from leasehold_broker.adapters.policy_files import load_policy
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.system_entropy import SystemEntropy
+from leasehold_broker.cli.process import read_passphrase
+from leasehold_broker.config import SidecarConfig, load_sidecar
+from leasehold_broker.domain.key_audit import AuditLimits, Finding
+from leasehold_broker.domain.keys import KeyMark
+from leasehold_broker.domain.policy import Policy
+from leasehold_broker.flows.audit_keys import audit_keys
+from leasehold_broker.wiring.run import REFUSALS_TO_START
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys
+
+FOUND = 3
+_days = click.IntRange(0, 3650)
+
+
+@click.command("audit")
+@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The sidecar's TOML file.")
+@click.option("--max-age-days", default=90, show_default=True, type=_days, help="Older stored keys are old.")
+@click.option("--due-days", default=14, show_default=True, type=_days, help="So long before, they are due.")
+@click.option("--unused-days", default=30, show_default=True, type=_days, help="Longer without a call: unused.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def audit(path: Path, max_age_days: int, due_days: int, unused_days: int, *, as_json: bool) -> None:
+    """List keys that are old, due, unused, over-scoped, shared, exposed, refused by their provider, or unreadable.
+
+    Reads every store that the sidecar's configuration names, its policy, and what the sidecar has written down of its
+    keys' past. Two keys with the same secret are found by a digest under a random key. Exits with 3 when there is any
+    finding.
+    """
+    try:
+        config = load_sidecar(path)
+        policy = load_policy(str(config.policy.path), str(config.policy.cedar_dir or "")).policy
+        marks = read_marks(config.state_dir)
+        limits = AuditLimits(max_age_days, due_days, unused_days)
+        found = asyncio.run(_audit(config, policy, marks, limits))
+    except REFUSALS_TO_START as error:
+        raise click.ClickException(str(error)) from None
+    if marks is None:
+        click.echo(f"no copy of the sidecar's state in {config.state_dir}: uses and exposures are not known", err=True)
+    if as_json:
+        click.echo(json.dumps([{"finding": each.kind.value, "key": each.key, "why": each.why} for each in found]))
+    else:
+        for each in found:
+            click.echo(f"{each.kind.value:12} {each.key}: {each.why}")
+        if not found:
+            click.echo("nothing found")
+    sys.exit(FOUND if found else 0)
+
+
+async def _audit(
+    config: SidecarConfig, policy: Policy, marks: list[KeyMark] | None, limits: AuditLimits
+) -> tuple[Finding, ...]:
+    clock, entropy = SystemClock(), SystemEntropy()
+    keys = SidecarKeys(config.keys, lambda: read_passphrase(sys.stdin), clock, entropy)
+    try:
+        await keys.start(lambda _: None, lambda _: None)
+        configured = {
+            key.name: f"the store of environment {store.environment!r}"
+            for store in config.keys.stores
+            for key in store.keys
+        }
+        return await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy)
+    finally:
+        await keys.aclose()

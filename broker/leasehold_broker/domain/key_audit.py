@@ -1,0 +1,135 @@
+"""What is wrong with keys that nobody complains of. Owns the findings of `keys audit`; knows digests, no secret."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind, KeyRecord
+from leasehold_broker.domain.policy import Grant
+from leasehold_broker.domain.scope import ANYTHING
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class FindingKind(StrEnum):
+    """What was found."""
+
+    OLD = "old"
+    DUE = "due"
+    UNUSED = "unused"
+    OVER_SCOPED = "over_scoped"
+    SHARED = "shared"
+    EXPOSED = "exposed"
+    REFUSED = "refused"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding: which key, and one sentence."""
+
+    kind: FindingKind
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLimits:
+    """From when on something is a finding, in days.
+
+    Args:
+        age: older stored keys are old.
+        due: so long before that they are due.
+        unused: keys without a use for so long are unused.
+    """
+
+    age: int
+    due: int
+    unused: int
+
+
+def findings(
+    records: Sequence[KeyRecord],
+    grants: Sequence[Grant],
+    marks: Iterable[KeyMark] | None,
+    digests: Mapping[str, bytes],
+    limits: AuditLimits,
+    now_wall_ms: int,
+) -> tuple[Finding, ...]:
+    """Everything that is wrong, by key.
+
+    Args:
+        records: all keys.
+        grants: of the policy.
+        marks: what is remembered of the keys' past; None when that is not known, then nothing is said of it.
+        digests: of the secrets, by name, under a key of this run alone; equal ones are equal secrets.
+        limits: when something is a finding.
+        now_wall_ms: now.
+    """
+    found: list[Finding] = []
+    known = None if marks is None else {(mark.key, mark.kind): mark for mark in sorted(marks, key=_when)}
+    for record in sorted(records, key=lambda each: each.name):
+        found += _age(record, limits, now_wall_ms)
+        found += _grants(record, grants)
+        found += _shared(record, records, digests)
+        if known is not None:
+            found += _past(record, known, limits, now_wall_ms)
+    return tuple(found)
+
+
+def _when(mark: KeyMark) -> int:
+    return mark.wall_ms
+
+
+def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int) -> Iterable[Finding]:
+    if record.kind is not KeyKind.STORED or not record.created_wall_ms:
+        return
+    days = (now_wall_ms - record.created_wall_ms) // DAY_MS
+    if days > limits.age:
+        yield Finding(FindingKind.OLD, record.name, f"version {record.version} is {days} days old, limit {limits.age}")
+    elif days > limits.age - limits.due:
+        yield Finding(FindingKind.DUE, record.name, f"version {record.version} is due in {limits.age - days} days")
+
+
+def _grants(record: KeyRecord, grants: Sequence[Grant]) -> Iterable[Finding]:
+    giving = [grant for grant in grants if record.name in grant.keys and grant.environment == record.environment]
+    if not giving:
+        yield Finding(FindingKind.UNUSED, record.name, f"no grant for environment {record.environment!r} names it")
+    for grant in giving:
+        scopes = [scope for scope in grant.scopes if scope.provider == record.provider]
+        wide = []
+        if any(scope.models in {(), (ANYTHING,)} for scope in scopes):
+            wide.append("any model")
+        if ANYTHING in grant.subjects:
+            wide.append("any subject of its issuer")
+        if record.name in grant.disclosed_keys:
+            wide.append("the key itself")
+        if wide:
+            yield Finding(FindingKind.OVER_SCOPED, record.name, f"grant {grant.name!r} gives {', '.join(wide)}")
+
+
+def _shared(record: KeyRecord, records: Sequence[KeyRecord], digests: Mapping[str, bytes]) -> Iterable[Finding]:
+    mine = digests.get(record.name)
+    for other in records:
+        if mine is None or other.name == record.name or digests.get(other.name) != mine:
+            continue
+        apart = other.environment != record.environment
+        where = f"of environment {other.environment!r}, not {record.environment!r}" if apart else "under another name"
+        yield Finding(FindingKind.SHARED, record.name, f"is the same secret as {other.name!r} {where}")
+
+
+def _past(
+    record: KeyRecord, known: Mapping[tuple[str, KeyMarkKind], KeyMark], limits: AuditLimits, now_wall_ms: int
+) -> Iterable[Finding]:
+    used, exposed, refused = (
+        known.get((record.name, kind)) for kind in (KeyMarkKind.USED, KeyMarkKind.EXPOSED, KeyMarkKind.REFUSED)
+    )
+    if exposed is not None and exposed.version == record.version:
+        yield Finding(FindingKind.EXPOSED, record.name, f"version {record.version} was handed out to {exposed.lease}")
+    if refused is not None and refused.version == record.version and not refused.lease:
+        yield Finding(FindingKind.REFUSED, record.name, f"its provider refuses version {record.version}")
+    last_ms = record.created_wall_ms if used is None else used.wall_ms
+    days = (now_wall_ms - last_ms) // DAY_MS
+    if last_ms and days > limits.unused:
+        ever = "was never used here" if used is None else f"was last used {days} days ago"
+        yield Finding(FindingKind.UNUSED, record.name, ever)

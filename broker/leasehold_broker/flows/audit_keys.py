@@ -1,0 +1,61 @@
+"""Looks through every key for what is wrong with it. Reads each secret once, to compare it with the others."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+
+from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, findings
+from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyRecord, KeyState
+from leasehold_broker.domain.policy import Policy
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.key_store import KeyStore
+
+
+async def audit_keys(
+    keys: KeyStore,
+    configured: Mapping[str, str],
+    policy: Policy,
+    marks: Iterable[KeyMark] | None,
+    limits: AuditLimits,
+    clock: Clock,
+    entropy: Entropy,
+) -> tuple[Finding, ...]:
+    """All findings.
+
+    Args:
+        keys: to look through.
+        configured: names that the configuration gives, and their store; one that cannot be read is a finding.
+        policy: whose grants are looked at.
+        marks: as `domain.key_audit.findings`.
+        limits: when something is a finding.
+        clock: for ages.
+        entropy: for the key of the digests, which is forgotten afterwards.
+
+    Raises:
+        Refusal: KEY_UNAVAILABLE: the local store cannot be read.
+    """
+    records = keys.records()
+    salt = entropy.bytes(32)
+    digests: dict[str, bytes] = {}
+    unreadable = [
+        Finding(FindingKind.UNREADABLE, name, f"it cannot be read from {where}")
+        for name, where in configured.items()
+        if name not in {record.name for record in records}
+    ]
+    for record in records:
+        if not _held(record):
+            continue
+        try:
+            secret = await keys.secret(record.name)
+        except Refusal as refusal:
+            unreadable.append(Finding(FindingKind.UNREADABLE, record.name, refusal.message))
+        else:
+            digests[record.name] = hmac.digest(salt, secret.reveal(), hashlib.sha256)
+    return (*unreadable, *findings(records, policy.grants, marks, digests, limits, clock.now().wall_ms))
+
+
+def _held(record: KeyRecord) -> bool:
+    """True where there is a secret to compare; that of a disabled key is not handed out, not even to this."""
+    return record.kind is KeyKind.STORED and record.state is KeyState.ENABLED

@@ -1,0 +1,194 @@
+"""Whether providers take our keys. Owns what an answer says of the key it was asked with, probes, and who is told.
+
+An agent chooses its requests, so one refusal proves nothing of the key: a 401 or 403 asks for a probe, a harmless call
+of ours; only what the provider says to that takes a key out. A 429 or 402 makes a key rest for a while: others are
+preferred, and it serves where there is no other. What was taken out is probed again from time to time, and is back with
+the provider's word or with its next version.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.keys import KeyMark, KeyMarkKind, KeyRecord, KeyState
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.time import NANOS
+from leasehold_broker.flows.books import Books
+from leasehold_broker.flows.journal import Batch, Journal
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.key_probe import KeyProbe
+from leasehold_broker.ports.key_store import KeyStore
+from leasehold_broker.ports.state_store import Change
+
+PROBE_EVERY_SECONDS = 30.0
+"""A key is probed no more often, however often its calls are refused."""
+PROBE_OUT_SECONDS = 300.0
+"""A key that was taken out is probed again after this."""
+REST_SECONDS, REST_SECONDS_MAX = 5.0, 60.0
+"""After a 429 or 402; doubled with each that follows."""
+BACK = "back"
+USED_EVERY_MS = 3600 * 1000
+"""The last use of a key is written down no more often."""
+
+
+@dataclass(slots=True)
+class _Health:
+    version: int
+    out: bool = False
+    suspected: bool = False
+    rest_until_ns: int = 0
+    rest_seconds: float = 0.0
+    probed_ns: int | None = None
+
+
+class KeyHealth:
+    """Implements `KeyStore` over another: a key that its provider refuses is disabled here."""
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        books: Books,
+        journal: Journal,
+        clock: Clock,
+        probe: KeyProbe,
+        on_refused: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Watch over `keys`; `probe` asks their providers; `on_refused` is told of each 401, whatever it means."""
+        self._on_refused = on_refused
+        self._keys = keys
+        self._books = books
+        self._journal = journal
+        self._clock = clock
+        self._probe = probe
+        self._health: dict[str, _Health] = {}
+        self._probing: dict[str, asyncio.Task[None]] = {}
+
+    # as a key store
+
+    def records(self) -> Sequence[KeyRecord]:
+        """See the port."""
+        return tuple(self._seen(record) for record in self._keys.records())
+
+    def find(self, name: str) -> KeyRecord | None:
+        """See the port."""
+        record = self._keys.find(name)
+        return None if record is None else self._seen(record)
+
+    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+        """See the port."""
+        record = self.find(name)
+        if record is not None and self._of(record).out:
+            raise Refusal(
+                Reason.KEY_DISABLED,
+                f"the provider refuses key {name!r}, and no other granted key can serve; ask the platform team",
+            )
+        return await self._keys.secret(name, models)
+
+    # what calls tell and ask
+
+    def resting(self, name: str) -> bool:
+        """True while others are to be preferred to this key."""
+        health = self._health.get(name)
+        return health is not None and self._clock.now().boot_ns < health.rest_until_ns
+
+    def used(self, record: KeyRecord) -> list[Change]:
+        """What is written down with a call that uses this key."""
+        known, now = self._books.key_marks.get((record.name, KeyMarkKind.USED)), self._clock.now()
+        if known is not None and known.version == record.version and now.wall_ms - known.wall_ms < USED_EVERY_MS:
+            return []
+        return [self._books.put_key_mark(KeyMark(record.name, record.version, KeyMarkKind.USED, now.wall_ms))]
+
+    def observe(self, name: str, version: int, status: int) -> None:
+        """A call with this version of the key ended with this status of the provider (0: none came)."""
+        record = self._keys.find(name)
+        if record is None or record.version != version or not status:
+            return
+        health = self._of(record)
+        if status < 300:
+            health.rest_seconds = 0.0
+        elif status in {402, 429}:
+            health.rest_seconds = min(REST_SECONDS_MAX, 2 * health.rest_seconds or REST_SECONDS)
+            health.rest_until_ns = self._clock.now().after(health.rest_seconds)
+        elif status in {401, 403} and not health.out:
+            if status == 401:
+                self._on_refused(name)
+            health.suspected = True
+            self.look()
+
+    def look(self) -> None:
+        """Start the probes that are due; called when there is a suspicion, and once a sweep."""
+        now_ns = self._clock.now().boot_ns
+        for name, health in self._health.items():
+            every = PROBE_OUT_SECONDS if health.out else PROBE_EVERY_SECONDS
+            due = health.probed_ns is None or now_ns - health.probed_ns >= every * NANOS
+            if (health.out or health.suspected) and due and name not in self._probing:
+                health.probed_ns, health.suspected = now_ns, False
+                task = asyncio.get_running_loop().create_task(self._ask(name, health.version), name="key probe")
+                self._probing[name] = task
+                task.add_done_callback(lambda _, name=name: self._probing.pop(name, None))  # type: ignore[misc]
+
+    def out_count(self) -> int:
+        """Keys that are taken out, for metrics."""
+        return sum(health.out for health in self._health.values())
+
+    async def aclose(self) -> None:
+        """Stop probing."""
+        tasks = list(self._probing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # inside
+
+    def _of(self, record: KeyRecord) -> _Health:
+        health = self._health.get(record.name)
+        if health is None or health.version != record.version:
+            mark = self._books.key_marks.get((record.name, KeyMarkKind.REFUSED))
+            out = mark is not None and mark.version == record.version and not mark.lease
+            health = self._health[record.name] = _Health(record.version, out=out)
+        return health
+
+    def _seen(self, record: KeyRecord) -> KeyRecord:
+        return replace(record, state=KeyState.DISABLED) if self._of(record).out else record
+
+    async def _ask(self, name: str, version: int) -> None:
+        record = self._keys.find(name)
+        if record is None or record.version != version:
+            return
+        try:
+            status = await self._probe.probe(record, await self._keys.secret(name))
+        except Refusal:
+            return  # no key to ask with: that is told elsewhere
+        health = self._of(record)
+        if health.version != version or not status:
+            return
+        if status == 401 and not health.out:
+            health.out = True
+            await self._tell(record, EventType.KEY_TAKEN_OUT, status)
+        elif status < 300 and health.out:
+            health.out = False
+            await self._tell(record, EventType.KEY_TAKEN_BACK, status)
+
+    async def _tell(self, record: KeyRecord, kind: EventType, status: int) -> None:
+        taken_out = kind is EventType.KEY_TAKEN_OUT
+        self._books.counters.keys_taken_out += taken_out
+        now = self._clock.now()
+        event = Event(
+            kind,
+            now.wall_ms,
+            Outcome.FAILED if taken_out else Outcome.ALLOWED,
+            Reason.KEY_DISABLED if taken_out else None,
+            details={
+                "key": record.name,
+                "version": record.version,
+                "provider": record.provider,
+                "environment": record.environment,
+                "status": status,
+            },
+        )
+        # A mark for a key that is back names itself: so that a restart does not take it out again.
+        mark = KeyMark(record.name, record.version, KeyMarkKind.REFUSED, now.wall_ms, "" if taken_out else BACK)
+        changes: list[Change] = [self._books.put_key_mark(mark)]
+        await self._journal.ending(Batch([event], changes))

@@ -1,0 +1,14 @@
+"""The port by which a provider is asked whether it takes a key."""
+
+from typing import Protocol
+
+from leasehold_broker.domain.keys import KeyRecord
+from leasehold_broker.domain.secret import Secret
+
+
+class KeyProbe(Protocol):
+    """Makes a harmless call: it is free, changes nothing, and needs a good key."""
+
+    async def probe(self, record: KeyRecord, key: Secret) -> int:
+        """The provider's status; 0 when no answer came, or there is no such call at this provider."""
+        ...

@@ -1,0 +1,172 @@
+"""leasehold-broker keys audit: each finding alone, and the command as CI runs it."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+from tests.config.test_sidecar_config import GOOD
+from tests.fakes.core import GRANT, KEY
+
+from leasehold_broker.adapters.key_marks_file import read_marks, write_marks
+from leasehold_broker.adapters.keys_local import LocalKeys
+from leasehold_broker.adapters.master_keys import FileMasterKey
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.demo.stage import broker
+from leasehold_broker.domain.key_audit import DAY_MS, AuditLimits, FindingKind, findings
+from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind
+from leasehold_broker.domain.scope import Scope
+from leasehold_broker.domain.secret import Secret
+
+LIMITS = AuditLimits(age=90, due=14, unused=30)
+NOW = 1_000 * DAY_MS
+FRESH = replace(KEY, created_wall_ms=NOW - 10 * DAY_MS)
+NARROW = replace(GRANT, scopes=(Scope("anthropic", models=("claude-small",)),), keys=(KEY.name,))
+USED = KeyMark(KEY.name, 1, KeyMarkKind.USED, NOW - DAY_MS)
+
+
+def found(*records, grants=(NARROW,), marks=(USED,), digests=None):
+    """Kinds of findings, sorted."""
+    given = findings(records or (FRESH,), grants, marks, digests or {}, LIMITS, NOW)
+    return sorted(finding.kind for finding in given)
+
+
+def aged(days):
+    """The key, stored so many days ago."""
+    return replace(KEY, created_wall_ms=NOW - days * DAY_MS)
+
+
+def test_a_good_key_has_no_finding():
+    """Fresh, used, narrowly granted, alone with its secret."""
+    assert found() == []
+
+
+@pytest.mark.parametrize(("days", "kinds"), [(76, []), (77, ["due"]), (90, ["due"]), (91, ["old"]), (0, [])])
+def test_age(days, kinds):
+    """Due in the last two weeks before the limit, old after it."""
+    assert found(aged(days)) == kinds
+
+
+def test_a_federated_key_does_not_age():
+    """It holds no secret."""
+    assert found(replace(aged(900), kind=KeyKind.FEDERATED)) == []
+
+
+def test_unused():
+    """No use for 31 days, never since it was stored, or granted by nobody; unknown marks say nothing."""
+    assert found(marks=(replace(USED, wall_ms=NOW - 31 * DAY_MS),)) == ["unused"]
+    assert found(aged(31), marks=()) == ["unused"]
+    assert found(aged(29), marks=()) == []
+    assert found(aged(31), marks=None) == []
+    assert found(grants=()) == ["unused"]
+    assert found(grants=(replace(NARROW, environment="staging"),)) == ["unused"]
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [
+        {"scopes": (Scope("anthropic"),)},
+        {"scopes": (Scope("anthropic", models=("*",)),)},
+        {"subjects": ("*",)},
+        {"disclosed_keys": (KEY.name,)},
+    ],
+)
+def test_over_scoped(wider):
+    """Any model, any subject, or the key itself."""
+    assert found(grants=(replace(NARROW, **wider),)) == ["over_scoped"]
+
+
+def test_shared():
+    """The same secret in two environments is a finding of both, and says which; different ones are not."""
+    other = replace(FRESH, name="other", environment="staging")
+    grants = (NARROW, replace(NARROW, keys=("other",), environment="staging"))
+    marks = (USED, replace(USED, key="other"))
+    same = findings((FRESH, other), grants, marks, {KEY.name: b"d", "other": b"d"}, LIMITS, NOW)
+    assert [(each.kind, each.key) for each in same] == [(FindingKind.SHARED, KEY.name), (FindingKind.SHARED, "other")]
+    assert "of environment 'staging', not 'prod'" in same[0].why
+    assert found(FRESH, other, grants=grants, marks=marks, digests={KEY.name: b"d", "other": b"e"}) == []
+
+
+def test_exposed_and_refused():
+    """Marks of the current version are findings; those of an older one, and of a key that is back, are not."""
+    exposed = KeyMark(KEY.name, 1, KeyMarkKind.EXPOSED, NOW, "leases/1")
+    refused = KeyMark(KEY.name, 1, KeyMarkKind.REFUSED, NOW)
+    assert found(marks=(USED, exposed)) == ["exposed"]
+    assert found(marks=(USED, refused)) == ["refused"]
+    assert found(marks=(USED, replace(refused, wall_ms=NOW + 1, lease="back"), refused)) == []
+    assert found(replace(FRESH, version=2), marks=(USED, exposed, refused)) == []
+
+
+POLICY = """version = 1
+[[grants]]
+name = "agents"
+issuer = "https://issuer.example"
+subjects = ["agents/*"]
+environment = "prod"
+keys = ["a", "b"]
+ttl_seconds_max = 60
+life_seconds_max = 60
+[[grants.scopes]]
+provider = "openai"
+models = ["gpt-6-luna"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sidecar's files, with two keys of its local store."""
+    folder = tmp_path / "private"
+    folder.mkdir(mode=0o700)
+    master = FileMasterKey.create(str(folder / "master.key"))
+    store = LocalKeys.create(str(folder / "keys.json"), master, SystemClock())
+    store.add("a", "openai", "prod", Secret(b"sk-planted-audit-1"))
+    store.add("b", "openai", "prod", Secret(b"sk-planted-audit-2"))
+    for name, text in (("policy.toml", POLICY), ("jwks.json", "{}"), ("sidecar.toml", GOOD)):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(text)
+    (folder / "state").mkdir(mode=0o700)
+    return folder
+
+
+def audit(folder, *more):
+    """Exit code and output of the command, as CI runs it."""
+    arguments = broker("keys", "audit", "--config", str(folder / "sidecar.toml"), *more)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert "sk-planted" not in done.stdout + done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_in_ci(folder):
+    """Nothing found: 0. An exposure and a shared secret: 3, and what was found as JSON. A wrong file: 1."""
+    write_marks(folder / "state", [])
+    assert audit(folder) == (0, "nothing found\n", "")
+    write_marks(folder / "state", [KeyMark("a", 1, KeyMarkKind.EXPOSED, 1, "leases/1")])
+    store = LocalKeys(str(folder / "keys.json"), FileMasterKey(str(folder / "master.key")), SystemClock())
+    store.add("b", "openai", "prod", Secret(b"sk-planted-audit-1"), replacing=True)
+    code, out, _ = audit(folder, "--json")
+    assert code == 3
+    assert [(each["finding"], each["key"]) for each in json.loads(out)] == [
+        ("shared", "a"),
+        ("exposed", "a"),
+        ("shared", "b"),
+    ]
+    (folder / "state" / "key-marks.json").unlink()
+    code, out, said = audit(folder)
+    assert (code, "exposed" in out) == (3, False)
+    assert "uses and exposures are not known" in said
+    (folder / "policy.toml").write_text("version = 9\n")
+    assert audit(folder)[0] == 1
+
+
+def test_the_copy_of_the_marks(tmp_path):
+    """What is written is read again; none, a damaged one and one that is open to others are not believed."""
+    tmp_path.chmod(0o700)
+    mark = KeyMark("a", 1, KeyMarkKind.USED, 5)
+    assert read_marks(tmp_path) is None
+    write_marks(tmp_path, [mark])
+    assert read_marks(tmp_path) == [mark]
+    (tmp_path / "key-marks.json").chmod(0o644)
+    assert read_marks(tmp_path) is None
+    (tmp_path / "key-marks.json").chmod(0o600)
+    (tmp_path / "key-marks.json").write_text("[{]")
+    assert read_marks(tmp_path) is None
