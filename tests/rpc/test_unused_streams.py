@@ -1,6 +1,7 @@
 """Streams that are opened and not used: they are checked before their message comes, bounded, and ended."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from grpc_status import rpc_status
 from structlog.testing import capture_logs
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.rpc import METADATA, TOKEN, Door, open_door
-from tests.rpc.bad_frames import END_HEADERS, HEADERS, START, frame, request_headers
+from tests.rpc.bad_frames import END_HEADERS, HEADERS, RESET, START, frame, request_headers
 from tests.rpc.test_bad_clients import good_call, serve_on
 
+from leasehold.v1 import lease_service_pb2, lease_service_pb2_grpc
 from leasehold_broker.domain.reasons import Reason
 from leasehold_broker.rpc import requests
 from leasehold_broker.rpc.refusal_lines import LINES_AT_ONCE_MAX, LINES_PER_SECOND, RefusalLines
@@ -30,6 +32,13 @@ CHECK = "/grpc.health.v1.Health/Check"
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """An open door that takes few calls at once, so that a test can fill it."""
     async with open_door(tmp_path, serve_on, limits=ServerLimits(calls_max=200)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def braked(tmp_path: Path) -> AsyncIterator[Door]:
+    """An open door whose shim hears of refusals, as a real one's does."""
+    async with open_door(tmp_path, serve_on, braked=True) as opened:
         yield opened
 
 
@@ -86,6 +95,34 @@ async def test_unused_streams_of_a_known_caller_are_bounded_and_end(
     assert reasons.count(Reason.FIELD_INVALID) == 64
     for writer in writers:
         writer.close()
+
+
+async def test_whoever_drops_the_calls_that_it_begins_is_slowed_down(braked: Door) -> None:
+    """Calls that are begun and dropped, with a good token: after its allowance the bytes of that peer wait."""
+    block = request_headers(
+        ACQUIRE.encode(), leasehold=b"1", grpc_timeout=b"60S", authorization=b"Bearer " + TOKEN.encode()
+    )
+    holder, writers = f"uid:{os.getuid()}", []
+    async with asyncio.timeout(30):
+        while not braked.shim.brake.holds(holder):
+            _, writer = await asyncio.open_unix_connection(str(braked.socket_path))
+            writers.append(writer)
+            writer.write(START + b"".join(frame(HEADERS, END_HEADERS, number, block) for number in range(1, 99, 2)))
+            await asyncio.sleep(0.02)  # one that is reset in the same breath never reaches us, and costs nothing
+            writer.write(b"".join(frame(RESET, 0, number, b"\0\0\0\x08") for number in range(1, 99, 2)))
+    for writer in writers:
+        writer.close()
+
+
+async def test_leaving_a_stream_is_no_fault(braked: Door) -> None:
+    """A watcher that goes away as watchers do is never slowed down for it."""
+    async with grpc.aio.insecure_channel(braked.unix) as channel:
+        stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
+        for _ in range(150):
+            watch = stub.WatchLease(lease_service_pb2.WatchLeaseRequest(), metadata=METADATA)
+            await watch.read()
+            watch.cancel()
+    assert not braked.shim.brake.holds(f"uid:{os.getuid()}")
 
 
 @pytest.mark.parametrize(

@@ -174,15 +174,26 @@ class RpcServer:
         kind = GetMessageClass(method.input_type)
 
         async def run(requests: Any, context: ServicerContext) -> Message | None:
+            streaming = False
+
             async def act(call: CallContext) -> Message | None:
+                nonlocal streaming
                 request = requests if asks_stream else await one_request(requests, kind)
+                streaming = True
                 outcome = handler(request, call)
                 if answers_stream:
                     await self._relay(cast("AsyncIterator[Message]", outcome), row, context)
                     return None
                 return await cast("Awaitable[Message]", outcome)
 
-            return await self._surround.run(path, row, context, act, stream=answers_stream)
+            try:
+                return await self._surround.run(path, row, context, act, stream=answers_stream)
+            except asyncio.CancelledError:
+                # Whoever drops the calls that it begins is slowed down like one who is refused; leaving a stream is no
+                # fault.
+                if not (answers_stream and streaming):
+                    self._surroundings.refused(context.peer())
+                raise
 
         return _handler(method, run, kind.FromString if asks_stream else None)
 
