@@ -312,6 +312,26 @@ async def test_a3_only_what_was_acknowledged_is_forgotten(harness) -> None:
     await store.close()
 
 
+async def test_a_link_that_lags_behind_gets_every_record_in_order(harness) -> None:
+    """However many became durable meanwhile, and however few are asked for at once: none twice, none left out."""
+    store = harness.open()
+    for first in range(0, 3000, 100):
+        await store.commit([event(number) for number in range(first, first + 100)])
+    found: list[int] = []
+    position = 0
+    while page := await store.pending_after(position, 137):
+        assert [one.position for one in page] == list(range(page[0].position, page[0].position + len(page)))
+        found += [one.record.sequence for one in page]
+        position = page[-1].position
+        if len(found) in {137, 2055}:
+            await store.acknowledge(position)
+    assert found == list(range(1, 3001))
+    assert [one.record.sequence for one in await store.pending_after(0, 1)] == [2056]
+    await store.commit([event(3000)])
+    assert [one.record.sequence for one in await store.pending_after(position, 10)] == [3001]
+    await store.close()
+
+
 async def test_waiting_for_more_ends_with_the_next_durable_record(harness) -> None:
     """Who waits is woken by a commit, and does not wait for what is there."""
     store = harness.open()

@@ -6,14 +6,14 @@ Departure: an event that the end of the stream leaves without its blank line is 
 may be in it.
 """
 
-from dataclasses import dataclass
+from leasehold_broker.domain.values import value
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 """Largest event that is kept for reading. A larger one is framed and relayed, but not understood."""
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SseEvent:
     """One event.
 
@@ -139,7 +139,7 @@ class SseReader:
     def _end_event(self) -> SseEvent:
         oversized = self.oversized
         data = b"" if oversized else b"\n".join(self._data)
-        event = SseEvent(self._name, data, self.take_raw(), oversized)
+        event = SseEvent(self._name, data, self.take_raw() if self._keep_raw else b"", oversized)
         self._data.clear()
         self._name = b""
         self._fields = False

@@ -68,6 +68,31 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def secret_meta(connection: sqlite3.Connection, name: str, size: int) -> bytes:
+    """Secret bytes of this database, made when they are first asked for."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    if row is not None:
+        return bytes(row[0])
+    value = secrets.token_bytes(size)
+    connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
+    return value
+
+
+def next_epoch(connection: sqlite3.Connection) -> str:
+    """Counts this life of the store, and names it."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'lives'").fetchone()
+    lives = int(row[0]) + 1 if row else 1
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('lives', ?)", (str(lives).encode(),))
+    return f"{lives:08d}-{secrets.token_hex(8)}"
+
+
+def measure_outbox(connection: sqlite3.Connection, overhead_bytes: int) -> tuple[int, int]:
+    """The last position that was ever used, and the bytes of what waits."""
+    position = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    (size,) = connection.execute("SELECT coalesce(sum(length(body) + ?), 0) FROM outbox", (overhead_bytes,)).fetchone()
+    return (position[0] if position else 0), size
+
+
 def boot_id() -> str:
     """Names this boot of the machine; a fresh name where the kernel does not say."""
     try:

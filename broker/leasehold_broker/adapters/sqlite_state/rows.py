@@ -7,6 +7,7 @@ from typing import assert_never
 import msgspec
 
 from leasehold_broker.domain.amounts import Amounts
+from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
@@ -14,6 +15,7 @@ from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.replay import Showing
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.selector_words import from_words, to_words
+from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
     DropAccount,
@@ -236,6 +238,25 @@ def _revocation_body(entry: Revocation) -> bytes:
             "create_wall_ms": entry.create_wall_ms,
         }
     )
+
+
+def put_records(connection: sqlite3.Connection, records: Iterable[PendingRecord]) -> None:
+    """Put records into the outbox, each at its position."""
+    found = [(one.position, one.record) for one in records]
+    connection.executemany(
+        PUT_RECORD,
+        [(at, r.stream, r.epoch, r.sequence, r.previous_digest, r.body, r.digest) for at, r in found],
+    )
+
+
+def read_records(connection: sqlite3.Connection, position: int, limit: int) -> list[PendingRecord]:
+    """Records of the outbox after a position, oldest first."""
+    found = connection.execute(
+        "SELECT position, stream, epoch, sequence, previous, body, digest FROM outbox WHERE position > ? "
+        "ORDER BY position LIMIT ?",
+        (position, limit),
+    ).fetchall()
+    return [PendingRecord(row[0], ChainedRecord(*row[1:])) for row in found]
 
 
 def read_leases(connection: sqlite3.Connection) -> list[tuple[Lease, bytes, str]]:

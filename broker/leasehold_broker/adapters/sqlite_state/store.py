@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import os
 import queue
-import secrets
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,8 @@ GROUP_MAX = 256
 """Commits that share one sync: bounds how long filling a transaction holds the loop (some 20 us each)."""
 RECORD_OVERHEAD_BYTES = 160
 """What a record takes in the spool besides its body."""
+NEWEST_MAX = 1024
+"""Durable records that are kept in memory for the link; it asks for more only when it lags behind."""
 PEPPER_BYTES = 32
 DEFERRED_SECONDS = 0.004
 """How long a commit that nobody waits for may wait for company."""
@@ -97,10 +99,10 @@ class SqliteStateStore:
         self._boot_id = opening.boot_id()
         try:
             self._connection = open_database(self._path)
-            self.pepper = self._secret_meta("pepper", PEPPER_BYTES)
+            self.pepper = opening.secret_meta(self._connection, "pepper", PEPPER_BYTES)
             self._previous = spool.last_record(self._connection)
-            self._epoch = self._next_epoch()
-            self._position, self._spooled_bytes = self._measure_outbox()
+            self._epoch = opening.next_epoch(self._connection)
+            self._position, self._spooled_bytes = opening.measure_outbox(self._connection, RECORD_OVERHEAD_BYTES)
         except (sqlite3.Error, ValueError) as error:
             os.close(self._lock)
             raise damaged(self._path, error) from error
@@ -118,6 +120,10 @@ class SqliteStateStore:
         self._deferred: asyncio.TimerHandle | None = None
         # From a failed commit until everybody who waited for it has been told.
         self._failing = False
+        # Up to where records are durable, and the last of them.
+        self._synced = self._position
+        self._newest: deque[PendingRecord] = deque(maxlen=NEWEST_MAX)
+        self._written: list[PendingRecord] = []
         # What lies in an empty outbox has all been acknowledged, in an earlier life.
         self._acknowledged = 0 if self._spooled_bytes else self._position
         self._trimming: asyncio.Task[None] | None = None
@@ -195,17 +201,16 @@ class SqliteStateStore:
         return done
 
     async def pending_after(self, position: int, limit: int) -> Sequence[PendingRecord]:
-        """See `Outbox.pending_after`."""
+        """See `Outbox.pending_after`. A link that keeps up is answered from memory."""
+        after = max(position, self._acknowledged)
+        if after >= self._synced:
+            return ()
+        if self._newest and after + 1 >= self._newest[0].position:
+            # Positions have no gaps: where one is in memory is known.
+            start = after + 1 - self._newest[0].position
+            return list(islice(self._newest, start, start + limit))
 
-        def work(connection: sqlite3.Connection) -> list[PendingRecord]:
-            found = connection.execute(
-                "SELECT position, stream, epoch, sequence, previous, body, digest FROM outbox WHERE position > ? "
-                "ORDER BY position LIMIT ?",
-                (max(position, self._acknowledged), limit),
-            ).fetchall()
-            return [PendingRecord(row[0], ChainedRecord(*row[1:])) for row in found]
-
-        return await self._read(work)
+        return await self._read(lambda connection: rows.read_records(connection, after, limit))
 
     async def acknowledge(self, position: int) -> None:
         """See `Outbox.acknowledge`. Trimmed now and then: a sync for each answer would slow the calls."""
@@ -241,7 +246,7 @@ class SqliteStateStore:
     async def wait_for_more(self, position: int) -> None:
         """See `Outbox.wait_for_more`."""
         # A link that starts anew asks from 0: what is acknowledged must not look like more.
-        while self._position <= max(position, self._acknowledged):
+        while self._synced <= max(position, self._acknowledged):
             self._more.clear()
             await self._more.wait()
 
@@ -338,6 +343,9 @@ class SqliteStateStore:
             self._waiting.clear()
             self._urgent = False
             self._failing = True
+        else:
+            self._newest.extend(self._written)
+            self._synced = self._position
         for future, answer in told:
             if future.done():
                 continue
@@ -345,7 +353,7 @@ class SqliteStateStore:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        self._group, self._answers = [], []
+        self._group, self._answers, self._written = [], [], []
         self._more.set()
         if failure is not None:
             # After the callbacks of those futures, which were queued just now: nobody commits anew unknowing.
@@ -376,14 +384,9 @@ class SqliteStateStore:
                 statements.add(job.changes)
             found.append((job.done, refused))
         if records:
-            self._connection.executemany(
-                rows.PUT_RECORD,
-                [
-                    (position, r.stream, r.epoch, r.sequence, r.previous_digest, r.body, r.digest)
-                    for position, r in enumerate(records, start=self._position + 1)
-                ],
-            )
+            self._written = [PendingRecord(self._position + n, record) for n, record in enumerate(records, start=1)]
             self._position += len(records)
+            rows.put_records(self._connection, self._written)
         statements.run(self._connection)
         return found
 
@@ -407,28 +410,3 @@ class SqliteStateStore:
         # After a failed write or sync the page cache may lie about the disk: only a fresh start can tell.
         self._broken = True
         return answers.disk_failed(str(error))
-
-    # Opening.
-
-    def _secret_meta(self, name: str, size: int) -> bytes:
-        row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        if row is not None:
-            return bytes(row[0])
-        value = secrets.token_bytes(size)
-        self._connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (name, value))
-        return value
-
-    def _next_epoch(self) -> str:
-        row = self._connection.execute("SELECT value FROM meta WHERE name = 'lives'").fetchone()
-        lives = int(row[0]) + 1 if row else 1
-        self._connection.execute(
-            "INSERT OR REPLACE INTO meta (name, value) VALUES ('lives', ?)", (str(lives).encode(),)
-        )
-        return f"{lives:08d}-{secrets.token_hex(8)}"
-
-    def _measure_outbox(self) -> tuple[int, int]:
-        position = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        (size,) = self._connection.execute(
-            "SELECT coalesce(sum(length(body) + ?), 0) FROM outbox", (RECORD_OVERHEAD_BYTES,)
-        ).fetchone()
-        return (position[0] if position else 0), size
