@@ -25,7 +25,9 @@ TRANSCRIPT_FIELDS: Final = frozenset(
     (
         "file",
         "include[]",
+        "keywords[]",
         "language",
+        "languages[]",
         "model",
         "prompt",
         "response_format",
