@@ -327,9 +327,16 @@ class Simulator:
         self.check_durable()
         self.store.crash()
         await stop_everything_else()
-        self.tasks.clear()
+        self.forget_tasks()
         self.seen["crash"] += 1
         await self.start()
+
+    def forget_tasks(self) -> None:
+        """Whoever called the dead process is gone; what those that had just ended were told is of no interest."""
+        for task in self.tasks:
+            if task.done() and not task.cancelled():
+                task.exception()
+        self.tasks.clear()
 
     async def quiesce(self) -> None:
         """Faults stop, calls end, leases end: then nothing may be held any more (B9)."""
@@ -358,7 +365,7 @@ class Simulator:
 
     def check(self) -> None:
         """Everything that must hold after every step."""
-        assert self.strays == []
+        assert self.strays == [], self.strays
         books = self.core.books
         sums: dict[str, list[int]] = {account.id: [0] * 5 for account in books.ledger.accounts()}
         for hold in books.ledger.holds():

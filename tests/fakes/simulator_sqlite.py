@@ -83,6 +83,6 @@ class SqliteSimulator(Simulator):
                 shutil.copy(file, following)
         await stop_everything_else()
         await self.store.real.close()
-        self.tasks.clear()
+        self.forget_tasks()
         self.seen["crash"] += 1
         await self.start()
