@@ -174,9 +174,40 @@ def test_hosts_are_declared(folder):
     assert declared.keys() > {"azure", "own-eu", "own-llm"}
 
 
+def test_clouds_are_placed(folder):
+    """Vertex AI in a project and a place, Bedrock in a region, and either a second time elsewhere."""
+    more = (
+        '[providers.vertex]\nproject = "acme-research"\n[providers.bedrock]\nlocation = "us-west-2"\n'
+        '[providers.own-vertex-eu]\nkind = "vertex"\nproject = "acme-research"\nlocation = "europe-west4"\n'
+        '[providers.own-bedrock-eu]\nkind = "bedrock"\nlocation = "eu-central-1"\n'
+    )
+    at = load_sidecar(write(folder, f"{GOOD}\n{more}")).providers
+    found = all_providers({name: each.settings for name, each in at.items() if each.settings})
+
+    assert {name: found[name].default_origin for name in at} == {
+        "vertex": "https://aiplatform.googleapis.com",
+        "bedrock": "https://bedrock-runtime.us-west-2.amazonaws.com",
+        "own-vertex-eu": "https://europe-west4-aiplatform.googleapis.com",
+        "own-bedrock-eu": "https://bedrock-runtime.eu-central-1.amazonaws.com",
+    }
+    assert {name: each.prices_of for name, each in at.items()} == {
+        "vertex": "",
+        "bedrock": "",
+        "own-vertex-eu": "vertex",
+        "own-bedrock-eu": "bedrock",
+    }
+    assert "vertex" not in all_providers()
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
+        ("[providers.vertex]", "needs project"),
+        ('[providers.vertex]\nproject = "a/b"', "must be the id or number of a project"),
+        ('[providers.vertex]\nproject = "acme-research"\nlocation = "Mars"', "location 'Mars' must be"),
+        ('[providers.bedrock]\nlocation = "global"', "location 'global' must be"),
+        ('[providers.bedrock]\nproject = "acme-research"', "project goes with kind vertex only"),
+        ('[providers.openai]\nlocation = "us"', "location goes with kind bedrock or vertex only"),
         ('[providers.llm]\norigin = "https://x"', "is unknown: use one of"),
         ('[providers.groq]\nkind = "xai"', "name this host own-..."),
         ('[providers.own-llm]\norigin = "https://x"', "kind '' is unknown"),

@@ -227,6 +227,34 @@ def test_headers_that_choose_a_price_or_a_payer_are_refused(name: str) -> None:
     assert caught.value.reason is Reason.HEADER_NOT_ALLOWED
 
 
+def test_away_from_the_listed_regions_only_uniform_prices_hold() -> None:
+    """Anthropic's models and global profiles cost the same everywhere; what Nova costs in Frankfurt is not known."""
+    away = Bedrock("eu-central-1", "own-bedrock-eu")
+    assert away.default_origin == "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    for model, priced in (
+        ("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+        ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", True),
+        ("amazon.nova-lite-v1:0", False),
+    ):
+        route = away.route("POST", f"/model/{model}/converse", "")
+        wanted = away.plan(route, {}, ASK, 0)
+        assert (wanted.provider, wanted.regions) == ("own-bedrock-eu", ("elsewhere",))
+        price = BOOK.price("bedrock", model)
+        if priced:
+            here = worst_case(plan(model=model), price, 0, NO_CAPS).amounts
+            assert worst_case(wanted, price, 0, NO_CAPS).amounts == here
+        else:
+            with pytest.raises(Refusal) as caught:
+                worst_case(wanted, price, 0, NO_CAPS)
+            assert caught.value.reason is Reason.PRICE_UNKNOWN
+        meter = away.meter(route, wanted, ASK, "application/json")
+        meter.feed(b'{"usage": {"inputTokens": 1, "outputTokens": 2}}')
+        meter.finish()
+        assert meter.usage == Usage(1, output_tokens=2, region="elsewhere")
+    with pytest.raises(ValueError, match="no region"):
+        Bedrock("eu-central-1.evil.example")
+
+
 def test_signed_requests_are_told_what_to_do() -> None:
     """A signature covers a key that an agent must not have; the key we send is a bearer."""
     with pytest.raises(Refusal, match="Bearer"):

@@ -190,6 +190,8 @@ def test_every_name_has_the_price_that_the_source_finds_for_it(provider: str) ->
         ("us.meta.llama3-1-70b-instruct-v1:0", "meta.llama3-1-70b-instruct-v1:0"),
         ("amazon.nova-pro-v1:0", "amazon.nova-pro-v1:0"),
         ("mistral.mistral-7b-instruct-v0:2", "mistral.mistral-7b-instruct-v0:2"),
+        ("jp.anthropic.claude-haiku-4-5-20251001-v1:0", "regional.anthropic.claude-haiku-4-5-20251001-v1:0"),
+        ("us.amazon.nova-lite-v1:0", "amazon.nova-lite-v1:0"),
     ],
 )
 def test_bedrock_profiles_lead_to_the_price_of_their_reach(model: str, known_as: str) -> None:
@@ -211,6 +213,10 @@ def test_bedrock_profiles_lead_to_the_price_of_their_reach(model: str, known_as:
         "xx.anthropic.claude-sonnet-4-5-20250929-v1:0",
         "us.us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         "anthropic.claude-sonnet-4-5-turbo",
+        "eu.amazon.nova-lite-v1:0",
+        "apac.amazon.nova-pro-v1:0",
+        "eu.meta.llama3-2-1b-instruct-v1:0",
+        "us-gov.amazon.nova-pro-v1:0",
         "mistral.mistral-7b-instruct-v0:3",
     ],
 )

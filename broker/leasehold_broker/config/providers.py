@@ -15,11 +15,13 @@ from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.domain.host_settings import (
     AZURE,
+    BEDROCK,
     COMPATIBLE,
     KINDS,
     LOCATION,
     OUTPUT_LIMITS,
     PROJECT,
+    REGION,
     TUNABLE,
     VERTEX,
     HostSettings,
@@ -87,7 +89,9 @@ def _provider(name: str, table: Provider, path: Path) -> ProviderAt:
     kind = table.kind or name
     if table.origin:
         _check_origin(name, table, path)
-    declared = name not in PROVIDERS or kind in _DECLARED or table.image_tokens_max or table.extra_fields
+    declared = (
+        name not in PROVIDERS or kind in _DECLARED or table.location or table.image_tokens_max or table.extra_fields
+    )
     settings = HostSettings(
         kind=kind,
         path="/v1" if table.path is None else table.path,
@@ -97,7 +101,7 @@ def _provider(name: str, table: Provider, path: Path) -> ProviderAt:
         extra_fields=table.extra_fields,
         deployments=table.deployments,
         project=table.project,
-        location=table.location or "global",
+        location=table.location,
     )
     prices_of = table.prices_of or (kind if kind in PROVIDERS and kind != name else "")
     return ProviderAt(table.origin.rstrip("/"), table.allow_private, settings if declared else None, prices_of)
@@ -122,7 +126,7 @@ def _faults(name: str, table: Provider) -> list[str]:
             ("image_tokens_max", bool(table.image_tokens_max), TUNABLE),
             ("extra_fields", bool(table.extra_fields), TUNABLE),
             ("project", bool(table.project), (VERTEX,)),
-            ("location", bool(table.location), (VERTEX,)),
+            ("location", bool(table.location), (BEDROCK, VERTEX)),
         )
         if given and kind not in kinds
     ]
@@ -132,6 +136,8 @@ def _faults(name: str, table: Provider) -> list[str]:
         wrong.append('needs deployments: { "name of the deployment" = "model that it serves" }')
     if kind == VERTEX and not table.project:
         wrong.append("needs project, the id of the one that pays")
+    if table.location and not (REGION if kind == BEDROCK else LOCATION).fullmatch(table.location):
+        wrong.append(f'location {table.location!r} must be a region; Vertex AI also has "global", "us" and "eu"')
     return wrong + _wrong_values(table)
 
 
@@ -152,8 +158,6 @@ def _wrong_values(table: Provider) -> list[str]:
     ]
     if table.project and not PROJECT.fullmatch(table.project):
         wrong.append(f"project {table.project!r} must be the id or number of a project")
-    if table.location and not LOCATION.fullmatch(table.location):
-        wrong.append(f'location {table.location!r} must be "global", a region or a multi-region')
     if table.prices_of and table.prices_of not in PROVIDERS:
         wrong.append(f"prices_of {table.prices_of!r} is unknown; use one of {', '.join(PROVIDERS)}")
     return wrong

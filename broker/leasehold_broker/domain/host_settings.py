@@ -15,6 +15,8 @@ PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]|[0-9]{6,19}")
 """Id or number of a project of Google Cloud."""
 LOCATION = re.compile(r"global|us|eu|[a-z]{2,20}-[a-z]{2,20}[0-9]{1,2}")
 """The global endpoint, a multi-region or a region of Vertex AI."""
+REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]{2,16}){1,2}-[0-9]{1,2}")
+"""A region of AWS."""
 OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
@@ -31,7 +33,8 @@ class HostSettings:
         extra_fields: further members of a chat request to send on. Their text is bounded with the rest; that they
             cause no other cost is the operator's word.
         deployments: deployment to the model that it serves, where the host has them (Azure).
-        project, location: who pays and where it is served, where a path says so (Vertex AI).
+        project: who pays, where a path says so (Vertex AI).
+        location: where it is served (Vertex AI, Bedrock); "": as the kind has it.
     """
 
     kind: str
@@ -42,4 +45,4 @@ class HostSettings:
     extra_fields: tuple[str, ...] = ()
     deployments: Mapping[str, str] = field(default_factory=dict)
     project: str = ""
-    location: str = "global"
+    location: str = ""

@@ -47,9 +47,9 @@ def _declared(name: str, settings: HostSettings) -> Provider:
         case "azure":
             return Azure(name, settings.deployments)
         case "vertex":
-            return Vertex(settings.project, settings.location, name)
+            return Vertex(settings.project, settings.location or "global", name)
         case "bedrock":
-            return Bedrock(name)
+            return Bedrock(settings.location or "us-east-1", name)
         case "openai":
             shape = openai.SHAPE
         case "openai_compatible":

@@ -14,7 +14,7 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Json, Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Meter, Route, UpstreamRequest
 from leasehold_broker.providers import anthropic_body as shapes
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.bounds import canonical, input_tokens_bound
@@ -265,7 +265,8 @@ class Messages:
         """Start before the first event; `writes_1h` as `anthropic_usage` takes it."""
         self.usage: Usage | None = None
         self.final = False
-        self._merged: dict[str, Json] = {}
+        self.merged: Object = {}
+        """The last figure of each name."""
         self._writes_1h = writes_1h
         self._blind = False
 
@@ -294,5 +295,5 @@ class Messages:
         else:
             return
         if isinstance(report, dict):
-            self._merged.update({name: value for name, value in report.items() if value is not None})
-            self.usage = anthropic_usage(self._merged, writes_1h=self._writes_1h)
+            self.merged.update({name: value for name, value in report.items() if value is not None})
+            self.usage = anthropic_usage(self.merged, writes_1h=self._writes_1h)

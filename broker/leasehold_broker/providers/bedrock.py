@@ -9,11 +9,13 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from leasehold_broker.domain.call import CallPlan
+from leasehold_broker.domain.host_settings import REGION
 from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Refusal
@@ -44,6 +46,9 @@ _SERVED: Final = (
     "served are POST /model/{id}/converse, converse-stream, invoke and invoke-with-response-stream, with a model id or "
     "an inference profile, no ARN"
 )
+_LISTED: Final = frozenset(("us-east-1", "us-east-2", "us-west-2"))
+"""Regions whose prices are those of the table."""
+_ELSEWHERE: Final = "elsewhere"
 _PRICED: Final = "no price is known for it; leave it out"
 _REFUSED_HEADERS: Final = {
     "x-amz-security-token": "send the lease token as bearer (AWS_BEARER_TOKEN_BEDROCK), not AWS credentials",
@@ -70,15 +75,27 @@ _ERRORS: Final = {
 }
 
 
+Reader = Callable[[Object], Usage | None]
+"""Reads a whole answer, or the last event of a stream."""
+
+
 class Bedrock:
     """The port `Provider` for Amazon Bedrock."""
 
-    default_origin = "https://bedrock-runtime.us-east-1.amazonaws.com"
     sdk_path = ""
 
-    def __init__(self, name: str = _NAME) -> None:
-        """Serve one region; `name` is another one beside "bedrock" for another region."""
+    def __init__(self, location: str = "us-east-1", name: str = _NAME) -> None:
+        """Serve one region of AWS; `name` is another one beside "bedrock" for another region.
+
+        Raises:
+            ValueError: the location has not the form of a region.
+        """
+        if not REGION.fullmatch(location):
+            message = f"{location!r} is no region of AWS"
+            raise ValueError(message)
         self.name = name
+        self.default_origin = f"https://bedrock-runtime.{location}.amazonaws.com"
+        self._region = "" if location in _LISTED else _ELSEWHERE
 
     def route(self, method: str, path: str, query: str) -> Route:
         """See the port."""
@@ -102,7 +119,9 @@ class Bedrock:
         if route.operation not in _CONVERSES:
             if "anthropic.claude" not in model:
                 raise unbounded("model", "InvokeModel is bounded for Claude models only; use Converse for this one")
-            return hosted_claude.plan(self.name, route.operation, model, content, _CLAUDE_VERSION, stream=stream)
+            return hosted_claude.plan(
+                self.name, route.operation, model, content, _CLAUDE_VERSION, stream=stream, regions=(self._region,)
+            )
         parts = shapes.walk(content, model)
         return CallPlan(
             self.name,
@@ -116,6 +135,7 @@ class Bedrock:
             output_tokens_floor=shapes.thinking_budget(content) + OUTPUT_TOKENS_FLOOR,
             output_rates=("output",),
             cache_writes=b'"cachePoint"' in canonical(content),
+            regions=(self._region,),
         )
 
     def request(
@@ -147,14 +167,25 @@ class Bedrock:
     def meter(self, route: Route, plan: CallPlan, body: Object | None, content_type: str) -> Meter:
         """See the port."""
         del plan
-        streamed = content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
-        if route.operation in _CONVERSES:
-            hour = body is not None and shapes.writes_1h(body)
-            return EventStreamMeter(_Converse(writes_1h=hour)) if streamed else JsonMeter(_whole(writes_1h=hour))
-        hour = hosted_claude.writes_1h(body)
-        if streamed:
-            return EventStreamMeter(_Invoked(writes_1h=hour))
-        return JsonMeter(lambda answer: anthropic_usage(answer.get("usage"), writes_1h=hour))
+        hour = body is not None and (
+            shapes.writes_1h(body) if route.operation in _CONVERSES else hosted_claude.writes_1h(body)
+        )
+
+        def converse(answer: Object) -> Usage | None:
+            tier, latency = answer.get("serviceTier"), answer.get("performanceConfig")
+            return self._placed(converse_usage(answer.get("usage"), tier, latency, writes_1h=hour))
+
+        def claude(answer: Object) -> Usage | None:
+            return self._placed(anthropic_usage(answer.get("usage"), writes_1h=hour))
+
+        converses = route.operation in _CONVERSES
+        if content_type.partition(";")[0].strip().lower() != MEDIA_TYPE:
+            return JsonMeter(converse if converses else claude)
+        return EventStreamMeter(_Converse(converse) if converses else _Invoked(claude))
+
+    def _placed(self, usage: Usage | None) -> Usage | None:
+        """The usage, in the region of this provider: the answers do not say it."""
+        return None if usage is None else replace(usage, region=self._region)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port. `__type` is where AWS's SDKs look for the kind when no header says it."""
@@ -169,21 +200,13 @@ class Bedrock:
         )
 
 
-def _whole(*, writes_1h: bool) -> Callable[[Object], Usage | None]:
-    def read(answer: Object) -> Usage | None:
-        tier, latency = answer.get("serviceTier"), answer.get("performanceConfig")
-        return converse_usage(answer.get("usage"), tier, latency, writes_1h=writes_1h)
-
-    return read
-
-
 class _Converse:
     """Reading of a Converse stream: the usage is in the message `metadata`, the last one."""
 
-    def __init__(self, *, writes_1h: bool) -> None:
+    def __init__(self, read: Reader) -> None:
         self.usage: Usage | None = None
         self.final = False
-        self._read = _whole(writes_1h=writes_1h)
+        self._read = read
 
     def message(self, message: Message) -> None:
         """Take one message."""
@@ -201,15 +224,15 @@ class _Invoked:
     The last event also carries Bedrock's own count, which is used where the model's events have none.
     """
 
-    def __init__(self, *, writes_1h: bool) -> None:
-        self._messages = Messages(writes_1h=writes_1h)
-        self._writes_1h = writes_1h
-        self._counted: Usage | None = None
+    def __init__(self, read: Reader) -> None:
+        self._read = read
+        self._messages = Messages(writes_1h=False)
+        self._counted: Json = None
 
     @property
     def usage(self) -> Usage | None:
         """The model's own report, or Bedrock's."""
-        return self._messages.usage or self._counted
+        return self._read({"usage": self._messages.merged}) or self._read({"usage": self._counted})
 
     @property
     def final(self) -> bool:
@@ -224,15 +247,12 @@ class _Invoked:
         self._messages.take(event)
         metrics = event.get("amazon-bedrock-invocationMetrics") if event is not None else None
         if isinstance(metrics, dict):
-            self._counted = anthropic_usage(
-                {
-                    "input_tokens": metrics.get("inputTokenCount"),
-                    "output_tokens": metrics.get("outputTokenCount"),
-                    "cache_read_input_tokens": metrics.get("cacheReadInputTokenCount"),
-                    "cache_creation_input_tokens": metrics.get("cacheWriteInputTokenCount"),
-                },
-                writes_1h=self._writes_1h,
-            )
+            self._counted = {
+                "input_tokens": metrics.get("inputTokenCount"),
+                "output_tokens": metrics.get("outputTokenCount"),
+                "cache_read_input_tokens": metrics.get("cacheReadInputTokenCount"),
+                "cache_creation_input_tokens": metrics.get("cacheWriteInputTokenCount"),
+            }
 
 
 def _inner(payload: bytes) -> Object | None:

@@ -17,8 +17,6 @@ _DATED: Final = {
 """claude-sonnet-4-5-20250929, claude-3-7-sonnet-latest; gpt-4o-2024-08-06; gemini-2.0-flash-001;
 claude-sonnet-4-5@20250929.
 """
-_PLACES: Final = ("apac", "au", "ca", "eu", "in", "jp", "sa", "us", "us-gov")
-"""Prefixes of Bedrock's cross-region inference profiles that stay within one part of the world."""
 _BEDROCK: Final = re.compile(rf"(?P<base>.+?)(?:-(?P<day>{_DAY}))?(?:-v\d+)?(?::\d+)?")
 _GROUPED: Final = re.compile(r"(?:regional\.|global\.)?(?P<vendor>[a-z-]+)[./](?P<name>.+)")
 
@@ -37,18 +35,13 @@ def known_as(provider: str, model: str) -> Iterator[str]:
 
 
 def _bedrock(model: str) -> Iterator[str]:
-    """A profile of one part of the world costs what the model costs in one region; a global one has its own price."""
-    place, dot, rest = model.partition(".")
-    plain = rest if dot and place in _PLACES else model
-    for form in (model,) if place == "global" else (f"regional.{plain}", plain):
-        yield form
-        match = _BEDROCK.fullmatch(form)
-        if match is None:
-            continue
-        base, day = match["base"], match["day"]
-        stems = (f"{base}-{day}", base) if day else (base,)
-        for stem in stems:
-            yield from (stem, f"{stem}-v1:0", f"{stem}-v1")
+    """Without the version and the day that a table may leave out; a profile's place is never exchanged for another."""
+    match = _BEDROCK.fullmatch(model)
+    if match is None:
+        return
+    base, day = match["base"], match["day"]
+    for stem in (f"{base}-{day}", base) if day else (base,):
+        yield from (stem, f"{stem}-v1:0", f"{stem}-v1")
 
 
 def limit_names(provider: str, model: str) -> Iterator[tuple[str, str]]:

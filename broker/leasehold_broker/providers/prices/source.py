@@ -8,6 +8,7 @@ ours can report, and models that search or act on their own: what a call to them
 import hashlib
 import json
 import operator
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any, Final
 
+from leasehold_broker.domain.scope import matches
 from leasehold_broker.providers.prices.names import limit_names
 from leasehold_broker.providers.prices.table import ModelRow, PeriodRow, ScheduleRow, Table, TierRow
 
@@ -34,10 +36,13 @@ VENDORS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "openai": ("openai", ("",)),
     "openrouter": ("openrouter", ("",)),
     "together": ("together", ("",)),
-    "vertex": ("google", ("gemini-", "claude-")),
+    "vertex": ("google", ("gemini-2.5", "gemini-3", "gemini-4", "claude-")),
     "xai": ("x-ai", ("",)),
 }
-"""Our provider to the source's, and how the names begin that are taken."""
+"""Our provider to the source's, and how the names begin that are taken.
+
+The source has one price for Gemini; before 2.5 Vertex AI had prices of its own (2.0 Flash: half as much again).
+"""
 _ACTS_ALONE: Final = [
     "computer-use",
     "cyber-preview",
@@ -122,12 +127,13 @@ def source_table(today: date, document: bytes | None = None) -> Table:
     for provider, (source, prefixes) in VENDORS.items():
         rows = tuple(_rows(sources[source].models, _Taken(provider, today), prefixes, limits, regions))
         names = {name for row in rows for name in (row.name, *row.aliases)}
-        wanted = {
+        ours = [
             *limits.get(provider, ()),
             *(m for entry in regions if entry["provider"] == provider for m in entry["models"]),
-        }
-        if wanted - names:
-            message = f"models of {provider} that we name have no price: {sorted(wanted - names)}"
+        ]
+        gone = [name for name in ours if not any(matches(name, known) for known in names)]
+        if gone:
+            message = f"models of {provider} that we name have no price: {gone}"
             raise ValueError(message)
         providers[provider] = rows
     origin = "" if document is None else f", document {hashlib.sha256(document).hexdigest()[:12]}"
@@ -164,7 +170,8 @@ def _rows(
         periods = tuple(_periods(model, taken))
         if not periods:
             continue
-        aliases = sorted(name for name in _equal_names(model.match) if name not in names and _wanted(name))
+        also = _profiles(model) if taken.provider == "bedrock" else _equal_names(model.match)
+        aliases = sorted(name for name in also if name not in names and _wanted(name))
         names.update(aliases)
         own = limits.get(taken.provider, {})
         known = (
@@ -180,10 +187,32 @@ def _rows(
             regions={
                 entry["name"]: entry["ten_thousandths"]
                 for entry in regions
-                if entry["provider"] == taken.provider and model.id in entry["models"]
+                if entry["provider"] == taken.provider and any(matches(each, model.id) for each in entry["models"])
             },
             derived=tuple(sorted(taken.derived)),
         )
+
+
+def _profiles(model: Any) -> set[str]:
+    """Names of a Bedrock model and of its inference profiles that cost the same.
+
+    A "regional" row says for which places it holds. A plain row is the price of us-east-1: it holds for "us." alone.
+    """
+    regional, dot, plain = model.id.partition("regional.")
+    if not dot:
+        return set() if model.id.startswith("global.") else {f"us.{model.id}"}
+    stem = re.sub(r"(?:-v\d+)?(?::\d+)?$", "", plain)
+    places = {text[: -len(stem)] for text in _texts(model.match) if text.endswith(stem)}
+    return {place + plain for place in places if place == regional or place.endswith(".")} - {model.id}
+
+
+def _texts(clause: Any) -> Iterator[str]:
+    """Every text that a clause compares with."""
+    for part in getattr(clause, "or_", ()):
+        yield from _texts(part)
+    for kind in ("equals", "starts_with", "contains"):
+        if hasattr(clause, kind):
+            yield getattr(clause, kind)
 
 
 def _wanted(name: str) -> bool:
