@@ -22,9 +22,9 @@ def ours(provider: str, model: str, what: str) -> int | None:
 def test_two_collections_agree_but_for_what_is_listed() -> None:
     """Of 590 rates that both know, 511 are equal; a new disagreement, or one that has gone, shows here.
 
-    The other collection is older: most of what differs are prices that were changed since (cached input of Gemini 2.5,
-    Llama on Bedrock), and names that moved on (-latest). Where it showed that a name had been given the price of another
-    place (Nova in Europe, Gemini 2.0 at Vertex AI), the name was taken out.
+    The other collection is older: most of what differs was changed since (cached input of Gemini 2.5, Llama on
+    Bedrock), or is a name that moved on (-latest). Where it showed that a name had the price of another place
+    (Nova in Europe, Gemini 2.0 at Vertex AI), the name was taken out.
     """
     different: dict[str, list[str]] = {}
     compared = 0
