@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from click.testing import CliRunner
 from tests.fakes.manual_clock import ManualClock
 
 from leasehold_broker.adapters.keys_document import KeyStoreError
@@ -10,6 +11,7 @@ from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKeyError
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
+from leasehold_broker.cli import main
 from leasehold_broker.domain.secret import Secret
 
 VALUE = Secret(b"sk-planted-under-transit")
@@ -66,3 +68,25 @@ async def test_the_transit_key_may_be_rotated(bao, transit, tmp_path):
     LocalKeys.create(path, transit(), ManualClock()).add("a", "openai", "prod", VALUE)
     bao.ask("POST", f"{transit()._mount}/keys/leasehold/rotate", {})
     assert await LocalKeys(path, transit(), ManualClock()).secret("a") == VALUE
+
+
+def test_the_command_under_transit(bao, transit, tmp_path):
+    """`keys init`, `add` and `list` with --transit-of: the key is stored under Vault's master key, and found again."""
+    transit_mount = transit()._mount
+    config, store = tmp_path / "sidecar.toml", tmp_path / "private" / "keys.json"
+    login = f'login = {{ method = "token", token_file = "{tmp_path}/token" }}'
+    config.touch(mode=0o600)
+    config.write_text(
+        f'[keys.transit]\naddress = "{bao.address}"\nmount = "{transit_mount}"\nkey = "leasehold"\n{login}\n'
+    )
+
+    def run(*arguments, value=None):
+        where = ["--store", str(store), "--transit-of", str(config)]
+        return CliRunner().invoke(main, ["keys", arguments[0], *where, *arguments[1:]], input=value)
+
+    assert run("init").exit_code == 0
+    added = run("add", "a", "--provider", "openai", "--environment", "prod", value="sk-planted-under-transit\n")
+    assert added.exit_code == 0, added.output
+    assert "openai" in run("list").output
+    config.write_text("[keys]\n")
+    assert "no usable [keys.transit]" in run("list").output

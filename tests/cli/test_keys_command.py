@@ -106,7 +106,7 @@ def test_one_way_to_the_master_key(tmp_path):
     for ways in ([], ["--passphrase", "--master-key-file", "m"]):
         result = CliRunner().invoke(main, ["keys", "list", "--store", str(tmp_path / "s"), *ways])
         assert result.exit_code == 2
-        assert "either --master-key-file or --passphrase" in result.output
+        assert "give one of --master-key-file, --transit-of and --passphrase" in result.output
 
 
 def test_commands_are_imported_when_called():

@@ -20,6 +20,8 @@ from leasehold_broker.adapters.master_keys import FileMasterKey, MasterKey, Mast
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.cli.keys_audit import audit
 from leasehold_broker.cli.provider_type import PROVIDER
+from leasehold_broker.config import ConfigError
+from leasehold_broker.config.keys import transit_of
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.secret import Secret
 
@@ -29,16 +31,17 @@ P = ParamSpec("P")
 class Store:
     """Where the store is and how its master key is had."""
 
-    def __init__(self, path: str, master_key_file: str | None, *, passphrase: bool) -> None:
+    def __init__(self, path: str, master_key_file: str | None, transit_of: str | None, *, passphrase: bool) -> None:
         """Take the options.
 
         Raises:
             click.UsageError: not exactly one way to the master key.
         """
-        if (master_key_file is None) == (not passphrase):
-            raise click.UsageError("give either --master-key-file or --passphrase")
+        if [master_key_file is not None, transit_of is not None, passphrase].count(True) != 1:
+            raise click.UsageError("give one of --master-key-file, --transit-of and --passphrase")
         self.path = path
         self.master_key_file = master_key_file
+        self.transit_of = transit_of
 
     def open(self) -> LocalKeys:
         """The store, asking for the passphrase where there is one."""
@@ -49,6 +52,8 @@ class Store:
         if Path(self.path).exists():
             message = f"{self.path} exists; a store is never overwritten"
             raise KeyStoreError(message)
+        if self.transit_of is not None:
+            return LocalKeys.create(self.path, self._master_key(), SystemClock())
         if self.master_key_file is None:
             prompted = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
             return LocalKeys.create(self.path, PassphraseMasterKey(prompted.encode()), SystemClock())
@@ -57,6 +62,10 @@ class Store:
         return LocalKeys.create(self.path, FileMasterKey.create(self.master_key_file), SystemClock())
 
     def _master_key(self) -> MasterKey:
+        if self.transit_of is not None:
+            from leasehold_broker.wiring.vault import transit_master_key  # noqa: PLC0415 - its client is large
+
+            return transit_master_key(transit_of(Path(self.transit_of)), SystemClock())
         if self.master_key_file is not None:
             return FileMasterKey(self.master_key_file)
         return PassphraseMasterKey(click.prompt("Passphrase", hide_input=True, err=True).encode())
@@ -67,12 +76,25 @@ def _with_store(command: Callable[Concatenate[Store, P], None]) -> Callable[...,
 
     @click.option("--store", required=True, type=click.Path(dir_okay=False), help="The store's file.")
     @click.option("--master-key-file", type=click.Path(dir_okay=False), help="File with the master key.")
+    @click.option(
+        "--transit-of",
+        "transit",
+        type=click.Path(dir_okay=False),
+        help="A sidecar's TOML file whose [keys.transit] is the master key.",
+    )
     @click.option("--passphrase", is_flag=True, help="Ask for a passphrase instead of reading a master key file.")
     @wraps(command)
-    def run(store: str, master_key_file: str | None, passphrase: bool, *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(
+        store: str,
+        master_key_file: str | None,
+        transit: str | None,
+        passphrase: bool,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
         try:
-            command(Store(store, master_key_file, passphrase=passphrase), *args, **kwargs)
-        except (KeyStoreError, MasterKeyError) as error:
+            command(Store(store, master_key_file, transit, passphrase=passphrase), *args, **kwargs)
+        except (ConfigError, KeyStoreError, MasterKeyError) as error:
             raise click.ClickException(str(error)) from None
 
     return run

@@ -5,6 +5,7 @@ may share a place, so that no path of one can name a key of the other.
 """
 
 import re
+import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from leasehold_broker.config.federation import Federated, federated_at, wrong_federated, wrong_origin
 from leasehold_broker.config.parts import Part
-from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
+from leasehold_broker.config.read import PRIVATE, SECRET, ConfigError, absolute, refuse_open_file
 from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -204,6 +205,26 @@ def keys_at(keys: Keys, path: Path) -> KeysAt:
         tuple(_store_at(store, base) for store in keys.stores),
         tuple(federated_at(key, base) for key in keys.federated),
     )
+
+
+def transit_of(path: Path) -> Transit:
+    """The [keys.transit] table alone of a sidecar's configuration, whose store may not exist yet.
+
+    Raises:
+        ConfigError: no such table, or it is wrong.
+    """
+    refuse_open_file(path, PRIVATE, "configuration")
+    try:
+        table = tomllib.loads(path.read_text())["keys"]["transit"]
+        transit = msgspec.convert(table, Transit, strict=True)
+    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError):
+        message = f"{path}: has no usable [keys.transit]; deploy/config/sidecar.toml explains it"
+        raise ConfigError(message) from None
+    wrong = [*wrong_origin(transit.address), *_wrong_login(transit.login)]
+    if wrong:
+        message = f"{path}: [keys.transit] " + "; ".join(wrong)
+        raise ConfigError(message)
+    return _rooted(transit, path.absolute().parent, "ca_file", login=transit.login)
 
 
 def _store_at(store: Store, base: Path) -> Store:
