@@ -198,6 +198,14 @@ async def test_a_stand_in_is_the_policys_word_of_now(core):
     assert await call(core, lease) == KEY.name
 
 
+async def test_a_grant_that_moved_to_another_environment_gives_no_stand_in(core):
+    """The policy turns the grant over to staging: a lease from before is not served by a key of there."""
+    lease = await core.lease()
+    core.set_grant(keys=(KEY.name, STAGING.name), environment="staging")
+    await call(core, lease, 429)
+    assert await call(core, lease) == KEY.name
+
+
 async def test_weights_share_new_leases(core):
     """3 to 1 gives about three quarters; a key without weight gets none; a disabled one's share goes to the others."""
     core.set_grant(
