@@ -96,13 +96,17 @@ class Lease(Protocol):
         ...
 
 
-def openai_kwargs(lease: Lease) -> dict[str, Any]:
+def openai_kwargs(lease: Lease, provider: str = OPENAI) -> dict[str, Any]:
     """Arguments for `openai.OpenAI` and `openai.AsyncOpenAI`: base_url, api_key.
 
+    Args:
+        lease: what is to be used.
+        provider: OpenAI, or another host that speaks its dialect: "groq", "mistral", "azure", "own-...".
+
     Raises:
-        InvalidRequest: the lease does not reach OpenAI. The same for the other functions and their providers.
+        InvalidRequest: the lease does not reach it. The same for the other functions and their providers.
     """
-    return {"base_url": lease.endpoint(OPENAI).base_url, "api_key": lease.token.reveal()}
+    return {"base_url": lease.endpoint(provider).base_url, "api_key": lease.token.reveal()}
 
 
 def openai_key(current: Callable[[], Lease]) -> Callable[[], str]:
