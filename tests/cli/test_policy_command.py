@@ -77,6 +77,16 @@ def test_valid_file(folder):
     assert "note: grant 'staging' caps no cost" in output
 
 
+def test_a_model_without_a_price_is_noted(folder):
+    """A name that no call can use is told before an agent meets it; patterns and priced names are not."""
+    named = POLICY.replace('"claude-haiku-*"', '"claude-haiku-*", "claude-haiku-5-5", "claude-haiku-9"')
+    (folder / "policy.toml").write_text(named)
+    notes = [line for line in check(folder / "policy.toml", code=0).splitlines() if "no price" in line]
+
+    assert len(notes) == 1
+    assert "grant 'research' names anthropic model 'claude-haiku-9'" in notes[0]
+
+
 def test_every_complaint_is_printed(folder):
     """A file with mistakes exits 1 with each of them."""
     (folder / "policy.toml").write_text(POLICY.replace("ttl_seconds_max = 900", "ttl_max = 900"))

@@ -21,6 +21,7 @@ from leasehold_broker.adapters.policy_files import LoadedPolicy, load_policy
 from leasehold_broker.adapters.policy_toml import PolicyRefusedError
 from leasehold_broker.adapters.strict_json import NotStrictJsonError, read_object
 from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.cli.provider_type import PROVIDER
 from leasehold_broker.config import ConfigError, SidecarConfig, load_sidecar
 from leasehold_broker.domain.amounts import AMOUNT_MAX, METRICS, NO_CAPS, UNLIMITED
@@ -31,8 +32,10 @@ from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import Level
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms, decide, explain
 from leasehold_broker.domain.reasons import Refusal
-from leasehold_broker.domain.scope import Scope, is_provider
+from leasehold_broker.domain.scope import ANYTHING, Scope, is_provider
 from leasehold_broker.domain.workload_claims import identity_from_claims
+from leasehold_broker.providers import load_price_book
+from leasehold_broker.wiring.sidecar_prices import load_prices
 
 DENIED = 3
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -135,7 +138,7 @@ def check(
     """Check."""
     config = _config(config_file)
     loaded = _load(file, cedar_dir, config)
-    _print_summary(loaded)
+    _print_summary(loaded, config)
     if wish is None and claims_file is None and token_file is None:
         return
     if wish is None or (claims_file is None) == (token_file is None):
@@ -174,11 +177,11 @@ def _load(file: str | None, cedar_dir: str | None, config: SidecarConfig | None)
         raise click.exceptions.Exit(1) from None
 
 
-def _print_summary(loaded: LoadedPolicy) -> None:
+def _print_summary(loaded: LoadedPolicy, config: SidecarConfig | None) -> None:
     found = loaded.policy
     conditions = 0 if loaded.conditions is None else len(loaded.conditions.names)
     click.echo(f"valid: version {found.version}, {len(found.grants)} grants, {conditions} conditions")
-    for note in _notes(found):
+    for note in [*_notes(found), *_unpriced(found, config)]:
         click.echo(f"note: {note}")
 
 
@@ -201,6 +204,22 @@ def _notes(found: Policy) -> list[str]:
         if budget.limit.level is Level.KEY and budget.value not in named
     ]
     return notes
+
+
+def _unpriced(found: Policy, config: SidecarConfig | None) -> list[str]:
+    """Models that a grant names and no call can use: what has no price is refused."""
+    try:
+        book = load_price_book() if config is None else load_prices(config.prices, None)
+    except FilesRefusedError as error:
+        raise click.ClickException(str(error)) from None
+    where = "this release's table" if config is None else "the prices of the configuration"
+    return [
+        f"grant {grant.name!r} names {scope.provider} model {model!r}, which has no price in {where}: it is refused"
+        for grant in found.grants
+        for scope in grant.scopes
+        for model in scope.models
+        if not model.endswith(ANYTHING) and book.price(scope.provider, model) is None
+    ]
 
 
 def _decide(

@@ -1,6 +1,6 @@
 """What is wrong with a TOML text that a person wrote, in words. Owns naming what is stated twice; knows no setting.
 
-It stands here because configuration and policy are read by rooms that may not know each other. Of the text it
+It stands here because configuration, policy and prices are read by rooms that may not know each other. Of the text it
 shows names only, never a value: somebody may have pasted a secret.
 """
 

@@ -17,6 +17,7 @@ import msgspec
 
 from leasehold_broker.domain.price import RATE_NAMES, ModelPrice, Rates, Schedule, Tier
 from leasehold_broker.domain.scope import matches
+from leasehold_broker.domain.toml_faults import toml_fault
 from leasehold_broker.providers.prices.table import (
     ModelRow,
     PeriodRow,
@@ -108,11 +109,14 @@ def read_overrides(data: bytes, version: str) -> Overrides:
         wrong = [f"larger than {OVERRIDE_BYTES_MAX} bytes"]
         raise _fault(*wrong)
     try:
-        raw = tomllib.loads(data.decode())
+        text = data.decode()
+        raw = tomllib.loads(text)
         for entry in raw.get("price", ()):
             _gather(entry)
         file = msgspec.convert(raw, _File)
-    except (msgspec.ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        raise _fault(toml_fault(text, str(error))) from error
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
         raise _fault(str(error)) from error
     wrong = [*_twice(file.price), *table_faults(_as_table(file.price))]
     if wrong:
