@@ -180,6 +180,21 @@ def test_a_dry_run_changes_nothing(run, collector, revocations):
     assert revocations.entries == []
 
 
+def test_what_else_is_ordered_reaches_the_collector(run, collector, revocations):
+    """Selector, cause, block, expected count: each as it was asked."""
+    told = ("--label", "team=research", "--cause", "key-leaked", "--block-for", "2h", "--expect", "2", "--no-watch")
+    assert run("revoke", "--collector", collector.target, *told).exit_code == 0
+    assert run("revoke", "--collector", collector.target, "--sidecar", "a", "--block", "--no-watch").exit_code == 0
+    assert run("revoke", "--collector", collector.target, "--issuer", "https://i", "--no-watch").exit_code == 0
+    first, second, third = revocations.requests
+    assert (first.selector.label.name, first.selector.label.value) == ("team", "research")
+    assert (first.cause, first.block_new, first.block_duration.seconds, first.leases_max) == (1, True, 7200, 2)
+    assert (second.selector.sidecar, second.block_new, second.HasField("block_duration")) == ("a", True, False)
+    assert not second.HasField("leases_max")
+    assert (third.selector.subject.issuer, third.selector.subject.subject) == ("https://i", "*")
+    assert not third.block_new
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -188,6 +203,11 @@ def test_a_dry_run_changes_nothing(run, collector, revocations):
         ("--subject", ""),
         ("--issuer", "https://i", "--key", "k"),
         ("--all",),
+        ("--label", "team"),
+        ("--label", "=research"),
+        ("--key", "k", "--block-for", "soon"),
+        ("--key", "k", "--expect", "-1"),
+        ("--key", "k", "--cause", "because"),
     ],
 )
 def test_an_unclear_revocation_is_wrong_usage(run, collector, revocations, options):

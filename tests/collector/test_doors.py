@@ -71,6 +71,35 @@ async def test_a_repeated_request_is_the_same_revocation(tmp_path):
         assert centre.store.epoch() == 1
 
 
+async def test_a_block_is_pushed_and_lifted_by_a_responder(tmp_path):
+    """Both entries reach the sidecar in order, with who and why; an auditor may not lift."""
+    async with (
+        asyncio.timeout(20),
+        Centre(tmp_path) as centre,
+        Sidecar(centre.target) as sidecar,
+        Operator(centre.target, "alice/responder") as alice,
+        Operator(centre.target, "bob/auditor") as bob,
+    ):
+        await eventually(lambda: centre.fleet.connected_count() == 1)
+        request = wish(sidecar="sidecar-1")
+        request.block_new, request.cause = True, pb.REVOCATION_CAUSE_DRILL
+        blocked = (await alice.revocations.RevokeLeases(request, **alice.how)).progress.entry
+        assert (blocked.block_new, blocked.HasField("block_duration")) == (True, False)
+        lift = pb.LiftRevocationRequest(request_id=str(uuid.uuid4()), name=blocked.name, note="over")
+        assert await refusal(bob.revocations.LiftRevocation(lift, **bob.how)) is Reason.OPERATOR_NOT_ALLOWED
+        lifted = (await alice.revocations.LiftRevocation(lift, **alice.how)).progress.entry
+        again = (await alice.revocations.LiftRevocation(lift, **alice.how)).progress.entry
+        assert (lifted.lifts_epoch, lifted.note, again) == (1, "over", lifted)
+        await eventually(lambda: len(sidecar.sink.applied) == 2)
+        assert [(one.order.block_new, one.order.lifts) for one in sidecar.sink.applied] == [(True, 0), (False, 1)]
+        events = await centre.store.page(EventFilter(type="revocation.issued"), 0, 9)
+        details = [msgspec.json.decode(event.record.body)["details"] for event in events]
+        assert [(one.get("cause"), one.get("lifts"), one["note"]) for one in details] == [
+            ("DRILL", None, "n"),
+            (None, 1, "over"),
+        ]
+
+
 @pytest.mark.parametrize(
     "request_",
     [

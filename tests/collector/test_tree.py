@@ -121,7 +121,8 @@ async def test_a_log_from_before_the_tree_gets_one(tmp_path):
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.executescript(
         "DROP TABLE tiles; DROP TABLE checkpoints; DROP TABLE sink_cursors; DROP TABLE budget_changes; "
-        "DROP TABLE marks; ALTER TABLE lives DROP COLUMN state; PRAGMA user_version=1;"
+        "DROP TABLE marks; ALTER TABLE lives DROP COLUMN state; ALTER TABLE revocations DROP COLUMN terms; "
+        "PRAGMA user_version=1;"
     )
     connection.close()
     again = CollectorStore(tmp_path / "c.db", "collector", "c2")

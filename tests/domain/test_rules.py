@@ -226,4 +226,4 @@ def test_the_holder_is_told_to_renew_halfway(core_lease) -> None:
 def test_r2_a_revocation_kills_what_was_issued_before_it_was_known(core_lease, issued_at: int, dies: bool) -> None:
     """Issued under an older epoch: dead. Issued once the entry was known: alive."""
     lease = replace(core_lease, revocation_epoch=issued_at)
-    assert Revocation(2, Everything(), "", "alice", 0).kills(lease, frozenset()) is dies
+    assert Revocation(2, Everything(), "", "alice", 0).kills(lease, frozenset(), "sidecar-a") is dies

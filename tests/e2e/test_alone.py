@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from tests.e2e.conftest import eventually
 
 from leasehold.cli.app import leasehold
+from leasehold.errors import PermissionDenied
 from leasehold.http import anthropic_kwargs
 from leasehold.operators import selector
 from leasehold_broker.demo import files
@@ -75,6 +76,37 @@ def test_it_serves_and_revokes_by_itself(alone):
     assert done.progress.complete
     assert refused.value.response.headers["leasehold-reason"] == "LEASE_REVOKED"
     assert state == "revoked"
+
+
+def operate(alone, *arguments) -> str:
+    """What a command of a responder prints."""
+    done = CliRunner().invoke(leasehold, [*map(str, arguments), "--collector", f"unix://{alone.admin}"])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_block_keeps_an_agent_from_coming_back(alone):
+    """Revoked and blocked: its next acquire is refused and audited, until the block is lifted or over."""
+    with alone.client("blocked", "agents/research/blocked") as client:
+        lease = client.acquire(provider="anthropic", budget="0.01", ttl="5m", renew=False)
+        told = operate(alone, "revoke", "--subject", "agents/research/blocked", "--block", "--expect", "1")
+        name = told.split()[0]
+        with pytest.raises(PermissionDenied) as refused:
+            client.acquire(provider="anthropic", renew=False)
+        assert name in operate(alone, "revocations", "--blocks")
+        assert "is lifted by revocations/" in operate(alone, "lift", name, "--note", "false alarm")
+        assert operate(alone, "revocations", "--blocks") == "none\n"
+        client.acquire(provider="anthropic", renew=False).abandon()
+        operate(alone, "revoke", "--label", "environment=demo", "--block-for", "1s")
+        eventually(lambda: operate(alone, "revocations", "--blocks") == "none\n")
+        client.acquire(provider="anthropic", renew=False).abandon()
+        lease.abandon()
+    with alone.operator() as operator:
+        events = (record.event() for record in operator.follow_events(after_position=0))
+        event = next(event for event in events if event["type"] == "lease.refused")
+
+    assert refused.value.reason == "SUBJECT_BLOCKED"
+    assert (event["reason"], name in str(event["details"])) == ("SUBJECT_BLOCKED", True)
 
 
 def priced(ratio: str) -> str:

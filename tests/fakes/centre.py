@@ -31,6 +31,7 @@ from leasehold_broker.flows.fleet_budgets import FleetBudgets
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
@@ -128,7 +129,10 @@ class Centre:
         server.serve(sidecar_door.SYNC_SERVICE, door.sync_handlers())
         server.serve(sidecar_door.INGEST_SERVICE, door.ingest_handlers())
         revocations = revocation_door.RevocationDoor(
-            IssueRevocation(self.issuer, self.store, self.clock), ReadRevocations(self.issuer), self.operators
+            IssueRevocation(self.issuer, self.store, self.clock),
+            LiftRevocation(self.issuer, self.clock),
+            ReadRevocations(self.issuer),
+            self.operators,
         )
         budgets = budget_door.BudgetDoor(ChangeBudget(FleetBudgets(self.fleet, self.store), self.clock), self.operators)
         server.serve(budget_door.SERVICE, budgets.handlers())

@@ -62,12 +62,13 @@ GRANT = Grant(
     delegation_depth_max=4,
 )
 POLICY = Policy("policy-1", (GRANT,))
+SIDECAR = "sidecar-a"
 FINISHED = CallOutcome(CallEnd.FINISHED, sent=True, status=200, usage=Usage(10, output_tokens=10), usage_final=True)
 
 
-def identity(subject: str = "agent-1", environment: str = "prod") -> Identity:
+def identity(subject: str = "agent-1", environment: str = "prod", **labels: str) -> Identity:
     """A verified caller."""
-    return Identity(Subject(ISSUER, subject, {"environment": environment}), {}, "", 2**50)
+    return Identity(Subject(ISSUER, subject, {"environment": environment, **labels}), {}, "", 2**50)
 
 
 def caps(**named: int) -> Amounts:
@@ -112,7 +113,7 @@ class Core:
         """Start."""
         self.store = store
         self.clock = clock
-        self.books = Books()
+        self.books = Books(SIDECAR)
         self.journal = Journal(store)
         self.keys = MemoryKeys(KEY, OPENAI_KEY)
         self.policies = MemoryPolicies(policy)

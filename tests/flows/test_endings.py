@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.fakes.asking import DISK, logged, refused, restarted, turns
-from tests.fakes.core import ISSUER, KEY, OPENAI_KEY, PEER, Core, caps, fresh_id, identity, request, used
+from tests.fakes.core import ISSUER, KEY, OPENAI_KEY, PEER, SIDECAR, Core, caps, fresh_id, identity, request, used
 
 from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.call import CallEnd, CallOutcome
@@ -15,8 +15,10 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
     ByKey,
+    ByLabel,
     ByLease,
     ByProvider,
+    BySidecar,
     BySubject,
     Everything,
     Revocation,
@@ -49,11 +51,13 @@ async def openai_lease(core: Core):
         BySubject(ISSUER, "agent-1*"),
         ByKey(KEY.name),
         ByProvider("anthropic"),
+        ByLabel("team", "research"),
     ],
 )
 async def test_r2_each_selector_ends_what_it_matches_and_its_tree(core: Core, selector) -> None:
     """By lease, subject, pattern, key, provider: matching leases and their children die, others live."""
-    lease = await core.lease()
+    mine = identity(team="research")
+    lease = (await core.acquire.run(mine, PEER, request(), fresh_id(), validate_only=False)).lease
     child = await core.child(lease)
     other = await openai_lease(core)
     cuts = []
@@ -69,7 +73,7 @@ async def test_r2_each_selector_ends_what_it_matches_and_its_tree(core: Core, se
     assert list(core.books.ledger.holds()) == []
 
 
-@pytest.mark.parametrize("selector", [ByEnvironment("prod"), Everything()])
+@pytest.mark.parametrize("selector", [ByEnvironment("prod"), BySidecar(SIDECAR), Everything()])
 async def test_r2_environment_and_everything_end_all(core: Core, selector) -> None:
     """The two widest selectors spare nothing that was issued before."""
     for lease in (await core.lease(), await openai_lease(core)):
@@ -81,7 +85,7 @@ async def test_r2_environment_and_everything_end_all(core: Core, selector) -> No
 @pytest.mark.parametrize(
     "selector",
     [ByLease("leases/other"), BySubject("https://other", "*"), ByKey(OPENAI_KEY.name), ByProvider("gemini"),
-     ByEnvironment("dev")],
+     ByEnvironment("dev"), ByLabel("team", "research"), ByLabel("environment", "dev"), BySidecar("sidecar-b")],
 )  # fmt: skip
 async def test_a_selector_spares_what_it_does_not_match(core: Core, selector) -> None:
     """Nothing dies by accident."""

@@ -9,11 +9,17 @@ from leasehold_broker.collector.access import Operators
 from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.revocation_progress import RevocationProgress
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.server import Handlers
 from leasehold_broker.wire.fields import check_known
-from leasehold_broker.wire.revocations import progress_to_proto, revocation_to_proto, selector_from_proto
+from leasehold_broker.wire.revocations import (
+    order_from_proto,
+    progress_to_proto,
+    revocation_to_proto,
+    selector_from_proto,
+)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RevocationService"]
 
@@ -21,9 +27,12 @@ SERVICE = pb.DESCRIPTOR.services_by_name["RevocationService"]
 class RevocationDoor:
     """Handlers of RevocationService."""
 
-    def __init__(self, issue: IssueRevocation, read: ReadRevocations, operators: Operators) -> None:
+    def __init__(
+        self, issue: IssueRevocation, lift: LiftRevocation, read: ReadRevocations, operators: Operators
+    ) -> None:
         """Call these flows for these operators."""
         self._issue = issue
+        self._lift = lift
         self._read = read
         self._operators = operators
 
@@ -31,6 +40,7 @@ class RevocationDoor:
         """By method name."""
         return {
             "RevokeLeases": self.revoke_leases,
+            "LiftRevocation": self.lift_revocation,
             "GetRevocation": self.get_revocation,
             "ListRevocations": self.list_revocations,
             "WatchRevocation": self.watch_revocation,
@@ -45,6 +55,8 @@ class RevocationDoor:
             request.request_id,
             selector_from_proto(request.selector),
             request.note,
+            order=order_from_proto(request),
+            leases_max=request.leases_max if request.HasField("leases_max") else None,
             validate_only=request.validate_only,
         )
         return pb.RevokeLeasesResponse(
@@ -52,6 +64,13 @@ class RevocationDoor:
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,
         )
+
+    async def lift_revocation(self, request: pb.LiftRevocationRequest, call: CallContext) -> pb.LiftRevocationResponse:
+        """Let what was blocked acquire leases again. Responders only."""
+        self._operators.require(call.identity, Role.RESPONDER)
+        check_known(request)
+        progress = await self._lift.run(call.identity, request.request_id, request.name, request.note)
+        return pb.LiftRevocationResponse(progress=progress_to_proto(progress))
 
     async def get_revocation(self, request: pb.GetRevocationRequest, call: CallContext) -> pb.GetRevocationResponse:
         """One entry with its progress."""

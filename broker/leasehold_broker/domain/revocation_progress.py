@@ -7,8 +7,10 @@ from typing import assert_never
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
     ByKey,
+    ByLabel,
     ByLease,
     ByProvider,
+    BySidecar,
     BySubject,
     Everything,
     Revocation,
@@ -71,6 +73,7 @@ class LiveLease:
         name, parent, root: of the lease and its place in the tree; parent "" for a root.
         issuer, subject, environment: whose it is.
         keys, providers: of its scopes.
+        labels: verified labels of its subject.
     """
 
     name: str
@@ -81,6 +84,7 @@ class LiveLease:
     environment: str
     keys: tuple[str, ...]
     providers: tuple[str, ...]
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +100,19 @@ class LiveLeases:
         return len(self.leases) >= self.total
 
 
-def matching_names(selector: Selector, leases: Iterable[LiveLease]) -> list[str]:
+def matching_names(selector: Selector, leases: Iterable[LiveLease], sidecar: str) -> list[str]:
     """Names of the leases that match, sorted: what `revocation.selects` would say, from reports alone.
 
     Args:
         selector: what would be revoked.
+        sidecar: whose leases these are.
         leases: the live leases of one sidecar; a live lease's parents are live and listed too.
     """
     by_name = {lease.name: lease for lease in leases}
-    return sorted(name for name, lease in by_name.items() if _selects_live(selector, lease, by_name))
+    return sorted(name for name, lease in by_name.items() if _selects_live(selector, lease, by_name, sidecar))
 
 
-def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease]) -> bool:
+def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease], sidecar: str) -> bool:
     match selector:
         case ByLease(name):
             return _in_tree_of(name, lease, by_name)
@@ -119,6 +124,10 @@ def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, Li
             return provider in lease.providers
         case ByEnvironment(environment):
             return lease.environment == environment
+        case ByLabel(name, value):
+            return (name, value) in lease.labels
+        case BySidecar(named):
+            return named == sidecar
         case Everything():
             return True
         case _:

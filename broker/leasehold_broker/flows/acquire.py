@@ -13,7 +13,7 @@ from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issued import Issued
-from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_not_serving
+from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_blocked, refuse_if_not_serving
 from leasehold_broker.flows.journal import Journal, unharmed
 from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.state_store import PutLease
@@ -64,9 +64,9 @@ class AcquireLease:
             end_with_process: the lease ends when the calling process does.
 
         Raises:
-            Refusal: what `decide` raises, and DRAINING, CENTRE_UNREACHABLE, LEASE_COUNT_EXCEEDED, REQUEST_ID_REUSED,
-                AUDIT_SPOOL_FULL, STORE_UNAVAILABLE; FIELD_INVALID and OVERLOADED when the calling process cannot be
-                watched.
+            Refusal: what `decide` raises, and SUBJECT_BLOCKED, DRAINING, CENTRE_UNREACHABLE, LEASE_COUNT_EXCEEDED,
+                REQUEST_ID_REUSED, AUDIT_SPOOL_FULL, STORE_UNAVAILABLE; FIELD_INVALID and OVERLOADED when the calling
+                process cannot be watched.
         """
         now = self._world.clock.now()
         refuse_if_not_serving(self._books, self._world.centre, now)
@@ -90,6 +90,7 @@ class AcquireLease:
     ) -> Issued:
         policy, terms = self._decide(identity, peer, request, self._draw())
         lease = self._lease("", identity, peer, request, policy, terms, now)
+        refuse_if_blocked(self._books, lease)
         await unharmed(self._journal.grant([_event(EventType.LEASE_VALIDATED, lease, request_id, now)], []))
         return Issued(lease, None)
 
@@ -119,6 +120,7 @@ class AcquireLease:
                 )
         name = self._issuing.new_name()
         lease = self._lease(name, identity, peer, request, policy, terms, now)
+        refuse_if_blocked(self._books, lease)
         if credential is not None and credential.life_seconds is not None:
             lease = lease.within(credential.life_seconds, now)
         token, digest = self._issuing.new_token()

@@ -76,7 +76,7 @@ class ApplyRevocations:
             if lease.ended:
                 continue
             ancestors = frozenset(parent.name for parent in books.ancestors(lease)) if lease.parent else frozenset()
-            if revocation.kills(lease, ancestors):
+            if revocation.kills(lease, ancestors, books.sidecar):
                 part, more_ended, more_cut = self._endings.end(
                     lease.name, LeaseState.REVOKED, Reason.LEASE_REVOKED, now, revocation.name
                 )
@@ -85,6 +85,9 @@ class ApplyRevocations:
                 cut += more_cut
         books.epoch = revocation.epoch
         books.revocations.append(revocation)
+        books.blocks.pop(revocation.order.lifts, None)
+        if revocation.order.block_new:
+            books.blocks[revocation.epoch] = revocation
         event = Event(
             EventType.REVOCATION_APPLIED,
             now.wall_ms,

@@ -74,8 +74,9 @@ def lease_account(name: str) -> AccountId:
 class Books:
     """State in memory. One owner: the event loop's thread."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, sidecar: str = "") -> None:
+        """Start empty, for the sidecar of this name."""
+        self.sidecar = sidecar
         self.leases: dict[str, Lease] = {}
         self.token_of: dict[bytes, str] = {}
         self.digest_of: dict[str, bytes] = {}
@@ -89,6 +90,8 @@ class Books:
         self.requests: dict[tuple[str, str], PutRequest] = {}
         self.fresh_tokens: dict[str, Secret] = {}
         self.revocations: list[Revocation] = []
+        self.blocks: dict[int, Revocation] = {}
+        """Those of them that block new leases and are not lifted, by epoch."""
         self.epoch = 0
         self.durable_epoch = 0
         self.budget_changes: dict[str, dict[Metric, BudgetChange]] = {}

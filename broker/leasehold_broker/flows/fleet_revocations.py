@@ -33,8 +33,8 @@ class FleetRevocations:
         """As the port says, from what the sidecars last reported."""
         names: list[str] = []
         complete = True
-        for member in self._fleet.members.values():
-            names.extend(matching_names(selector, member.live.leases))
+        for name, member in self._fleet.members.items():
+            names.extend(matching_names(selector, member.live.leases, name))
             complete = complete and member.live.complete
         return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete and len(names) <= MATCHING_NAMES_MAX)
 

@@ -13,24 +13,29 @@ from leasehold_broker.domain.key_shapes import without_secrets
 from leasehold_broker.domain.lease import LEASE_PREFIX
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.revocation import (
+    PLAIN,
     ByEnvironment,
     ByKey,
+    ByLabel,
     ByLease,
     ByProvider,
+    BySidecar,
     BySubject,
     Everything,
+    Order,
     Revocation,
     Selector,
 )
 from leasehold_broker.domain.revocation_progress import RevocationProgress
 from leasehold_broker.domain.scope import ANYTHING
-from leasehold_broker.domain.selector_words import to_words
+from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft, RevocationIssuer
 
 NAME_LENGTH_MAX = 256
 NOTE_LENGTH_MAX = 500
+BLOCK_SECONDS_MAX = 366 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +56,39 @@ class IssueRevocation:
         self._clock = clock
 
     async def run(
-        self, identity: Identity, request_id: str, selector: Selector, note: str, *, validate_only: bool
+        self,
+        identity: Identity,
+        request_id: str,
+        selector: Selector,
+        note: str,
+        *,
+        order: Order = PLAIN,
+        leases_max: int | None = None,
+        validate_only: bool,
     ) -> IssuedRevocation:
         """Revoke, or with `validate_only` say what would die and change nothing but the audit log.
 
+        Args:
+            identity: the responder.
+            request_id: UUID; the same one is the same revocation.
+            selector: what dies.
+            note: why, in words.
+            order: what else.
+            leases_max: refuse when more live leases match, or when it is not known how many; None: whatever matches.
+            validate_only: change nothing.
+
         Raises:
-            Refusal: FIELD_INVALID, REQUEST_ID_REUSED, STORE_UNAVAILABLE, OVERLOADED.
+            Refusal: FIELD_INVALID, EXPECTED_COUNT_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE, OVERLOADED.
         """
         check_selector(selector)
         check_note(note)
         check_request_id(request_id)
+        _check_order(order)
         by = shown_as(identity.subject)
-        draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject)
+        draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject, order)
         matching = await self._issuer.matching(selector)
+        if leases_max is not None:
+            _check_count(matching, leases_max)
         if validate_only:
             details: dict[str, Detail] = {"selector": to_words(selector), "matching": len(matching.names)}
             await self._events.record(
@@ -97,6 +122,7 @@ def issued_event(entry: Revocation, draft: RevocationDraft) -> Event:
         "selector": words,
         "note": entry.note,
         "revoked_by": entry.revoked_by,
+        **order_to_words(entry.order),
     }
     lease = entry.selector.lease if isinstance(entry.selector, ByLease) else ""
     if isinstance(entry.selector, ByKey):
@@ -132,6 +158,11 @@ def check_selector(selector: Selector) -> None:
             _check_name("selector.provider", name)
         case ByEnvironment(name):
             _check_name("selector.environment", name)
+        case ByLabel(name, value):
+            _check_name("selector.label.name", name)
+            _check_name("selector.label.value", value)
+        case BySidecar(name):
+            _check_name("selector.sidecar", name)
         case Everything():
             return
         case _:
@@ -176,6 +207,30 @@ def check_request_id(request_id: str) -> None:
         canonical = False
     if not canonical:
         raise field_invalid("request_id", "must be a UUID in its usual lower-case form; make a new one per revocation")
+
+
+def _check_order(order: Order) -> None:
+    if order.block_seconds and not order.block_new:
+        raise field_invalid("block_duration", "is given without block_new; set both, or neither")
+    if not 0 <= order.block_seconds <= BLOCK_SECONDS_MAX:
+        raise field_invalid("block_duration", f"must be 1 to {BLOCK_SECONDS_MAX} s, was {order.block_seconds} s")
+
+
+def _check_count(matching: MatchingLeases, leases_max: int) -> None:
+    if leases_max < 0:
+        raise field_invalid("leases_max", f"must not be negative, was {leases_max}")
+    if not matching.complete:
+        raise Refusal(
+            Reason.EXPECTED_COUNT_MISMATCH,
+            f"a sidecar holds more live leases than it lists, so whether at most {leases_max} match is not known; "
+            "nothing was revoked; narrow the selector, or leave the expected count out",
+        )
+    if len(matching.names) > leases_max:
+        raise Refusal(
+            Reason.EXPECTED_COUNT_MISMATCH,
+            f"{len(matching.names)} live leases match, more than the {leases_max} expected; nothing was revoked; "
+            "look at them with a dry run, then expect that many",
+        )
 
 
 def _check_name(field: str, name: str) -> None:

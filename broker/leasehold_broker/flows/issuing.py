@@ -14,6 +14,7 @@ from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.lease import TOKEN_ENTROPY_BYTES, Lease, Mode, make_token, token_digest
 from leasehold_broker.domain.policy import LeaseRequest
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import selects
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.books import Books
@@ -61,6 +62,21 @@ def refuse_if_not_serving(books: Books, centre: Centre, now: Instant) -> None:
             detail=f"authority lapsed {lapsed:.1f} s ago",
             retry_after_seconds=2.0,
         )
+
+
+def refuse_if_blocked(books: Books, lease: Lease) -> None:
+    """Refuse a new lease of a kind that a responder has blocked. Delegated ones need no check: their root is dead.
+
+    Raises:
+        Refusal: SUBJECT_BLOCKED.
+    """
+    for entry in books.blocks.values():
+        if selects(entry.selector, lease, frozenset(), books.sidecar):
+            raise Refusal(
+                Reason.SUBJECT_BLOCKED,
+                "incident responders have blocked new leases like this one; ask them before you try again",
+                detail=f"blocked by {entry.name}",
+            )
 
 
 class Issuing:

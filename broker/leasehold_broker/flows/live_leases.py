@@ -37,6 +37,7 @@ def live_leases(books: Books) -> Sequence[LiveLease]:
             lease.subject.environment,
             tuple(scope.key for scope in lease.scopes),
             tuple(scope.provider for scope in lease.scopes),
+            tuple(sorted(lease.subject.labels.items())),
         )
         for lease in leases
     )

@@ -10,6 +10,7 @@ from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.lease import LeaseState
 from leasehold_broker.domain.ledger import Hold
 from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.domain.revocation import blocks_in_force
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.amount_details import amount_details
 from leasehold_broker.flows.books import Books, lease_account
@@ -98,6 +99,7 @@ class Recover:
             books.put_budget_change(change)
         books.durable_budget_change = books.budget_change
         books.revocations = list(state.revocations)
+        books.blocks = blocks_in_force(state.revocations)
         books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)
 
     def _charge(self, put: PutHold, now: Instant) -> Batch:

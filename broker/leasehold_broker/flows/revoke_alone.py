@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation, Selector, selects
 from leasehold_broker.domain.revocation_progress import RevocationProgress, SidecarProgress
-from leasehold_broker.domain.selector_words import to_words
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
+from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft
@@ -37,8 +37,7 @@ class RevokeAlone:
         names = (
             lease.name
             for lease in self._books.leases.values()
-            if not lease.ended
-            and selects(selector, lease, frozenset(parent.name for parent in self._books.ancestors(lease)))
+            if not lease.ended and selects(selector, lease, _ancestors(self._books, lease), self._books.sidecar)
         )
         return MatchingLeases(tuple(sorted(names)), complete=True)
 
@@ -52,7 +51,7 @@ class RevokeAlone:
         async with self._one_at_a_time:
             known = self._known.get(key)
             if known is not None:
-                if known.selector != draft.selector:
+                if not draft.same_as(known):
                     raise Refusal(
                         Reason.REQUEST_ID_REUSED,
                         f"request_id {draft.request_id} was used for another revocation; use a fresh UUID",
@@ -60,11 +59,13 @@ class RevokeAlone:
                 # Again, for the case that the disk failed at first: waits until it is durable, changes nothing else.
                 await self._apply.apply([known])
                 return known
-            entry = Revocation(self._books.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms)
+            entry = Revocation(
+                self._books.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order
+            )
             self._known[key] = entry
             while len(self._known) > REQUESTS_MAX:
                 del self._known[next(iter(self._known))]
-            await self._journal.ending(Batch([_issued(entry, draft)], []))
+            await self._journal.ending(Batch([issued_event(entry, draft)], []))
             (applied,) = await self._apply.apply([entry])
             self._ended[entry.epoch] = (applied.leases_ended, applied.calls_cut)
             return entry
@@ -98,16 +99,5 @@ class RevokeAlone:
             yield progress
 
 
-def _issued(entry: Revocation, draft: RevocationDraft) -> Event:
-    return Event(
-        EventType.REVOCATION_ISSUED,
-        entry.create_wall_ms,
-        Outcome.ALLOWED,
-        request_id=draft.request_id,
-        details={
-            "epoch": entry.epoch,
-            "selector": to_words(entry.selector),
-            "note": entry.note,
-            "revoked_by": entry.revoked_by,
-        },
-    )
+def _ancestors(books: Books, lease: Lease) -> frozenset[str]:
+    return frozenset(parent.name for parent in books.ancestors(lease))

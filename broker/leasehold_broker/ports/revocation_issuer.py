@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.identity import Subject
-from leasehold_broker.domain.revocation import Revocation, Selector
+from leasehold_broker.domain.revocation import PLAIN, Order, Revocation, Selector
 from leasehold_broker.domain.revocation_progress import RevocationProgress
 
 
@@ -19,7 +19,8 @@ class RevocationDraft:
         revoked_by: who, as shown: "alice@idp.example", "uid:0".
         request_id: UUID; the same id by the same responder gives the same revocation.
         wall_ms: when it was asked.
-        responder: for the event.
+        responder: for the event; None: the broker itself, at the end of a block.
+        order: what else.
     """
 
     selector: Selector
@@ -28,6 +29,11 @@ class RevocationDraft:
     request_id: str
     wall_ms: int
     responder: Subject | None = None
+    order: Order = PLAIN
+
+    def same_as(self, entry: Revocation) -> bool:
+        """True when this asks for what that entry did."""
+        return self.selector == entry.selector and self.order == entry.order
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class RevocationIssuer(Protocol):
         """Make entry (epoch + 1) and audit event durable in one transaction, then start its effect.
 
         Returns:
-            The entry; the earlier one when the same responder repeats a request id with the same selector.
+            The entry; the earlier one when the same responder repeats a request id with the same selector and order.
 
         Raises:
             Refusal: REQUEST_ID_REUSED (same id, other selector), STORE_UNAVAILABLE.

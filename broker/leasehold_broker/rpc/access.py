@@ -137,6 +137,7 @@ METHODS: Mapping[str, Method] = {
     "leasehold.v1.LeaseService/ListLeases": _LOOK,
     "leasehold.v1.LeaseService/WatchLease": _agents(Audit.REFUSALS, Idempotency.READS, seconds_max=WATCH_SECONDS_MAX),
     "leasehold.v1.RevocationService/RevokeLeases": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
+    "leasehold.v1.RevocationService/LiftRevocation": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.RevocationService/GetRevocation": _OPERATOR_LOOK,
     "leasehold.v1.RevocationService/ListRevocations": _OPERATOR_LOOK,
     "leasehold.v1.RevocationService/WatchRevocation": _operators(Audit.REFUSALS, seconds_max=WATCH_SECONDS_MAX),

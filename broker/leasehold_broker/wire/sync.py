@@ -65,6 +65,7 @@ def _live(message: sidecar_service_pb2.LiveLeases) -> LiveLeases:
             one.environment,
             tuple(one.keys),
             tuple(one.providers),
+            tuple(sorted(one.labels.items())),
         )
         for one in message.leases
     )
@@ -98,6 +99,7 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
                 environment=one.environment,
                 keys=one.keys,
                 providers=one.providers,
+                labels=dict(one.labels),
             )
             size += lease.ByteSize() + 4
             if size > LIVE_BYTES_MAX:

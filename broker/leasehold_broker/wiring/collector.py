@@ -31,6 +31,7 @@ from leasehold_broker.flows.fleet_budgets import FleetBudgets
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.lift_revocation import EndBlocks, LiftRevocation
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.flows.read_audit import ReadAudit
@@ -44,6 +45,7 @@ from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
+from leasehold_broker.wiring.tasks import cancelled
 
 SESSION_SECONDS_MAX = 3600.0
 RETENTION_SECONDS = 3600.0
@@ -104,8 +106,11 @@ class Collector:
             if self._config.audit.retention_days:
                 retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
                 task = asyncio.create_task(self._retaining(retain), name="retention")
-                stack.push_async_callback(_cancelled, task)
-            door = self._door(store, prove, records, ingest)
+                stack.push_async_callback(cancelled, task)
+            issuer = FleetRevocations(self._fleet, store, self._clock)
+            ending = asyncio.create_task(EndBlocks(issuer, self._clock).run(), name="end-blocks")
+            stack.push_async_callback(cancelled, ending)
+            door = self._door(store, issuer, prove, records, ingest)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             if self._config.metrics is not None:
@@ -133,7 +138,14 @@ class Collector:
             accept_gaps=self._config.audit.accept_gaps,
         )
 
-    def _door(self, store: CollectorStore, prove: Prove, records: CollectorRecords, ingest: IngestEvents) -> GrpcDoor:
+    def _door(
+        self,
+        store: CollectorStore,
+        issuer: FleetRevocations,
+        prove: Prove,
+        records: CollectorRecords,
+        ingest: IngestEvents,
+    ) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
         operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
         door = GrpcDoor(
@@ -147,9 +159,13 @@ class Collector:
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
         )
-        issuer = FleetRevocations(self._fleet, store, self._clock)
         sync = SyncSidecar(self._fleet, store, store, self._clock)
-        revocation = RevocationDoor(IssueRevocation(issuer, store, self._clock), ReadRevocations(issuer), operators)
+        revocation = RevocationDoor(
+            IssueRevocation(issuer, store, self._clock),
+            LiftRevocation(issuer, self._clock),
+            ReadRevocations(issuer),
+            operators,
+        )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
         budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)
         door.server.serve(budget_door.SERVICE, budgets.handlers())
@@ -201,11 +217,6 @@ class Collector:
 async def _stopped(records: CollectorRecords) -> None:
     with contextlib.suppress(Refusal):  # a disk that failed has been told already
         await records.lifecycle(EventType.COLLECTOR_STOPPED, __version__)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def _clock_jumped(jump_ms: int) -> None:

@@ -25,6 +25,7 @@ from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.sinks import SinkAt, SinkKind
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.ports.event_sink import EventSink
+from leasehold_broker.wiring.tasks import cancelled
 
 log = structlog.get_logger("leasehold.sinks")
 
@@ -48,7 +49,7 @@ async def fed_sinks(
             feed = FeedSink(rule, sink, store, store)
             await feed.start()
             feeds.append(feed)
-            stack.push_async_callback(_cancelled, asyncio.create_task(feed.run(), name=f"sink {at.name}"))
+            stack.push_async_callback(cancelled, asyncio.create_task(feed.run(), name=f"sink {at.name}"))
             log.info("feeding", sink=at.name, kind=at.kind, required=at.required, position=feed.state.position)
         yield tuple(feeds)
 
@@ -86,8 +87,3 @@ def _sink(at: SinkAt, service: str) -> EventSink:
 
 def _rejected(sink: str, count: int, why: str) -> None:
     log.warning("a sink rejected events for good", sink=sink, events=count, why=why)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

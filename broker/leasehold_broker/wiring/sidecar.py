@@ -73,6 +73,7 @@ from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
 from leasehold_broker.wiring.sidecar_prices import CurrentPrices
+from leasehold_broker.wiring.tasks import cancelled
 
 SWEEP_SECONDS = 0.2
 PRUNE_EVERY_SWEEPS = 150
@@ -120,7 +121,7 @@ class Sidecar:
         self.store = SqliteStateStore(
             config.state_dir, config.name, self._clock, StoreLimits(spool_bytes_max=config.spool_bytes_max)
         )
-        self.books = Books()
+        self.books = Books(config.name)
         self._journal = Journal(self.store)
         self._news = {
             "policy": self._news_of("policy", EventType.POLICY_LOADED, EventType.POLICY_REJECTED),
@@ -189,9 +190,9 @@ class Sidecar:
             linked = await stack.enter_async_context(linked_centre(self._parts()))
             world = World(self._clock, self._entropy, self.policies, linked.centre, self.store.pepper)
             watch = asyncio.create_task(self.policies.watch(), name="policy watch")
-            stack.push_async_callback(_cancelled, watch)
+            stack.push_async_callback(cancelled, watch)
             watch_prices = asyncio.create_task(self.prices.watch(), name="price watch")
-            stack.push_async_callback(_cancelled, watch_prices)
+            stack.push_async_callback(cancelled, watch_prices)
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
             metrics_port = 0
@@ -385,12 +386,6 @@ class Sidecar:
             prices=self.prices.version,
             centre=linked.kind,
         )
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _issuer_failed(rule: str, why: str) -> None:

@@ -3,6 +3,7 @@
 The log is kept beside the state, for good.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
@@ -20,6 +21,7 @@ from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.change_budget_alone import ChangeBudgetAlone
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.lift_revocation import EndBlocks, LiftRevocation
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
@@ -31,6 +33,7 @@ from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
+from leasehold_broker.wiring.tasks import cancelled
 
 
 @contextlib.asynccontextmanager
@@ -42,16 +45,18 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(log.close)
         prove, _ = await stack.enter_async_context(checkpoints(plan, log, parts.clock, parts.fail))
-        door = _door(parts, alone, log, prove)
+        issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
+        ending = asyncio.create_task(EndBlocks(issuer, parts.clock).run(), name="end-blocks")
+        stack.push_async_callback(cancelled, ending)
+        door = _door(parts, alone, log, issuer, prove)
         await door.start(partial(parts.fail, "the admin socket was taken over by another process"))
         stack.push_async_callback(door.stop)
         yield ShipLocally(parts.config.name, parts.store, log, parts.clock).run()
 
 
-def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, prove: Prove) -> GrpcDoor:
+def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, issuer: RevokeAlone, prove: Prove) -> GrpcDoor:
     records = CollectorRecords(log, parts.clock)
     operators = Operators(None, (), dict.fromkeys(alone.operator_uids, frozenset(Role)))
-    issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
     door = GrpcDoor(
         Listen(alone.admin_socket, None, "", 0, None),
         parts.peers,
@@ -63,7 +68,10 @@ def _door(parts: SidecarParts, alone: Alone, log: CollectorStore, prove: Prove) 
         records,
     )
     revocation = RevocationDoor(
-        IssueRevocation(issuer, StoreEvents(parts.store), parts.clock), ReadRevocations(issuer), operators
+        IssueRevocation(issuer, StoreEvents(parts.store), parts.clock),
+        LiftRevocation(issuer, parts.clock),
+        ReadRevocations(issuer),
+        operators,
     )
     changer = ChangeBudgetAlone(parts.config.name, parts.books, parts.apply_budgets, parts.policies, parts.clock)
     budgets = BudgetDoor(ChangeBudget(changer, parts.clock), operators)

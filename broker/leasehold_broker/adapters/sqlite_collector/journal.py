@@ -21,7 +21,7 @@ from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
-from leasehold_broker.domain.selector_words import to_words
+from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -122,19 +122,20 @@ class WriterMemory:
         )
         earlier = cursor.fetchone()
         if earlier is not None:
-            if earlier[1] != selector:
+            names = [column[0] for column in cursor.description]
+            known = rows.revocation(dict(zip(names, earlier, strict=True)))
+            if not draft.same_as(known):
                 raise Refusal(
                     Reason.REQUEST_ID_REUSED,
-                    f"request_id {draft.request_id} was used for another selector (revocations/{earlier[0]}); "
-                    "send a new UUID",
+                    f"request_id {draft.request_id} was used for another revocation ({known.name}); send a new UUID",
                 )
-            names = [column[0] for column in cursor.description]
-            return rows.revocation(dict(zip(names, earlier, strict=True)))
-        entry = Revocation(self.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms)
+            return known
+        entry = Revocation(self.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order)
+        order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
         connection.execute(
-            "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms) "
-            "VALUES (?,?,?,?,?,?)",
-            (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms),
+            "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms, terms) "
+            "VALUES (?,?,?,?,?,?,?)",
+            (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms, order),
         )
         self.record(connection, describe(entry))
         self.epoch = entry.epoch

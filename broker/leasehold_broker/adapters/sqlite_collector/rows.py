@@ -9,7 +9,7 @@ from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import from_words
+from leasehold_broker.domain.selector_words import from_words, order_from_words
 from leasehold_broker.domain.stream_head import LifeState, StreamHead
 
 Row = Mapping[str, Any]
@@ -19,7 +19,7 @@ RECORDS = (
     "FROM events e JOIN lives l ON l.id = e.life WHERE e.position > :after"
 )
 LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms, state FROM lives ORDER BY stream, id"
-REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms FROM revocations"
+REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms, terms FROM revocations"
 NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
 
 MARK = "SELECT value FROM marks WHERE name = ?"
@@ -98,4 +98,5 @@ def revocation(row: Row) -> Revocation:
         ValueError, msgspec.DecodeError: the row was damaged.
     """
     selector = from_words(msgspec.json.decode(row["selector"], type=dict[str, Any]))
-    return Revocation(row["epoch"], selector, row["note"], row["revoked_by"], row["create_wall_ms"])
+    order = order_from_words(msgspec.json.decode(row["terms"], type=dict[str, Any]))
+    return Revocation(row["epoch"], selector, row["note"], row["revoked_by"], row["create_wall_ms"], order)

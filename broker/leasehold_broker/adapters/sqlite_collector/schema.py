@@ -165,5 +165,9 @@ def _create_budget_changes(database: Database) -> None:
     changes.create_index(["changed_by", "request_id"], unique=True)
 
 
-_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends, _create_budget_changes)
+def _create_orders(database: Database) -> None:
+    database.execute("ALTER TABLE revocations ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'")
+
+
+_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends, _create_budget_changes, _create_orders)
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from typing import assert_never, cast
 
 import msgspec
 
@@ -14,7 +14,7 @@ from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.replay import Showing
 from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import from_words, to_words
+from leasehold_broker.domain.selector_words import from_words, order_from_words, order_to_words, to_words
 from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
@@ -236,6 +236,7 @@ def _revocation_body(entry: Revocation) -> bytes:
             "note": entry.note,
             "revoked_by": entry.revoked_by,
             "create_wall_ms": entry.create_wall_ms,
+            "order": order_to_words(entry.order),
         }
     )
 
@@ -337,8 +338,10 @@ def read_revocations(connection: sqlite3.Connection) -> list[Revocation]:
                 "note": str(note),
                 "revoked_by": str(revoked_by),
                 "create_wall_ms": int(create_wall_ms),
+                **rest,
             }:
-                found.append(Revocation(epoch, from_words(selector), note, revoked_by, create_wall_ms))
+                order = order_from_words(cast("dict[str, object]", rest.get("order", {})))
+                found.append(Revocation(epoch, from_words(selector), note, revoked_by, create_wall_ms, order))
             case _:
                 message = "a stored revocation is damaged"
                 raise ValueError(message)

@@ -49,6 +49,7 @@ REVOKE = Method(_REVOCATION + "RevokeLeases", revocation.RevokeLeasesRequest, re
 GET_REVOCATION = Method(
     _REVOCATION + "GetRevocation", revocation.GetRevocationRequest, revocation.GetRevocationResponse
 )
+LIFT = Method(_REVOCATION + "LiftRevocation", revocation.LiftRevocationRequest, revocation.LiftRevocationResponse)
 LIST_REVOCATIONS = Method(
     _REVOCATION + "ListRevocations", revocation.ListRevocationsRequest, revocation.ListRevocationsResponse
 )

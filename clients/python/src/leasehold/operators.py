@@ -9,6 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasehold import _methods as methods
@@ -34,19 +35,25 @@ def selector(
     key: str | None = None,
     provider: str | None = None,
     environment: str | None = None,
+    label: tuple[str, str] | None = None,
+    sidecar: str | None = None,
     everything: bool = False,
 ) -> revocation.RevocationSelector:
-    """What is revoked: exactly one of these; an issuer only with a subject.
+    """What is revoked: exactly one of these. An issuer narrows a subject; alone it means all subjects of the issuer.
 
     Raises:
         InvalidRequest: none, or more than one.
     """
+    if issuer and subject is None:
+        subject = "*"
     named: dict[str, Any] = {
         "lease": lease,
         "subject": None if subject is None else revocation.SubjectSelector(issuer=issuer, subject=subject),
         "key": key,
         "provider": provider,
         "environment": environment,
+        "label": None if label is None else revocation.LabelSelector(name=label[0], value=label[1]),
+        "sidecar": sidecar,
         "everything": True if everything else None,
     }
     chosen = {name: value for name, value in named.items() if value is not None}
@@ -55,8 +62,6 @@ def selector(
         raise InvalidRequest.of_field("selector", f"must be exactly one of {', '.join(named)}; given: {given}")
     if "" in chosen.values() or subject == "":
         raise InvalidRequest.of_field("selector", f"{next(iter(chosen))} is empty; name what is to be revoked")
-    if issuer and subject is None:
-        raise InvalidRequest.of_field("issuer", "is given without a subject; give both")
     return revocation.RevocationSelector(**chosen)
 
 
@@ -85,17 +90,50 @@ class OperatorClient:
         self._link = Link(settings, Identity.nobody() if by_uid else Identity(token, required=False, proof=proof))
 
     def revoke(
-        self, chosen: revocation.RevocationSelector, *, note: str = "", validate_only: bool = False
+        self,
+        chosen: revocation.RevocationSelector,
+        *,
+        note: str = "",
+        cause: revocation.RevocationCause.ValueType = revocation.REVOCATION_CAUSE_UNSPECIFIED,
+        block_new: bool = False,
+        block_seconds: int = 0,
+        leases_max: int | None = None,
+        validate_only: bool = False,
     ) -> revocation.RevokeLeasesResponse:
         """Revoke what the selector names; `validate_only` only says what would die.
+
+        Args:
+            chosen: from `selector`.
+            note: why, in words, for the audit log.
+            cause: why, in one word.
+            block_new: no new lease that matches is issued, until `lift`.
+            block_seconds: with block_new: lifted by the collector after so long; 0: only by `lift`.
+            leases_max: refuse when more live leases match.
+            validate_only: change nothing.
 
         Raises:
             PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
         """
         request = revocation.RevokeLeasesRequest(
-            request_id=new_request_id(), selector=chosen, note=note, validate_only=validate_only
+            request_id=new_request_id(),
+            selector=chosen,
+            note=note,
+            cause=cause,
+            block_new=block_new,
+            block_duration=Duration(seconds=block_seconds) if block_seconds else None,
+            leases_max=leases_max,
+            validate_only=validate_only,
         )
         return self._link.call(methods.REVOKE, request)
+
+    def lift(self, name: str, *, note: str = "") -> revocation.RevocationProgress:
+        """Let what the revocation `name` blocks acquire leases again; revives none.
+
+        Raises:
+            NotFound: there is no such revocation. InvalidRequest: it blocks nothing.
+        """
+        request = revocation.LiftRevocationRequest(request_id=new_request_id(), name=name, note=note)
+        return self._link.call(methods.LIFT, request).progress
 
     def progress(self, name: str) -> revocation.RevocationProgress:
         """How far a revocation has come. Raises NotFound."""

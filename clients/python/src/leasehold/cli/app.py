@@ -6,12 +6,12 @@ from leasehold.cli.audit_commands import audit_group
 from leasehold.cli.budget_commands import budget_group
 from leasehold.cli.exec_command import exec_command
 from leasehold.cli.lease_commands import lease_group
-from leasehold.cli.revoke_command import revoke
+from leasehold.cli.revoke_command import lift, revocations, revoke
 
 _HELP = """Capped leases on paid APIs instead of keys.
 
 Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
-Responders: 'leasehold revoke'. Auditors: 'leasehold audit'. Treasurers: 'leasehold budget'.
+Responders: 'leasehold revoke', 'lift', 'revocations'. Auditors: 'leasehold audit'. Treasurers: 'leasehold budget'.
 """
 
 
@@ -24,5 +24,7 @@ def leasehold() -> None:
 leasehold.add_command(exec_command)
 leasehold.add_command(lease_group)
 leasehold.add_command(revoke)
+leasehold.add_command(lift)
+leasehold.add_command(revocations)
 leasehold.add_command(audit_group)
 leasehold.add_command(budget_group)

@@ -1,17 +1,23 @@
-"""`leasehold revoke`: kill leases, and see every sidecar acknowledge."""
+"""`leasehold revoke`, `lift`, `revocations`: kill leases and see every sidecar acknowledge; block, and lift a block."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
+from google.protobuf.json_format import MessageToDict
 
 from leasehold import LeaseholdError
-from leasehold.cli.options import EXIT_INCOMPLETE, Connection, as_json, table, to_collector
+from leasehold._amounts import ttl_seconds
+from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, table, to_collector
 from leasehold.errors import DEADLINE
 from leasehold.operators import OperatorClient, selector
 from leasehold.v1 import revocation_service_pb2 as revocation
 
 _HELP = """Revoke every lease that matches and was issued before now. Name exactly one selector.
+
+An agent whose lease was revoked may acquire another one, if the policy lets it. --block or --block-for keeps it from
+that, until 'leasehold lift' or the time is over.
 
 \b
     leasehold revoke --collector unix:///run/leasehold/collector.sock --subject 'agent-7*' --note 'key in a paste'
@@ -28,18 +34,69 @@ Exit codes:
 """
 
 
+_LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease comes back to life.
+
+NAME is revocations/..., as 'leasehold revocations --blocks' lists it.
+{EXIT_CODES}"""
+
+CAUSES = {
+    name.removeprefix("REVOCATION_CAUSE_").lower().replace("_", "-"): number
+    for name, number in revocation.RevocationCause.items()
+    if number
+}
+
+
+class _Label(click.ParamType[tuple[str, str]]):
+    name = "label"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, equals, text = value.partition("=")
+        if not (name and equals and text):
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
+def _selector_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option("--lease", metavar="NAME", help="A lease and all delegated from it: leases/..."),
+        click.option("--subject", metavar="PATTERN", help="Leases of this subject; '*' at the end matches any ending."),
+        click.option(
+            "--issuer", default="", metavar="ISSUER", help="All subjects of this issuer; with --subject: only its."
+        ),
+        click.option("--key", metavar="NAME", help="Leases that are served by this provider key."),
+        click.option("--provider", metavar="NAME", help="Leases that reach this provider."),
+        click.option("--environment", metavar="NAME", help="Leases of identities of this environment."),
+        click.option(
+            "--label", type=_Label(), metavar="NAME=VALUE", help="Leases of identities with this verified label."
+        ),
+        click.option("--sidecar", metavar="NAME", help="Every lease that this sidecar has issued."),
+        click.option("--all", "everything", is_flag=True, help="Every lease. Asks first, unless --yes."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_note = click.option("--note", default="", metavar="TEXT", help="Why, for the audit log; never a secret.")
+_json = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
+
+
 @click.command("revoke", help=_HELP)
 @to_collector
-@click.option("--lease", metavar="NAME", help="A lease and all delegated from it: leases/...")
-@click.option("--subject", metavar="PATTERN", help="Leases of this subject; '*' at the end matches any ending.")
-@click.option("--issuer", default="", metavar="ISSUER", help="With --subject: only of this issuer. Default: any.")
-@click.option("--key", metavar="NAME", help="Leases that are served by this provider key.")
-@click.option("--provider", metavar="NAME", help="Leases that reach this provider.")
-@click.option("--environment", metavar="NAME", help="Leases of identities of this environment.")
-@click.option("--all", "everything", is_flag=True, help="Every lease. Asks first, unless --yes.")
+@_selector_options
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @click.option("--dry-run", is_flag=True, help="Say which live leases match and change nothing.")
-@click.option("--note", default="", metavar="TEXT", help="Why, for the audit log; never a secret.")
+@click.option(
+    "--expect",
+    "leases_max",
+    type=click.IntRange(min=0),
+    metavar="COUNT",
+    help="Refuse when more live leases match than this.",
+)
+@click.option("--block", is_flag=True, help="Also refuse new leases that match, until 'leasehold lift'.")
+@click.option("--block-for", metavar="LENGTH", help="The same, for so long: like 30m or 2h.")
+@click.option("--cause", type=click.Choice(list(CAUSES)), help="Why, in one word.")
+@_note
 @click.option("--watch/--no-watch", default=True, show_default=True, help="Wait for the sidecars.")
 @click.option(
     "--wait",
@@ -50,40 +107,39 @@ Exit codes:
     metavar="SECONDS",
     help="How long to wait for the sidecars.",
 )
-@click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
+@_json
 def revoke(
     connection: Connection,
-    lease: str | None,
-    subject: str | None,
-    issuer: str,
-    key: str | None,
-    provider: str | None,
-    environment: str | None,
-    everything: bool,
     yes: bool,
     dry_run: bool,
+    leases_max: int | None,
+    block: bool,
+    block_for: str | None,
+    cause: str | None,
     note: str,
     watch: bool,
     wait_seconds: float,
     json_: bool,
+    **selected: Any,
 ) -> None:
     """See _HELP."""
     try:
-        chosen = selector(
-            lease=lease,
-            subject=subject,
-            issuer=issuer,
-            key=key,
-            provider=provider,
-            environment=environment,
-            everything=everything,
-        )
+        chosen = selector(**selected)
+        block_seconds = ttl_seconds(block_for) if block_for else 0
     except LeaseholdError as error:
         raise click.UsageError(error.message) from None
-    if everything and not yes and not dry_run:
+    if selected["everything"] and not yes and not dry_run:
         _confirm()
     with connection.operator() as client:
-        answer = client.revoke(chosen, note=note, validate_only=dry_run)
+        answer = client.revoke(
+            chosen,
+            note=note,
+            cause=CAUSES[cause] if cause else revocation.REVOCATION_CAUSE_UNSPECIFIED,
+            block_new=block or bool(block_for),
+            block_seconds=block_seconds,
+            leases_max=leases_max,
+            validate_only=dry_run,
+        )
         _print_matching(answer, dry_run=dry_run, json_=json_)
         if dry_run:
             return
@@ -94,6 +150,66 @@ def revoke(
             click.echo(as_json(_as_dict(progress)))
     if watch and not progress.complete:
         sys.exit(EXIT_INCOMPLETE)
+
+
+@click.command("lift", help=_LIFT_HELP)
+@to_collector
+@click.argument("name", metavar="NAME")
+@_note
+@_json
+def lift(connection: Connection, name: str, note: str, json_: bool) -> None:
+    """See _LIFT_HELP."""
+    with connection.operator() as client:
+        progress = client.lift(name, note=note)
+    if json_:
+        click.echo(as_json(_as_dict(progress)))
+    else:
+        click.echo(f"{name} is lifted by {progress.entry.name}; leases may be acquired again as the policy says")
+
+
+@click.command("revocations", help="List revocations, newest first, and which of them block new leases." + EXIT_CODES)
+@to_collector
+@click.option("--blocks", is_flag=True, help="Only those that block new leases now.")
+@_json
+def revocations(connection: Connection, blocks: bool, json_: bool) -> None:
+    """List them."""
+    with connection.operator() as client:
+        entries = list(client.revocations())
+    lifted = {entry.lifts_epoch for entry in entries}
+    rows = [("NAME", "WHEN", "BY", "SELECTS", "BLOCKS", "NOTE")]
+    for entry in entries:
+        blocking = entry.block_new and entry.epoch not in lifted
+        if blocks and not blocking:
+            continue
+        when = entry.create_time.ToDatetime().isoformat(timespec="seconds") + "Z"
+        if json_:
+            told = MessageToDict(entry, preserving_proto_field_name=True)
+            click.echo(as_json({**told, "blocks_now": blocking}))
+        rows.append((entry.name, when, entry.revoked_by, _selects(entry), _blocks(entry, blocking), entry.note))
+    if not json_:
+        click.echo(table(rows) if len(rows) > 1 else "none")
+
+
+def _selects(entry: revocation.RevocationEntry) -> str:
+    if entry.lifts_epoch:
+        return f"lifts revocations/{entry.lifts_epoch}"
+    kind = entry.selector.WhichOneof("selector")
+    if kind == "everything" or kind is None:
+        return "everything"
+    if kind == "subject":
+        subject = entry.selector.subject
+        return f"subject {subject.subject}" + (f" of {subject.issuer}" if subject.issuer else "")
+    if kind == "label":
+        return f"label {entry.selector.label.name}={entry.selector.label.value}"
+    return f"{kind} {getattr(entry.selector, kind)}"
+
+
+def _blocks(entry: revocation.RevocationEntry, blocking: bool) -> str:
+    if not entry.block_new:
+        return "-"
+    if not blocking:
+        return "lifted"
+    return f"for {entry.block_duration.seconds} s" if entry.block_duration.seconds else "until lifted"
 
 
 def _confirm() -> None:

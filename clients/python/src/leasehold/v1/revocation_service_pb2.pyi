@@ -5,9 +5,11 @@ Responder to collector; also responder to a sidecar that runs alone (its admin s
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RevocationCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevocationCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOCATION_CAUSE_UNSPECIFIED: _RevocationCause.ValueType  # 0
+    REVOCATION_CAUSE_KEY_LEAKED: _RevocationCause.ValueType  # 1
+    REVOCATION_CAUSE_AGENT_COMPROMISED: _RevocationCause.ValueType  # 2
+    REVOCATION_CAUSE_OVERSPENDING: _RevocationCause.ValueType  # 3
+    REVOCATION_CAUSE_OFFBOARDING: _RevocationCause.ValueType  # 4
+    REVOCATION_CAUSE_POLICY_CHANGE: _RevocationCause.ValueType  # 5
+    REVOCATION_CAUSE_DRILL: _RevocationCause.ValueType  # 6
+
+class RevocationCause(_RevocationCause, metaclass=_RevocationCauseEnumTypeWrapper):
+    """Why, in one word."""
+
+REVOCATION_CAUSE_UNSPECIFIED: RevocationCause.ValueType  # 0
+REVOCATION_CAUSE_KEY_LEAKED: RevocationCause.ValueType  # 1
+REVOCATION_CAUSE_AGENT_COMPROMISED: RevocationCause.ValueType  # 2
+REVOCATION_CAUSE_OVERSPENDING: RevocationCause.ValueType  # 3
+REVOCATION_CAUSE_OFFBOARDING: RevocationCause.ValueType  # 4
+REVOCATION_CAUSE_POLICY_CHANGE: RevocationCause.ValueType  # 5
+REVOCATION_CAUSE_DRILL: RevocationCause.ValueType  # 6
+Global___RevocationCause: _TypeAlias = RevocationCause  # noqa: Y015
 
 @_typing.final
 class RevocationSelector(_message.Message):
@@ -31,6 +59,8 @@ class RevocationSelector(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     EVERYTHING_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SIDECAR_FIELD_NUMBER: _builtins.int
     lease: _builtins.str
     """Lease name; its delegated leases die with it."""
     key: _builtins.str
@@ -38,8 +68,12 @@ class RevocationSelector(_message.Message):
     provider: _builtins.str
     environment: _builtins.str
     everything: _builtins.bool
+    sidecar: _builtins.str
+    """Name of a sidecar: every lease that it has issued."""
     @_builtins.property
     def subject(self) -> Global___SubjectSelector: ...
+    @_builtins.property
+    def label(self) -> Global___LabelSelector: ...
     def __init__(
         self,
         *,
@@ -49,12 +83,14 @@ class RevocationSelector(_message.Message):
         provider: _builtins.str = ...,
         environment: _builtins.str = ...,
         everything: _builtins.bool = ...,
+        label: Global___LabelSelector | None = ...,
+        sidecar: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "everything", b"everything", "key", b"key", "lease", b"lease", "provider", b"provider", "selector", b"selector", "subject", b"subject"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "everything", b"everything", "key", b"key", "label", b"label", "lease", b"lease", "provider", b"provider", "selector", b"selector", "sidecar", b"sidecar", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "everything", b"everything", "key", b"key", "lease", b"lease", "provider", b"provider", "selector", b"selector", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "everything", b"everything", "key", b"key", "label", b"label", "lease", b"lease", "provider", b"provider", "selector", b"selector", "sidecar", b"sidecar", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["lease", "subject", "key", "provider", "environment", "everything"]  # noqa: Y015
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["lease", "subject", "key", "provider", "environment", "everything", "label", "sidecar"]  # noqa: Y015
     _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
 
@@ -85,6 +121,30 @@ class SubjectSelector(_message.Message):
 Global___SubjectSelector: _TypeAlias = SubjectSelector  # noqa: Y015
 
 @_typing.final
+class LabelSelector(_message.Message):
+    """A verified label of the subject, exactly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelSelector: _TypeAlias = LabelSelector  # noqa: Y015
+
+@_typing.final
 class RevocationEntry(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -94,15 +154,28 @@ class RevocationEntry(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     REVOKED_BY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    BLOCK_NEW_FIELD_NUMBER: _builtins.int
+    BLOCK_DURATION_FIELD_NUMBER: _builtins.int
+    LIFTS_EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"revocations/<epoch>"."""
     epoch: _builtins.int
     note: _builtins.str
     revoked_by: _builtins.str
+    cause: Global___RevocationCause.ValueType
+    block_new: _builtins.bool
+    """No new lease that matches is issued, until an entry lifts this one."""
+    lifts_epoch: _builtins.int
+    """Epoch of the entry that this one lifts; then it ends no lease. 0: none."""
     @_builtins.property
     def selector(self) -> Global___RevocationSelector: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def block_duration(self) -> _duration_pb2.Duration:
+        """After so long the centre lifts it by itself; unset: only a responder does."""
+
     def __init__(
         self,
         *,
@@ -112,10 +185,14 @@ class RevocationEntry(_message.Message):
         note: _builtins.str = ...,
         revoked_by: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___RevocationCause.ValueType = ...,
+        block_new: _builtins.bool = ...,
+        block_duration: _duration_pb2.Duration | None = ...,
+        lifts_epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_duration", b"block_duration", "create_time", b"create_time", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "name", b"name", "note", b"note", "revoked_by", b"revoked_by", "selector", b"selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "create_time", b"create_time", "epoch", b"epoch", "lifts_epoch", b"lifts_epoch", "name", b"name", "note", b"note", "revoked_by", b"revoked_by", "selector", b"selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,14 +270,26 @@ class RevokeLeasesRequest(_message.Message):
     SELECTOR_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    BLOCK_NEW_FIELD_NUMBER: _builtins.int
+    BLOCK_DURATION_FIELD_NUMBER: _builtins.int
+    LEASES_MAX_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID. The same id gives the same revocation."""
     note: _builtins.str
     """Why, for the audit log. Bounded; never a secret."""
     validate_only: _builtins.bool
     """Counts what would die and changes nothing."""
+    cause: Global___RevocationCause.ValueType
+    block_new: _builtins.bool
+    leases_max: _builtins.int
+    """Refused with EXPECTED_COUNT_MISMATCH when more live leases match."""
     @_builtins.property
     def selector(self) -> Global___RevocationSelector: ...
+    @_builtins.property
+    def block_duration(self) -> _duration_pb2.Duration:
+        """Whole seconds, with block_new only."""
+
     def __init__(
         self,
         *,
@@ -208,12 +297,18 @@ class RevokeLeasesRequest(_message.Message):
         selector: Global___RevocationSelector | None = ...,
         note: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        cause: Global___RevocationCause.ValueType = ...,
+        block_new: _builtins.bool = ...,
+        block_duration: _duration_pb2.Duration | None = ...,
+        leases_max: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "leases_max", b"leases_max", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "request_id", b"request_id", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__leases_max: _TypeAlias = _typing.Literal["leases_max"]  # noqa: Y015
+    _WhichOneofArgType__leases_max: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leases_max) -> _WhichOneofReturnType__leases_max | None: ...
 
 Global___RevokeLeasesRequest: _TypeAlias = RevokeLeasesRequest  # noqa: Y015
 
@@ -248,6 +343,56 @@ class RevokeLeasesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeLeasesResponse: _TypeAlias = RevokeLeasesResponse  # noqa: Y015
+
+@_typing.final
+class LiftRevocationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID. The same id gives the same entry."""
+    name: _builtins.str
+    """"revocations/<epoch>" of an entry that blocks."""
+    note: _builtins.str
+    """Why, for the audit log. Bounded; never a secret."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftRevocationRequest: _TypeAlias = LiftRevocationRequest  # noqa: Y015
+
+@_typing.final
+class LiftRevocationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___RevocationProgress:
+        """Of the entry that lifts."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___RevocationProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftRevocationResponse: _TypeAlias = LiftRevocationResponse  # noqa: Y015
 
 @_typing.final
 class GetRevocationRequest(_message.Message):

@@ -39,6 +39,11 @@ class RevocationServiceStub:
                 request_serializer=leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesRequest.SerializeToString,
                 response_deserializer=leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesResponse.FromString,
                 _registered_method=True)
+        self.LiftRevocation = channel.unary_unary(
+                '/leasehold.v1.RevocationService/LiftRevocation',
+                request_serializer=leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationRequest.SerializeToString,
+                response_deserializer=leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationResponse.FromString,
+                _registered_method=True)
         self.GetRevocation = channel.unary_unary(
                 '/leasehold.v1.RevocationService/GetRevocation',
                 request_serializer=leasehold_dot_v1_dot_revocation__service__pb2.GetRevocationRequest.SerializeToString,
@@ -61,6 +66,13 @@ class RevocationServiceServicer:
 
     def RevokeLeases(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LiftRevocation(self, request, context):
+        """Lets what a revocation has blocked acquire leases again. Revives none.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -91,6 +103,11 @@ def add_RevocationServiceServicer_to_server(servicer, server):
                     servicer.RevokeLeases,
                     request_deserializer=leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesRequest.FromString,
                     response_serializer=leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesResponse.SerializeToString,
+            ),
+            'LiftRevocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftRevocation,
+                    request_deserializer=leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationRequest.FromString,
+                    response_serializer=leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationResponse.SerializeToString,
             ),
             'GetRevocation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRevocation,
@@ -135,6 +152,33 @@ class RevocationService:
             '/leasehold.v1.RevocationService/RevokeLeases',
             leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesRequest.SerializeToString,
             leasehold_dot_v1_dot_revocation__service__pb2.RevokeLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftRevocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasehold.v1.RevocationService/LiftRevocation',
+            leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationRequest.SerializeToString,
+            leasehold_dot_v1_dot_revocation__service__pb2.LiftRevocationResponse.FromString,
             options,
             channel_credentials,
             insecure,

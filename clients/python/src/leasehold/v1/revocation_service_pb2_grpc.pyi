@@ -32,6 +32,8 @@ class RevocationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RevocationServiceAsyncStub: ...
     RevokeLeases: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.RevokeLeasesRequest, _revocation_service_pb2.RevokeLeasesResponse]
+    LiftRevocation: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.LiftRevocationRequest, _revocation_service_pb2.LiftRevocationResponse]
+    """Lets what a revocation has blocked acquire leases again. Revives none."""
     GetRevocation: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.GetRevocationRequest, _revocation_service_pb2.GetRevocationResponse]
     ListRevocations: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.ListRevocationsRequest, _revocation_service_pb2.ListRevocationsResponse]
     WatchRevocation: _grpc.UnaryStreamMultiCallable[_revocation_service_pb2.WatchRevocationRequest, _revocation_service_pb2.WatchRevocationResponse]
@@ -41,6 +43,8 @@ class RevocationServiceStub:
 class RevocationServiceAsyncStub(RevocationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RevokeLeases: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.RevokeLeasesRequest, _revocation_service_pb2.RevokeLeasesResponse]  # type: ignore[assignment]
+    LiftRevocation: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.LiftRevocationRequest, _revocation_service_pb2.LiftRevocationResponse]  # type: ignore[assignment]
+    """Lets what a revocation has blocked acquire leases again. Revives none."""
     GetRevocation: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.GetRevocationRequest, _revocation_service_pb2.GetRevocationResponse]  # type: ignore[assignment]
     ListRevocations: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.ListRevocationsRequest, _revocation_service_pb2.ListRevocationsResponse]  # type: ignore[assignment]
     WatchRevocation: _aio.UnaryStreamMultiCallable[_revocation_service_pb2.WatchRevocationRequest, _revocation_service_pb2.WatchRevocationResponse]  # type: ignore[assignment]
@@ -53,6 +57,14 @@ class RevocationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _revocation_service_pb2.RevokeLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_revocation_service_pb2.RevokeLeasesResponse, _abc.Awaitable[_revocation_service_pb2.RevokeLeasesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def LiftRevocation(
+        self,
+        request: _revocation_service_pb2.LiftRevocationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocation_service_pb2.LiftRevocationResponse, _abc.Awaitable[_revocation_service_pb2.LiftRevocationResponse]]:
+        """Lets what a revocation has blocked acquire leases again. Revives none."""
 
     @_abc_1.abstractmethod
     def GetRevocation(
