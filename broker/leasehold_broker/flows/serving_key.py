@@ -62,4 +62,4 @@ class ServingKey:
         """True when a revocation since the lease was issued would have ended it, had it been of this key."""
         scopes = tuple(replace(one, key=record.name) for one in lease.scopes if one.provider == record.provider)
         as_if = replace(lease, scopes=scopes)
-        return any(entry.kills(as_if, frozenset()) for entry in reversed(self._books.revocations))
+        return any(entry.kills(as_if, frozenset(), self._books.sidecar) for entry in reversed(self._books.revocations))
