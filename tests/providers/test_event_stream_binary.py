@@ -5,7 +5,7 @@ import random
 import zlib
 
 import pytest
-from botocore.eventstream import EventStreamBuffer
+from botocore.eventstream import ChecksumMismatch, EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +122,18 @@ def test_one_wrong_bit_anywhere_and_nothing_more_is_believed() -> None:
         found = read([bytes(data)], reader)
         assert found == [({":message-type": "event"}, b"payload")][: bit // 8 >= first]
         assert reader.broken or not reader.at_boundary, bit
+
+
+def test_the_checksum_of_the_lengths_counts_by_itself() -> None:
+    """A message whose own checksum is right, but not that of its lengths: neither botocore nor we take it."""
+    frame = bytearray(encode({"a": "b"}, b"payload"))
+    frame[8] ^= 1
+    frame[-4:] = zlib.crc32(frame[:-4]).to_bytes(4)
+    with pytest.raises(ChecksumMismatch):
+        by_botocore(bytes(frame))
+    reader = EventStreamReader()
+    assert read([bytes(frame)], reader) == []
+    assert reader.broken
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
