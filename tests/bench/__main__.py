@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import uvloop
+from tests.bench.audit_probe import measure as measure_audit
 from tests.bench.ledger_probe import measure as measure_ledger
 from tests.bench.load import at, load
 from tests.bench.store_probe import measure as measure_store
@@ -125,6 +126,7 @@ def main() -> None:
         uvloop.run(_measure(Path(folder), seconds))
         measure_ledger()
         measure_store()
+        measure_audit()
 
 
 if __name__ == "__main__":
