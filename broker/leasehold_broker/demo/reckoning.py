@@ -1,4 +1,4 @@
-"""The last chapters: the audit log is exported and verified, a tampered copy is caught, money is compared."""
+"""The last chapters: the audit log is proven, copied and verified, a tampered copy is caught, money is compared."""
 
 import shlex
 from collections.abc import Callable
@@ -23,7 +23,7 @@ async def reckon(stage: Stage, page: Page, check: Check) -> None:
 async def _audit(stage: Stage, page: Page, check: Check, export: Path) -> None:
     page.chapter(
         "The audit log",
-        "Every grant, call, refusal and revocation was written before its effect; each links to the last.",
+        "Written before each effect, chained, and under one signed root: an outsider needs the public key and a copy.",
     )
     root = stage.layout.root
 
@@ -33,22 +33,29 @@ async def _audit(stage: Stage, page: Page, check: Check, export: Path) -> None:
         page.output(finished.out + finished.err)
         return finished
 
-    heads = root / "heads.jsonl"
-    kept = await stage.processes.run(client("audit", "heads", "--json"))
-    heads.write_text(kept.out)
-    exported = await run("audit", "export", "--output", str(export))
-    check(exported.code == 0, "the log was exported")
-    good = await run("audit", "verify", str(export), "--heads", str(heads))
-    check(good.code == 0, "the chains of collector and sidecars hold, and reach the heads that were kept")
+    key, kept = root / "state" / "collector" / "checkpoint.pub", root / "kept.checkpoint"
+    seen = await run("audit", "checkpoint", "--key", str(key))
+    check(seen.code == 0, "the newest head of the log is signed with the collector's key")
+    keep = await stage.processes.run(client("audit", "checkpoint", "--keep", str(kept), "--key", str(key)))
+    check(keep.code == 0, "a checkpoint was kept, as an auditor elsewhere would")
+    proven = await run("audit", "prove", "7", "--key", str(key))
+    check(proven.code == 0, "one event is proven to be in it, without the rest of the log")
+    tiles = root / "copy"
+    copied = await run("audit", "export", "--tiles", "--output", str(tiles))
+    check(copied.code == 0, "the log was copied")
+    good = await run("audit", "verify", str(tiles), "--key", str(key), "--checkpoint", str(kept))
+    check(good.code == 0, "offline: chains, tree and signature hold, and the log only grew since the kept checkpoint")
+    exported = await stage.processes.run(client("audit", "export", "--output", str(export)))
+    check(exported.code == 0, "the log was exported as JSON lines")
     copy = root / "tampered.jsonl"
     changed = accounts.tampered(export, copy)
     page.line(f"a copy is altered; {changed}")
     bad = await run("audit", "verify", str(copy))
     check(bad.code == VERIFY_BROKEN and "first bad entry" in bad.err, "the altered copy is caught, and its entry named")
     short = root / "shortened.jsonl"
-    accounts.shortened(export, short, 3)
-    cut = await stage.processes.run(client("audit", "verify", str(short), "--heads", str(heads)))
-    check(cut.code == VERIFY_BROKEN, "a copy without its last three entries is caught by the heads that were kept")
+    accounts.shortened(export, short, 20)
+    cut = await stage.processes.run(client("audit", "verify", str(short), "--key", str(key), "--checkpoint", str(kept)))
+    check(cut.code == VERIFY_BROKEN, "a copy without its last twenty entries is caught by the checkpoint that was kept")
 
 
 def _spend(stage: Stage, page: Page, check: Check, told: accounts.Accounts) -> None:
