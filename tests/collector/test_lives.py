@@ -218,6 +218,7 @@ async def test_old_bodies_go_and_their_proofs_stay(store, tmp_path):
     assert await store.drop_bodies(2_000, 40, 15) == 15
     assert [await store.drop_bodies(2_000, 40, 15) for _ in range(3)] == [15, 10, 0]
     assert [await store.drop_bodies(2_000, 100, 15) for _ in range(2)] == [10, 0]
+    assert await store.drop_bodies(1_000, 10**9, 15) == 0
     page = await store.page(EventFilter(), 0, 200)
     assert [one.position for one in page if not one.record.body] == list(range(1, 51))
     for wanted in (EventFilter(lease="leases/a"), EventFilter(key="anthropic-prod"), EventFilter(subject="agent")):
@@ -240,7 +241,7 @@ async def test_a_declared_loss_keeps_its_body(tmp_path):
     _, records = await holed(tmp_path)
     store = CollectorStore(tmp_path / "c.db", "collector", "c3", accept_gaps=True)
     await store.append("sidecar-1", records[7:], 1)
-    await store.drop_bodies(2**50, 100, 100)
+    assert [await store.drop_bodies(2**50, 10**9, 100) for _ in range(2)] == [8, 0]
     page = await store.page(EventFilter(), 0, 100)
     assert [one.type for one in page if one.record.body] == ["audit.gap_accepted"]
     assert verify_by_client(("", of(stored)) for stored in page).holds

@@ -191,7 +191,7 @@ def secret_places(stage):
 
 
 async def test_no_secret_is_anywhere():
-    """A run with everything in it, one crash and one clean stop: no hit in any artefact, and the scanner does find."""
+    """A run with everything in it, a crash and a clean stop: no hit in any artefact (A8), and the scanner does find."""
     with tempfile.TemporaryDirectory(prefix="leasehold-") as folder:
         cores = core_files()
         async with TalkativeStage(Path(folder)) as stage:

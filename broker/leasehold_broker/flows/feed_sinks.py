@@ -6,7 +6,7 @@ position and digest tell.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
@@ -57,8 +57,24 @@ class SinkState:
 class FeedSink:
     """Feeds one sink."""
 
-    def __init__(self, rule: SinkRule, sink: EventSink, store: EventStore, cursors: SinkCursors) -> None:
-        """Feed this sink from this log; `start` comes first."""
+    def __init__(
+        self,
+        rule: SinkRule,
+        sink: EventSink,
+        store: EventStore,
+        cursors: SinkCursors,
+        told: Callable[[str, str], None] = lambda _name, _why: None,
+    ) -> None:
+        """Feed this sink from this log; `start` comes first.
+
+        Args:
+            rule: how.
+            sink: what.
+            store: the log.
+            cursors: of all sinks.
+            told: the sink's name and why it fails, when it begins to; and "" when it takes events again.
+        """
+        self._told = told
         self.rule = rule
         self.state = SinkState()
         self._sink = sink
@@ -91,12 +107,16 @@ class FeedSink:
                 full = await self._step()
             except (SinkFailedError, Refusal) as failure:
                 self.state.failures += 1
-                self.state.failing = str(failure)
+                if not self.state.failing:
+                    self._told(self.rule.name, str(failure))
+                self.state.failing = str(failure) or type(failure).__name__
                 wait = min(RETRY_SECONDS_MAX, self.rule.retry_first_seconds * 2.0 ** min(attempt, 30))
                 attempt += 1
                 await asyncio.sleep(wait)
                 continue
             attempt = 0
+            if self.state.failing:
+                self._told(self.rule.name, "")
             self.state.failing = ""
             if not full:
                 await asyncio.sleep(GATHER_SECONDS)

@@ -46,7 +46,7 @@ async def fed_sinks(
             sink = _sink(at, service)
             stack.push_async_callback(sink.close)
             rule = SinkRule(at.name, at.required, at.lag_records_max, at.types, at.from_start)
-            feed = FeedSink(rule, sink, store, store)
+            feed = FeedSink(rule, sink, store, store, _told)
             await feed.start()
             feeds.append(feed)
             stack.push_async_callback(cancelled, asyncio.create_task(feed.run(), name=f"sink {at.name}"))
@@ -83,6 +83,13 @@ def _sink(at: SinkAt, service: str) -> EventSink:
             return SyslogSink(where, form, socket.gethostname())
         case _:
             assert_never(at.kind)
+
+
+def _told(sink: str, why: str) -> None:
+    if why:
+        log.warning("a sink takes no events", sink=sink, why=why)
+    else:
+        log.info("a sink takes events again", sink=sink)
 
 
 def _rejected(sink: str, count: int, why: str) -> None:

@@ -59,7 +59,7 @@ class WriterMemory:
     def load(self, connection: sqlite3.Connection) -> None:
         """Take everything from the file, as this connection sees it."""
         self._lives.load(connection)
-        self.last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        self.last_position = connection.execute(rows.LAST_POSITION).fetchone()[0]
         self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
         newest = connection.execute("SELECT coalesce(max(number), 0) FROM budget_changes").fetchone()
         self.budget_change = newest[0]

@@ -15,6 +15,7 @@ def drop_bodies(connection: sqlite3.Connection, before_wall_ms: int, until_posit
     """
     row = connection.execute(rows.MARK, (_MARK,)).fetchone()
     done = 0 if row is None else int(row[0])
+    until_position = min(until_position, connection.execute(rows.LAST_POSITION).fetchone()[0])
     young = connection.execute(rows.FIRST_YOUNG, (done, limit, before_wall_ms)).fetchone()
     end = min(until_position, done + limit, until_position if young is None else young[0] - 1)
     if end <= done:

@@ -24,6 +24,7 @@ NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :l
 
 MARK = "SELECT value FROM marks WHERE name = ?"
 PUT_MARK = "INSERT INTO marks (name, value) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
 FIRST_YOUNG = (
     "SELECT position FROM (SELECT position, receive_wall_ms FROM events WHERE position > ? ORDER BY position LIMIT ?) "
     "WHERE receive_wall_ms >= ? ORDER BY position LIMIT 1"
