@@ -5,6 +5,7 @@ served may be missing, and no more may be charged than was served and what was o
 """
 
 import asyncio
+import functools
 import random
 import re
 import socket
@@ -116,7 +117,7 @@ def kill_under_load(kills: int, seed: int, say: Callable[[str], None] = lambda _
 async def _kill_under_load(root: Path, kills: int, seed: int, say: Callable[[str], None]) -> Crashes:
     rng, found = random.Random(seed), Crashes()
     async with CrashStage(root, chunk_ms=1, sidecars=(SIDECAR,)) as stage:
-        token = stage.workload("crashing", "agents/research/crashing", team="research")
+        token = _fresh_token(stage)
         client = LeaseholdClient(stage.sidecar_target(SIDECAR), token, timeout_seconds=SECONDS_MAX)
         lease = await asyncio.to_thread(
             lambda: client.acquire(provider="anthropic", budget=CAP_MICRO_USD, ttl="12h", renew=False)
@@ -125,9 +126,11 @@ async def _kill_under_load(root: Path, kills: int, seed: int, say: Callable[[str
         try:
             for kill in range(1, kills + 1):
                 with load.running():
+                    await _one_more_call(stage, found.calls)
                     await asyncio.sleep(rng.choice((0.02, 0.2, 0.8)) * rng.random())
                     await stage.crash(SIDECAR)
                 await stage.start(SIDECAR)
+                _fresh_token(stage)
                 found.longest_start_seconds = max(found.longest_start_seconds, stage.started_seconds[SIDECAR])
                 await _check(stage, lease, found)
                 found.kills = kill
@@ -139,6 +142,18 @@ async def _kill_under_load(root: Path, kills: int, seed: int, say: Callable[[str
         await asyncio.to_thread(lease.abandon)
         await asyncio.to_thread(client.close)
     return found
+
+
+def _fresh_token(stage: Stage) -> Path:
+    """Into the same file: tokens live for minutes, the run does for longer."""
+    return stage.workload("crashing", "agents/research/crashing", team="research")
+
+
+async def _one_more_call(stage: Stage, calls: int) -> None:
+    """Wait until calls flow in this life: a kill of an idle process would show nothing."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while len(_book(stage)) <= calls:  # noqa: ASYNC110 - the book is a file of another process
+            await asyncio.sleep(0.005)
 
 
 async def _check(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
@@ -177,6 +192,16 @@ async def _reckon(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
     assert verify(((str(record.position), record) for record in records), heads).holds, "A2"
 
 
+def _book(stage: Stage) -> list[dict]:
+    return [each for each in accounts.read_book(stage.layout.journal) if each["operation"] not in accounts.FREE]
+
+
 def _served(stage: Stage) -> tuple[int, int]:
-    book = [each for each in accounts.read_book(stage.layout.journal) if each["operation"] not in accounts.FREE]
-    return len(book), sum(accounts.cost_of(each) for each in book)
+    book = _book(stage)
+    return len(book), sum(_cost(each["model"], tuple(each["tokens"][unit] for unit in accounts.UNITS)) for each in book)
+
+
+@functools.cache
+def _cost(model: str, tokens: tuple[int, ...]) -> int:
+    units = dict(zip(accounts.UNITS, tokens, strict=True))
+    return accounts.cost_of({"provider": "anthropic", "model": model, "tokens": units})
