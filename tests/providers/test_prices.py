@@ -13,6 +13,7 @@ from leasehold_broker.domain.price import RATE_NAMES
 from leasehold_broker.providers import load_price_book
 from leasehold_broker.providers.prices import source
 from leasehold_broker.providers.prices.book import shipped_table
+from leasehold_broker.providers.prices.borrowed import BorrowedPrices
 from leasehold_broker.providers.prices.table import read_table, write_table
 
 BOOK = load_price_book(wall_ms=lambda: int(MOMENT.timestamp() * 1000))
@@ -223,3 +224,14 @@ def test_a_wrong_table_is_refused_by_name(data: bytes, named: str) -> None:
     """Nothing negative, no zero where a unit is used, no unknown unit, no name twice: and the message says where."""
     with pytest.raises(ValueError, match=named):
         read_table(data)
+
+
+def test_prices_are_borrowed_where_there_are_none_of_ones_own() -> None:
+    """A host's own price first, then that of the vendor named for it; without one, none."""
+    book = load_price_book()
+    borrowed = BorrowedPrices(book, {"own-llm": "groq", "groq": "xai", "own-free": ""})
+    assert borrowed.price("own-llm", "openai/gpt-oss-120b") == book.price("groq", "openai/gpt-oss-120b")
+    assert borrowed.price("groq", "openai/gpt-oss-120b") == book.price("groq", "openai/gpt-oss-120b")
+    assert borrowed.price("groq", "grok-4.3") == book.price("xai", "grok-4.3")
+    assert borrowed.price("own-free", "openai/gpt-oss-120b") is None
+    assert borrowed.price("own-other", "openai/gpt-oss-120b") is None
