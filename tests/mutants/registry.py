@@ -45,7 +45,7 @@ MUTANTS = (
         LEDGER,
         LOOP,
         LOOP.replace("fits(account.caps) or", "plus(Amounts(1)).fits(account.caps) or").replace(">", ">="),
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "what is held is not counted",
@@ -53,7 +53,7 @@ MUTANTS = (
         LEDGER,
         "        taken = account.settled.plus(account.held)\n        if taken",
         "        taken = account.settled\n        if taken",
-        (MACHINE, VOLUME),
+        (VOLUME, MACHINE),
     ),
     Mutant(
         "one more than the cap fits",
@@ -61,7 +61,7 @@ MUTANTS = (
         LEDGER,
         "                if wanted > free:",
         "                if wanted > free + 1:",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "only the first level is asked",
@@ -69,7 +69,7 @@ MUTANTS = (
         LEDGER,
         "        for leg in legs:\n            shortfall",
         "        for leg in legs[:1]:\n            shortfall",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "a settlement leaves its hold",
@@ -77,7 +77,7 @@ MUTANTS = (
         LEDGER,
         "account.held = account.held.minus(held)\n            account.settled = account.settled.plus(spent)",
         "account.settled = account.settled.plus(spent)",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "a second settlement charges again",
@@ -85,7 +85,7 @@ MUTANTS = (
         LEDGER,
         "        self._closed[settlement.hold] = settlement\n",
         "",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "a void leaves its hold in the rolling window",
@@ -117,7 +117,7 @@ MUTANTS = (
         LEDGER,
         "        charged = actual._replace(concurrency=0)\n",
         "        charged = actual\n",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "a restored hold holds nothing",
@@ -125,7 +125,7 @@ MUTANTS = (
         LEDGER,
         'asking the caps: it was granted before."""\n        self._open(hold)',
         'asking the caps: it was granted before."""\n        self._holds[hold.id] = hold',
-        (MACHINE, VOLUME),
+        (VOLUME, MACHINE),
     ),
     Mutant(
         "a bucket joins its window without what was settled",
@@ -141,7 +141,7 @@ MUTANTS = (
         LEDGER,
         "            held = hold.amounts.masked(leg.mask)\n            account.held = account.held.plus(held)",
         "            held = hold.amounts\n            account.held = account.held.plus(held)",
-        (EDGES, MACHINE, VOLUME),
+        (EDGES, VOLUME, MACHINE),
     ),
     Mutant(
         "a lowered cap is not taken over",
@@ -149,7 +149,7 @@ MUTANTS = (
         LEDGER,
         "        account.caps, account.hard = caps, hard\n",
         "        account.hard = hard\n",
-        (MACHINE, VOLUME),
+        (VOLUME, MACHINE),
     ),
     Mutant(
         "a soft cap refuses",
@@ -157,7 +157,7 @@ MUTANTS = (
         LEDGER,
         "fits(account.caps) or not account.hard:",
         "fits(account.caps):",
-        (MACHINE, LEVELS),
+        (LEVELS, MACHINE),
     ),
     Mutant(
         "a soft cap is told of at every settlement",
@@ -165,7 +165,7 @@ MUTANTS = (
         LEDGER,
         "if now - spent[index] <= counted.soft[index] < now",
         "if counted.soft[index] < now",
-        (MACHINE, LEVELS),
+        (LEVELS, MACHINE),
     ),
     Mutant(
         "a rolling window forgets a bucket early",
