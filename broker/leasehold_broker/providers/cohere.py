@@ -30,10 +30,10 @@ from leasehold_broker.providers.checks import (
     unbounded,
     whole,
 )
-from leasehold_broker.providers.meters import SseMeter, choose, decode
+from leasehold_broker.providers.last_event import LastEvent
+from leasehold_broker.providers.meters import SseMeter, choose
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import billed_usage
 
 CHAT_FIELDS: Final = frozenset(
@@ -69,6 +69,7 @@ _EMBED_REFUSED: Final = {
     "inputs": "mixed inputs may hold pictures, which are not bounded here; use texts",
 }
 _MESSAGE_FIELDS: Final = frozenset(("role", "content", "tool_calls", "tool_plan", "citations", "tool_call_id"))
+_ENDS: Final = frozenset(("message-end",))
 _PARTS: Final = frozenset(("text", "thinking", "document"))
 _PATHS: Final = {
     "/v2/rerank": "search units have no bound that a request states; it is not served",
@@ -111,7 +112,9 @@ class _Chat(TakesJson):
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
-        return choose(content_type, lambda answer: billed_usage(answer.get("usage")), lambda: SseMeter(_Stream()))
+        return choose(
+            content_type, lambda answer: billed_usage(answer.get("usage")), lambda: SseMeter(LastEvent(_ENDS, _nested))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +142,14 @@ class _Embed(TakesJson):
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
-        return choose(content_type, lambda answer: billed_usage(answer.get("meta")), lambda: SseMeter(_Stream()))
+        return choose(
+            content_type, lambda answer: billed_usage(answer.get("meta")), lambda: SseMeter(LastEvent(_ENDS, _nested))
+        )
 
 
-class _Stream:
-    """Reading of a chat stream: the usage is in the event that ends the message."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.final = False
-
-    def event(self, event: SseEvent) -> bool:
-        """Take one event; none is hidden."""
-        if event.oversized or b'"usage"' not in event.data:
-            return False
-        data = decode(event.data)
-        if data is None or kind_of(data) != "message-end":
-            return False
-        delta = data.get("delta")
-        if isinstance(delta, dict):
-            self.usage = billed_usage(delta.get("usage"))
-            self.final = self.usage is not None
-        return False
+def _nested(event: Object) -> Usage | None:
+    delta = event.get("delta")
+    return billed_usage(delta.get("usage")) if isinstance(delta, dict) else None
 
 
 def _walk(body: Object) -> Parts:

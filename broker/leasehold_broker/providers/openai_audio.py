@@ -14,9 +14,9 @@ from leasehold_broker.ports.provider import Form, Meter
 from leasehold_broker.providers.audio_length import audio_format, seconds_max
 from leasehold_broker.providers.bounds import Parts, input_tokens_bound
 from leasehold_broker.providers.checks import Object, as_text, check_fields, invalid, kind_of, unbounded
-from leasehold_broker.providers.meters import JsonMeter, KnownMeter, SseMeter, choose, decode, media_type
+from leasehold_broker.providers.last_event import LastEvent
+from leasehold_broker.providers.meters import JsonMeter, KnownMeter, SseMeter, choose, media_type
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import transcript_usage
 
 SPEECH_FIELDS: Final = frozenset(("input", "model", "response_format", "speed", "stream_format", "voice"))
@@ -45,6 +45,7 @@ _BY_CHARACTER: Final = ("tts-1",)
 _CONTEXT_BILLED: Final = "gpt-4o"
 _CONTEXT_TOKENS: Final = 16_000
 """Of the models that are billed by token; documented, as is their longest answer and the longest sound they take."""
+_ENDS: Final = frozenset(("transcript.text.done",))
 _OUTPUT_TOKENS: Final = 2_000
 _TOKEN_SECONDS_MAX: Final = 1_500
 _SPEECH_TYPES: Final = ("audio/", "application/octet-stream")
@@ -126,22 +127,8 @@ class Transcription:
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol. An answer of plain text or subtitles reports nothing: the hold is charged."""
         del body
-        return choose(content_type, lambda answer: transcript_usage(answer.get("usage")), lambda: SseMeter(_Stream()))
+        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)))
 
 
-class _Stream:
-    """Reading of a transcript's stream: the usage is in the event that ends it."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.final = False
-
-    def event(self, event: SseEvent) -> bool:
-        """Take one event; none is hidden."""
-        if event.oversized or b'"usage"' not in event.data:
-            return False
-        data = decode(event.data)
-        if data is not None and kind_of(data) == "transcript.text.done":
-            self.usage = transcript_usage(data.get("usage"))
-            self.final = self.usage is not None
-        return False
+def _usage(answer: Object) -> Usage | None:
+    return transcript_usage(answer.get("usage"))

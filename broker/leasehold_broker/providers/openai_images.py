@@ -24,9 +24,9 @@ from leasehold_broker.providers.checks import (
     unbounded,
     whole,
 )
-from leasehold_broker.providers.meters import SseMeter, choose, decode
+from leasehold_broker.providers.last_event import LastEvent
+from leasehold_broker.providers.meters import SseMeter, choose
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import openai_usage
 
 GENERATION_FIELDS: Final = frozenset(
@@ -73,6 +73,7 @@ _INPUT_TOKENS: Final = 8_192
 _QUALITIES: Final = frozenset(("auto", "high", "low", "medium"))
 _FORMATS: Final = frozenset(("jpeg", "png", "webp"))
 _PICTURES_MAX: Final = 10
+_ENDS: Final = frozenset(("image_edit.completed", "image_generation.completed"))
 _FILES_MAX: Final = 16
 _JSON_BYTES_MAX: Final = 32 * 1024 * 1024
 """Pictures come inside of the JSON; a larger answer is relayed, and charged at its hold."""
@@ -102,7 +103,7 @@ class Generations(TakesJson):
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
-        return choose(content_type, _usage, lambda: SseMeter(_Stream()), _JSON_BYTES_MAX)
+        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)), _JSON_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Edits:
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
-        return choose(content_type, _usage, lambda: SseMeter(_Stream()), _JSON_BYTES_MAX)
+        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)), _JSON_BYTES_MAX)
 
 
 def _plan(
@@ -181,21 +182,3 @@ def _format(data: bytes) -> str:
 
 def _usage(answer: Object) -> Usage | None:
     return openai_usage(answer.get("usage"), None, prompt="input", completion="output")
-
-
-class _Stream:
-    """Reading of a picture's stream: the usage is in the event that ends it."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.final = False
-
-    def event(self, event: SseEvent) -> bool:
-        """Take one event; none is hidden."""
-        if event.oversized or b'"usage"' not in event.data:
-            return False
-        data = decode(event.data)
-        if data is not None and kind_of(data) in {"image_generation.completed", "image_edit.completed"}:
-            self.usage = _usage(data)
-            self.final = self.usage is not None
-        return False

@@ -14,12 +14,11 @@ from leasehold_broker.providers.checks import (
     Object,
     check_fields,
     flag,
-    kind_of,
     whole,
 )
-from leasehold_broker.providers.meters import SseMeter, choose, decode
+from leasehold_broker.providers.last_event import LastEvent
+from leasehold_broker.providers.meters import SseMeter, choose
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.sse import SseEvent
 from leasehold_broker.providers.usage import openai_usage
 
 _ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed"))
@@ -63,29 +62,13 @@ class Responses(TakesJson):
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
-        return choose(content_type, _usage, lambda: SseMeter(_Stream()))
+        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _nested)))
 
 
 def _usage(answer: Object) -> Usage | None:
     return openai_usage(answer.get("usage"), answer.get("service_tier"), prompt="input", completion="output")
 
 
-class _Stream:
-    """Reading of a Responses stream: the usage is in the response that one of three events ends with."""
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.final = False
-
-    def event(self, event: SseEvent) -> bool:
-        """Take one event; none is hidden."""
-        if event.oversized or b'"usage"' not in event.data:
-            return False
-        data = decode(event.data)
-        if data is None or kind_of(data) not in _ENDS:
-            return False
-        response = data.get("response")
-        if isinstance(response, dict):
-            self.usage = _usage(response)
-            self.final = self.usage is not None
-        return False
+def _nested(event: Object) -> Usage | None:
+    response = event.get("response")
+    return _usage(response) if isinstance(response, dict) else None
