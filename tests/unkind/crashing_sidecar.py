@@ -185,11 +185,12 @@ async def _reckon(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
             if charged == found.settled and found.settled <= found.served + found.charged_by_estimate:
                 break
             await asyncio.sleep(0.1)
+        heads = await asyncio.to_thread(operator.heads)  # first: what arrives while we read comes after them
         records = await asyncio.to_thread(lambda: list(operator.events()))
-        heads = await asyncio.to_thread(operator.heads)
     assert charged == found.settled, "A7: the log says another sum than the ledger"
     assert found.served <= found.settled <= found.served + found.charged_by_estimate, "charged what never was"
-    assert verify(((str(record.position), record) for record in records), heads).holds, "A2"
+    verdict = verify(((str(record.position), record) for record in records), heads)
+    assert verdict.holds, f"A2: {verdict}"
 
 
 def _book(stage: Stage) -> list[dict]:
