@@ -29,7 +29,7 @@ async def main(folder: Path, target: str, count: int) -> None:
     state = SqliteStateStore(folder / "state", "sidecar-1", SystemClock(), StoreLimits(spool_bytes_max=SPOOL_BYTES_MAX))
     await Recover(Books(), state).run(SystemClock().now(), "soak")
     sidecar = Sidecar(target)
-    link = CollectorLink(sidecar.settings, state, sidecar.sink, lambda: (), sidecar.clock)
+    link = CollectorLink(sidecar.settings, state, sidecar.sink, lambda: (), sidecar.budget_tie, sidecar.clock)
     task = asyncio.create_task(link.run())
     print("ready", flush=True)  # noqa: T201 - the parent waits for it
     known = folder / "committed"

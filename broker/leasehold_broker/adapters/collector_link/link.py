@@ -16,6 +16,7 @@ from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.shipping import Shipment, SpoolDamagedError
 from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, LinkBrokenError, reason_of
 from leasehold_broker.adapters.collector_link.syncing import BudgetTie, LiveLeaseSource, Sync
+from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.time import Instant
@@ -69,6 +70,7 @@ class CollectorLink:
         self._clock = clock
         self._authority = Authority(clock.now())
         self._unreported: list[AppliedRevocation] = []
+        self._acknowledged: ChainedRecord | None = None
         self.counters = LinkCounters()
 
     def authority_lapsed_seconds(self, now: Instant) -> float | None:
@@ -88,10 +90,11 @@ class CollectorLink:
         await sync.run(channel)
 
     async def _ship(self, channel: grpc.aio.Channel) -> None:
-        await Shipment(self._settings, self._outbox, self._shipped).run(channel)
+        await Shipment(self._settings, self._outbox, self._shipped, self._acknowledged).run(channel)
 
-    def _shipped(self, count: int) -> None:
+    def _shipped(self, count: int, last: ChainedRecord) -> None:
         self.counters.records_acknowledged += count
+        self._acknowledged = last
         self._authority.unfence()
 
     async def _keep(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:

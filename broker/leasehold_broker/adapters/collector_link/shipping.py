@@ -30,15 +30,28 @@ class SpoolDamagedError(Exception):
 class Shipment:
     """One AppendEvents stream: from the oldest unacknowledged record until the collector ends it."""
 
-    def __init__(self, settings: LinkSettings, outbox: Outbox, accepted: Callable[[int], None]) -> None:
-        """Ship this outbox; `accepted` is told how many records each answer acknowledged."""
+    def __init__(
+        self,
+        settings: LinkSettings,
+        outbox: Outbox,
+        accepted: Callable[[int, ChainedRecord], None],
+        after: ChainedRecord | None,
+    ) -> None:
+        """Ship this outbox.
+
+        Args:
+            settings: as whom.
+            outbox: what to ship.
+            accepted: told how many records each answer acknowledged, and the last of them.
+            after: the last record that an earlier stream of this process had acknowledged: the next one follows it.
+        """
         self._settings = settings
         self._outbox = outbox
         self._accepted = accepted
         self._window: deque[PendingRecord] = deque()
         self._batches: deque[int] = deque()
         self._room = asyncio.Semaphore(WINDOW_BATCHES_MAX)
-        self._last: ChainedRecord | None = None
+        self._last = after
         self._sent = asyncio.Event()
         self._answered = asyncio.Event()
 
@@ -124,20 +137,22 @@ class Shipment:
 
     async def _receive(self, call: Any) -> None:
         async for answer in call:
-            position, count = 0, 0
+            last: PendingRecord | None = None
+            count = 0
             while self._window and self._window[0].record.epoch == answer.epoch:
                 if self._window[0].record.sequence > answer.committed_sequence:
                     break
-                position, count = self._window.popleft().position, count + 1
-            if not count:
+                last, count = self._window.popleft(), count + 1
+            if last is None:
                 message = "the collector acknowledged what was not sent"
                 raise LinkBrokenError(message)
-            while self._batches and self._batches[0] <= position:
+            while self._batches and self._batches[0] <= last.position:
                 self._batches.popleft()
                 self._room.release()
             self._answered.set()
-            await self._outbox.acknowledge(position)
-            self._accepted(count)
+            # Before the outbox may forget it: a stream that starts anew has to know what its first record follows.
+            self._accepted(count, last.record)
+            await self._outbox.acknowledge(last.position)
 
 
 def first_batch(pending: Sequence[PendingRecord]) -> Sequence[PendingRecord]:
