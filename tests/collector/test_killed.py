@@ -5,6 +5,7 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.fakes.audit_verify import verify
 from tests.fakes.centre import Centre, Sidecar, eventually
 from tests.fakes.rpc import SystemClock
 from tests.fakes.streams import call_event
@@ -13,7 +14,6 @@ from leasehold_broker.adapters.collector_link import CollectorLink
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
 from leasehold_broker.domain.audit_query import EventFilter
-from leasehold_broker.domain.audit_verify import verify
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.audit_verify import verify
 from tests.fakes.streams import Emitter
 
 from leasehold import audit as client
 from leasehold_broker.domain.audit_query import StoredRecord
-from leasehold_broker.domain.audit_verify import verify
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.wire.audit_export import decode_line, encode_line
 

@@ -1,8 +1,8 @@
 """Check a copy of the collector's log. Owns the verdict: which entry is the first bad one, and what is missing.
 
 Edits, removals in the middle, swaps and insertions break a chain or the count of positions. A log cut at its end is
-whole in itself: only heads that were kept elsewhere show it, so `verify` takes them. The client library has a second
-implementation of the same, by another hand; the tests hold the two together.
+whole in itself: only heads that were kept elsewhere show it, so `verify` takes them. What users run is the client's
+implementation of the same, by another hand; this one is its judge.
 """
 
 from collections.abc import Iterable
