@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
@@ -104,6 +104,7 @@ JSON = st.recursive(
 )
 
 
+@example(EventType.SIDECAR_STARTED, {"expire_wall_ms": False}, {})
 @given(
     st.sampled_from([*EventType, "slice.granted", "finding.raised", "honeytoken.used", "nodot"]),
     st.dictionaries(st.sampled_from([*DETAILS, "epoch", "revocation", "other"]), JSON, max_size=5),

@@ -119,8 +119,8 @@ def _kind_of(type_: str) -> _Kind:
 def _body(stored: StoredRecord) -> Json:
     try:
         body = msgspec.json.decode(stored.record.body, type=dict[str, Any])
-        if not isinstance(body["type"], str) or not isinstance(body["wall_ms"], int):
-            raise ValueError  # noqa: TRY004, TRY301 - told as one below
+        if not isinstance(body["type"], str) or type(body["wall_ms"]) is not int:
+            raise ValueError  # noqa: TRY301 - told as one below
     except (ValueError, KeyError, msgspec.MsgspecError):
         message = f"the record at position {stored.position} has no event to export"
         raise ValueError(message) from None
@@ -181,7 +181,7 @@ def _user(body: Json) -> Json:
 def _session(body: Json) -> Json:
     session: Json = {"uid": str(body["lease"])}
     expires = _details(body).get("expire_wall_ms")
-    return session | ({"expiration_time": expires} if isinstance(expires, int) else {})
+    return session | ({"expiration_time": expires} if type(expires) is int else {})
 
 
 def _actor(stored: StoredRecord, body: Json) -> Json:
