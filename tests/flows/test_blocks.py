@@ -199,3 +199,27 @@ def test_an_order_survives_its_words(order: Order) -> None:
     for wrong in ({"more": 1}, {"lifts": "7"}, {"cause": "NONE"}):
         with pytest.raises(ValueError, match=r"order|Cause"):
             order_from_words({**order_to_words(order), **wrong})
+
+
+async def test_a_block_that_cannot_be_lifted_keeps_no_other(core: Core, monkeypatch) -> None:
+    """The fault is raised for whoever keeps the task running, and only after every block had its turn."""
+    alone = Alone(core)
+    for selector in (ByKey("first"), ByKey("second")):
+        await alone.revoke(selector, order=Order(block_new=True, block_seconds=5))
+    await alone.ends.step()
+    core.clock.advance(6)
+    issue = alone.issuer.issue
+
+    async def poisoned(draft):
+        if draft.selector == ByKey("first"):
+            raise RuntimeError("a damaged row")
+        return await issue(draft)
+
+    monkeypatch.setattr(alone.issuer, "issue", poisoned)
+    with pytest.raises(RuntimeError):
+        await alone.ends.step()
+    lifted = [entry for entry in await alone.issuer.page(1 << 62, 10) if entry.order.lifts]
+    assert [entry.selector for entry in lifted] == [ByKey("second")]
+    monkeypatch.setattr(alone.issuer, "issue", issue)
+    await alone.ends.step()
+    assert len([entry for entry in await alone.issuer.page(1 << 62, 10) if entry.order.lifts]) == 2

@@ -383,6 +383,19 @@ async def test_health_needs_no_identity_and_follows_the_server(door: Door) -> No
         await stopping
 
 
+async def test_health_shows_that_a_task_beside_the_doors_fails(door: Door) -> None:
+    """Only the service of that name says so: calls are taken all the same, so no orchestrator ends the process."""
+    async with grpc.aio.insecure_channel(door.unix) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        background = health_pb2.HealthCheckRequest(service="leasehold.background")
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for degraded in (False, True, False):
+            door.server.set_degraded(degraded=degraded)
+            shown = (await health.Check(background, timeout=10)).status
+            assert (shown == serving) is not degraded
+            assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=10)).status == serving
+
+
 async def test_health_watchers_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anonymous watchers cannot fill the server; a place comes back when one leaves."""
     monkeypatch.setattr("leasehold_broker.rpc.health.WATCHERS_MAX", 1)

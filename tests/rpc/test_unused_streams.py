@@ -167,7 +167,7 @@ async def test_probes_of_one_peer_are_bounded(door: Door) -> None:
                     break
                 except grpc.aio.AioRpcError:  # the closed ones are being noticed
                     continue
-    assert set(listed.statuses) == {"", "leasehold.v1.LeaseService"}
+    assert set(listed.statuses) == {"", "leasehold.background", "leasehold.v1.LeaseService"}
     assert door.recorder.kept == []
 
 

@@ -148,7 +148,11 @@ class _Pool:
 
     def expire(self, now: float) -> None:
         for connection in [found for found in self.connections if found.deadline < now]:
-            connection.expired()
+            try:
+                connection.expired()
+            except Exception:  # noqa: BLE001 - a listener's fault: the time limits of all others go on
+                self.connections.discard(connection)
+                connection.abort()
 
     def close(self) -> list[asyncio.Task[None]]:
         for connection in list(self.connections):

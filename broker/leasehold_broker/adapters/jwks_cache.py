@@ -119,8 +119,9 @@ class JwksCache:
             data = await self._source.load()
             if data is not None:
                 self._set = read_key_set(data, self._rule.key_uses)
-        except (KeysNotFetchedError, KeySetRefusedError) as error:
-            self.last_error = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is: it is told, and the next fetch is made all the same
+            known = isinstance(error, KeysNotFetchedError | KeySetRefusedError)
+            self.last_error = str(error) if known else f"unforeseen: {type(error).__name__}"
             self._on_failure(self._rule.name, self.last_error)
             return
         if data is not None or not self.last_error:

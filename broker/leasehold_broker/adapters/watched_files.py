@@ -82,6 +82,9 @@ class WatchedFiles(Generic[T]):
         except FilesRefusedError as error:
             self._on_rejected(error.complaints)
             return
+        except BaseException:
+            self._tried = ()  # not known to be wrong: whoever keeps this running looks again
+            raise
         self.current = loaded
         self._on_loaded(loaded)
 

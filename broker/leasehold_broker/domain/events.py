@@ -49,6 +49,8 @@ class EventType(StrEnum):
     COLLECTOR_STARTED = "collector.started"
     COLLECTOR_STOPPED = "collector.stopped"
     SIDECAR_CONNECTED = "sidecar.connected"
+    TASK_FAILED = "task.failed"
+    TASK_RECOVERED = "task.recovered"
     KEY_READ = "key.read"
     KEY_NOT_READ = "key.not_read"
     KEY_MINTED = "key.minted"

@@ -128,7 +128,11 @@ class EgressServer:
             await asyncio.sleep(self.parts.limits.tick_seconds)
             now = loop.time()
             for connection in list(self.connections):
-                connection.check(now)
+                try:
+                    connection.check(now)
+                except Exception as fault:  # noqa: BLE001 - one connection's: the time limits of all others go on
+                    _log.error("connection_fault", kind=type(fault).__name__)
+                    connection.abort()
             for public in [public for public in self._publics if public.replaced()]:
                 _log.error("socket_replaced")
                 self._publics.pop(public)()

@@ -6,7 +6,6 @@ anew in full after a restart: a block lasts at least as long as was asked for.
 """
 
 import asyncio
-import contextlib
 
 from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
@@ -65,22 +64,31 @@ class EndBlocks:
         self._ends_ns: dict[int, int] = {}
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Look again and again, until something fails: whoever keeps this running tells it, and begins it anew."""
         while True:
-            with contextlib.suppress(Refusal):  # a disk that fails is told by whoever watches it: here, once more
-                await self.step()
+            await self.step()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def step(self) -> None:
-        """Take note of new blocks; lift those whose time is over."""
+        """Take note of new blocks; lift those whose time is over. One that cannot be lifted keeps no other.
+
+        Raises:
+            Exception: the first fault, after every block has had its turn.
+        """
         await self._look()
         now = self._clock.now()
+        faults: list[Exception] = []
         for epoch, ends_ns in tuple(self._ends_ns.items()):
             if now.boot_ns >= ends_ns:
                 entry = self._blocks[epoch]
                 order = Order(lifts=epoch)
                 draft = RevocationDraft(entry.selector, "", BY_ITSELF, f"end of {entry.name}", now.wall_ms, order=order)
-                await self._issuer.issue(draft)
+                try:
+                    await self._issuer.issue(draft)
+                except Exception as fault:  # noqa: BLE001 - raised below
+                    faults.append(fault)
+        if faults:
+            raise faults[0]
 
     async def _look(self) -> None:
         fresh: list[Revocation] = []

@@ -12,6 +12,8 @@ from grpc_health.v1 import health_pb2
 
 WATCHERS_MAX = 64
 OVERALL = ""
+BACKGROUND = "leasehold.background"
+"""Not serving while a task beside the doors fails: calls are taken all the same, so the overall state says nothing."""
 
 _Response = health_pb2.HealthCheckResponse
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,8 +24,9 @@ class Health:
 
     def __init__(self) -> None:
         """Not serving yet."""
-        self._services = {OVERALL}
+        self._services = {OVERALL, BACKGROUND}
         self._serving = False
+        self._degraded = False
         self._watchers: set[asyncio.Event] = set()
 
     def add(self, service: str) -> None:
@@ -33,6 +36,12 @@ class Health:
     def set_serving(self, *, serving: bool) -> None:
         """All services take calls, or none does any more; watchers are told."""
         self._serving = serving
+        for changed in self._watchers:
+            changed.set()
+
+    def set_degraded(self, *, degraded: bool) -> None:
+        """A task beside the doors fails, or none does any more; watchers are told."""
+        self._degraded = degraded
         for changed in self._watchers:
             changed.set()
 
@@ -73,4 +82,5 @@ class Health:
     def _status(self, service: str) -> "health_pb2.HealthCheckResponse.ServingStatus":
         if service not in self._services:
             return _Response.SERVICE_UNKNOWN
-        return _Response.SERVING if self._serving else _Response.NOT_SERVING
+        well = self._serving and not (self._degraded and service == BACKGROUND)
+        return _Response.SERVING if well else _Response.NOT_SERVING

@@ -161,6 +161,10 @@ class RpcServer:
         """Say in the health service that we stop serving; calls are still taken."""
         self._health.set_serving(serving=False)
 
+    def set_degraded(self, *, degraded: bool) -> None:
+        """Say in the health service whether a task beside the doors fails; calls are taken all the same."""
+        self._health.set_degraded(degraded=degraded)
+
     async def stop(self, grace_seconds: float) -> None:
         """Say so in the health service, take no more calls, let open ones end within the grace, cancel the rest."""
         self.announce_stop()

@@ -70,6 +70,7 @@ _KINDS: Mapping[str, _Kind] = {
     "audit.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "audit.gap_accepted": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "audit.tail_unknown": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
+    "task.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
 }
 _FINDINGS = ("finding.", "anomaly.", "alert.", "honeytoken.")
 _FINDING = _Kind(DETECTION_FINDING, _CREATE, _HIGH)

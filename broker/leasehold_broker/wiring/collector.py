@@ -45,7 +45,7 @@ from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
-from leasehold_broker.wiring.tasks import cancelled
+from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
 RETENTION_SECONDS = 3600.0
@@ -101,21 +101,21 @@ class Collector:
             await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
             stack.push_async_callback(_stopped, records)
             await publish.step()
-            feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, store, self._config.name))
+            tasks = Supervisor(self._clock, store.record)
+            feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, store, self._config.name, tasks))
             ingest = IngestEvents(store, self._clock, RequiredSinks(feeds).check)
             if self._config.audit.retention_days:
                 retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
-                task = asyncio.create_task(self._retaining(retain), name="retention")
-                stack.push_async_callback(cancelled, task)
+                await stack.enter_async_context(tasks.keeping("retention", lambda: self._retaining(retain)))
             issuer = FleetRevocations(self._fleet, store, self._clock)
-            ending = asyncio.create_task(EndBlocks(issuer, self._clock).run(), name="end-blocks")
-            stack.push_async_callback(cancelled, ending)
+            await stack.enter_async_context(tasks.keeping("end-blocks", EndBlocks(issuer, self._clock).run))
             door = self._door(store, issuer, prove, records, ingest)
+            tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             if self._config.metrics is not None:
                 metrics = PrometheusMetrics(
-                    *self._config.metrics, lambda: self._samples(records, ingest, publish, feeds)
+                    *self._config.metrics, lambda: [*self._samples(records, ingest, publish, feeds), *tasks.samples()]
                 )
                 await metrics.start()
                 stack.push_async_callback(metrics.close)

@@ -1,6 +1,5 @@
 """The sinks of a collector: from its settings to what feeds them."""
 
-import asyncio
 import contextlib
 import socket
 import time
@@ -25,14 +24,14 @@ from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.sinks import SinkAt, SinkKind
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.ports.event_sink import EventSink
-from leasehold_broker.wiring.tasks import cancelled
+from leasehold_broker.wiring.supervision import Supervisor
 
 log = structlog.get_logger("leasehold.sinks")
 
 
 @contextlib.asynccontextmanager
 async def fed_sinks(
-    sinks: Sequence[SinkAt], store: CollectorStore, service: str
+    sinks: Sequence[SinkAt], store: CollectorStore, service: str, tasks: Supervisor
 ) -> AsyncIterator[tuple[FeedSink, ...]]:
     """Feed them while the context lasts. None of them needs to be there: a sink that is away is waited for.
 
@@ -49,7 +48,7 @@ async def fed_sinks(
             feed = FeedSink(rule, sink, store, store, _told)
             await feed.start()
             feeds.append(feed)
-            stack.push_async_callback(cancelled, asyncio.create_task(feed.run(), name=f"sink {at.name}"))
+            await stack.enter_async_context(tasks.keeping(f"sink {at.name}", feed.run))
             log.info("feeding", sink=at.name, kind=at.kind, required=at.required, position=feed.state.position)
         yield tuple(feeds)
 

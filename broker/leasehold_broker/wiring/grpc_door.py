@@ -94,6 +94,10 @@ class GrpcDoor:
         """Say in the health service that nothing new should come; calls are still answered."""
         self.server.announce_stop()
 
+    def show_degraded(self, degraded: bool) -> None:
+        """Say in the health service whether a task beside the doors fails."""
+        self.server.set_degraded(degraded=degraded)
+
     async def stop(self) -> None:
         """Take no more connections, let open calls end within a short grace, close."""
         self._shim.stop_accepting()

@@ -7,9 +7,7 @@ store is closed.
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 
 import structlog
 
@@ -28,7 +26,6 @@ from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.config import SidecarConfig
-from leasehold_broker.config.doors import Tls
 from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.reasons import Refusal
@@ -45,7 +42,7 @@ from leasehold_broker.flows.delegate import DelegateLease
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
-from leasehold_broker.flows.journal import Journal
+from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.flows.key_events import KeyEvents
 from leasehold_broker.flows.key_health import KeyHealth
 from leasehold_broker.flows.read import ReadLeases
@@ -66,14 +63,14 @@ from leasehold_broker.sidecar import lease_service
 from leasehold_broker.sidecar.lease_service import LeaseDoor
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
-from leasehold_broker.wiring.public_sockets import public_socket
+from leasehold_broker.wiring.public_sockets import public_socket, server_tls
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
 from leasehold_broker.wiring.sidecar_files import FileNews
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
 from leasehold_broker.wiring.sidecar_prices import CurrentPrices
-from leasehold_broker.wiring.tasks import cancelled
+from leasehold_broker.wiring.supervision import Supervisor
 
 SWEEP_SECONDS = 0.2
 PRUNE_EVERY_SWEEPS = 150
@@ -123,6 +120,7 @@ class Sidecar:
         )
         self.books = Books(config.name)
         self._journal = Journal(self.store)
+        self._tasks = Supervisor(self._clock, lambda event: self._journal.ending(Batch([event])))
         self._news = {
             "policy": self._news_of("policy", EventType.POLICY_LOADED, EventType.POLICY_REJECTED),
             "prices": self._news_of("prices", EventType.PRICES_LOADED, EventType.PRICES_REJECTED),
@@ -154,6 +152,7 @@ class Sidecar:
             self._entropy,
             self._connection_refused,
         )
+        self._tasks.show(self.door.show_degraded)
         self._processes = PidfdProcesses(self.door.descriptor_of)
         self._end_with_process = EndWithProcess(self.books, self._journal, self._clock, self._processes)
         self._targets = {name: self._target(name, provider) for name, provider in self._providers.items()}
@@ -189,10 +188,8 @@ class Sidecar:
             stack.push_async_callback(self._identities.aclose)
             linked = await stack.enter_async_context(linked_centre(self._parts()))
             world = World(self._clock, self._entropy, self.policies, linked.centre, self.store.pepper)
-            watch = asyncio.create_task(self.policies.watch(), name="policy watch")
-            stack.push_async_callback(cancelled, watch)
-            watch_prices = asyncio.create_task(self.prices.watch(), name="price watch")
-            stack.push_async_callback(cancelled, watch_prices)
+            await stack.enter_async_context(self._tasks.keeping("policy watch", self.policies.watch))
+            await stack.enter_async_context(self._tasks.keeping("price watch", self.prices.watch))
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
             metrics_port = 0
@@ -214,6 +211,7 @@ class Sidecar:
             *self._keys.samples(),
             Sample("keys_out", "Keys taken out: their provider refuses them.", self._health.out_count()),
             *linked.samples(),
+            *self._tasks.samples(),
         ]
 
     def _news_of(self, what: str, loaded: EventType, rejected: EventType) -> FileNews:
@@ -282,6 +280,7 @@ class Sidecar:
             ApplyBudgetChanges(self.books, self._journal, self._clock),
             self.policies,
             self._recorder,
+            self._tasks,
             self.fail,
         )
 
@@ -307,7 +306,7 @@ class Sidecar:
         )
         port = 0
         if config.egress.host:
-            tls = None if config.egress.tls is None else _server_tls(config.egress.tls)
+            tls = None if config.egress.tls is None else server_tls(config.egress.tls)
             port = await egress.listen_tcp(config.egress.host, config.egress.port, tls)
         if config.egress.socket is not None:
             public = await public_socket(config.egress.socket, config.egress.socket_gid)
@@ -390,11 +389,3 @@ class Sidecar:
 
 def _issuer_failed(rule: str, why: str) -> None:
     log.warning("keys of an issuer cannot be fetched", issuer=rule, why=why)
-
-
-def _server_tls(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(Path(tls.certificate), Path(tls.private_key))
-    return context

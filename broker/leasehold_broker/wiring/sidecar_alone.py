@@ -3,7 +3,6 @@
 The log is kept beside the state, for good.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
@@ -33,7 +32,6 @@ from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
-from leasehold_broker.wiring.tasks import cancelled
 
 
 @contextlib.asynccontextmanager
@@ -46,8 +44,7 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
         stack.push_async_callback(log.close)
         prove, _ = await stack.enter_async_context(checkpoints(plan, log, parts.clock, parts.fail))
         issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
-        ending = asyncio.create_task(EndBlocks(issuer, parts.clock).run(), name="end-blocks")
-        stack.push_async_callback(cancelled, ending)
+        await stack.enter_async_context(parts.tasks.keeping("end-blocks", EndBlocks(issuer, parts.clock).run))
         door = _door(parts, alone, log, issuer, prove)
         await door.start(partial(parts.fail, "the admin socket was taken over by another process"))
         stack.push_async_callback(door.stop)

@@ -14,6 +14,7 @@ from leasehold_broker.flows.refusals import RecordRefusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.policy_source import PolicySource
+from leasehold_broker.wiring.supervision import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,5 @@ class SidecarParts:
     apply_budgets: ApplyBudgetChanges
     policies: PolicySource
     recorder: RecordRefusal
+    tasks: Supervisor
     fail: Callable[[str], None]
