@@ -1,5 +1,6 @@
 """One suite for the versions of a key: each step of a rotation shows what it did, and may be repeated at any time."""
 
+import json
 import uuid
 
 import boto3
@@ -8,10 +9,13 @@ from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 
 from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys
+from leasehold_broker.adapters.keys_local import LocalKeys
+from leasehold_broker.adapters.keys_local_admin import LocalKeyAdmin
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
+from leasehold_broker.adapters.master_keys import FileMasterKey
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.key_admin import KeyStage
+from leasehold_broker.ports.key_admin import KeyStage, KeyStages
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 
 KEY = "anthropic-prod"
@@ -45,12 +49,23 @@ def in_aws(moto_address, folder):
     return AwsKeys(AwsAt("eu-central-1", role, str(token), moto_address, moto_address), {KEY: AwsKeyAt(secret_id)})
 
 
-@pytest.fixture(params=["memory", "vault", "aws"])
+def in_file(folder):
+    """The encrypted file."""
+    folder.chmod(0o700)
+    clock, master, path = ManualClock(), folder / "master.key", str(folder / "keys.json")
+    FileMasterKey.create(str(master))
+    LocalKeys.create(path, FileMasterKey(str(master)), clock).add(KEY, "anthropic", "prod", OLD)
+    return LocalKeyAdmin(lambda: LocalKeys(path, FileMasterKey(str(master)), clock), clock)
+
+
+@pytest.fixture(params=["memory", "file", "vault", "aws"])
 async def admin(request, tmp_path):
     """A store of each kind with one key."""
     match request.param:
         case "memory":
             admin = in_memory()
+        case "file":
+            admin = in_file(tmp_path)
         case "vault":
             admin = in_vault(request.getfixturevalue("bao"), tmp_path)
         case "aws":
@@ -77,15 +92,15 @@ async def test_a_rotation_step_by_step_each_done_twice(admin):
         await admin.put_pending(KEY, NEW, "rotation-1")
         assert await served(admin) == OLD
         assert await admin.staged(KEY, KeyStage.PENDING) == NEW
-        stages = await admin.stages(KEY)
-        assert (stages.pending, stages.previous) == (True, False)
+        assert await admin.stages(KEY, "rotation-1") == KeyStages(mine=True, pending=True, previous=False)
+        assert not (await admin.stages(KEY, "rotation-2")).mine
     for _ in range(2):
         await admin.promote(KEY, "rotation-1")
         assert await served(admin) == NEW
         assert await admin.staged(KEY, KeyStage.PREVIOUS) == OLD
-        assert not (await admin.stages(KEY)).pending
+        assert await admin.stages(KEY, "rotation-1") == KeyStages(mine=True, pending=False, previous=True)
     await admin.put_pending(KEY, OTHER, "rotation-1")
-    assert not (await admin.stages(KEY)).pending
+    assert not (await admin.stages(KEY, "rotation-1")).pending
     for _ in range(2):
         await admin.retire(KEY, "rotation-1")
         assert await served(admin) == NEW
@@ -118,6 +133,7 @@ async def test_a_rotation_that_was_given_up_leaves_the_old_key(admin):
     await admin.put_pending(KEY, NEW, "rotation-1")
     await admin.retire(KEY, "rotation-1")
     assert await served(admin) == OLD
+    assert await admin.stages(KEY, "rotation-1") == KeyStages(mine=False, pending=False, previous=False)
     await conflict(admin.promote(KEY, "rotation-1"))
     await admin.put_pending(KEY, OTHER, "rotation-2")
     await admin.promote(KEY, "rotation-2")
@@ -153,4 +169,43 @@ async def test_a_change_by_another_hand_is_not_overwritten(bao, tmp_path, monkey
     await conflict(admin.put_pending(KEY, NEW, "rotation-1"))
     monkeypatch.undo()
     assert await served(admin) == Secret(b"sk-by-hand")
+    await admin.aclose()
+
+
+async def test_a_running_sidecar_serves_from_the_file_what_was_promoted(tmp_path):
+    """Another reader of the file sees the new value and a higher version within its second, and no staged value."""
+    admin, clock = in_file(tmp_path), ManualClock()
+    reader = LocalKeys(str(tmp_path / "keys.json"), FileMasterKey(str(tmp_path / "master.key")), clock)
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    clock.advance(2)
+    assert (reader.find(KEY).version, await reader.secret(KEY)) == (1, OLD)
+    await admin.promote(KEY, "rotation-1")
+    clock.advance(2)
+    assert (reader.find(KEY).version, await reader.secret(KEY)) == (2, NEW)
+    assert (await admin.read(KEY)).number == 2
+    await admin.aclose()
+
+
+async def test_a_change_by_hand_in_the_file_ends_the_rotation(tmp_path):
+    """An operator's --replace wins: nothing of the rotation is left, no version is used twice."""
+    admin = in_file(tmp_path)
+    store = LocalKeys(str(tmp_path / "keys.json"), FileMasterKey(str(tmp_path / "master.key")), ManualClock())
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    assert store.add(KEY, "anthropic", "prod", OTHER, replacing=True).version == 3
+    await conflict(admin.promote(KEY, "rotation-1"))
+    assert await served(admin) == OTHER
+    await admin.aclose()
+
+
+async def test_a_staged_value_cannot_change_places_in_the_file(tmp_path):
+    """Who swaps the pending and the serving value in the file is found out, as with any other change of it."""
+    admin, path = in_file(tmp_path), tmp_path / "keys.json"
+    await admin.put_pending(KEY, NEW, "rotation-1")
+    content = json.loads(path.read_text())
+    entry = content["keys"][0]
+    entry["sealed"], entry["pending"]["sealed"] = entry["pending"]["sealed"], entry["sealed"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SourceFault, match="altered") as caught:
+        await admin.read(KEY)
+    assert caught.value.state is SourceState.FAILING
     await admin.aclose()

@@ -59,10 +59,10 @@ class MemoryKeySource:
         """See the port."""
         self.closed = True
 
-    async def stages(self, name: str) -> KeyStages:
+    async def stages(self, name: str, rotation: str) -> KeyStages:
         """See the port."""
         entry = self.entry(name)
-        return KeyStages(entry.rotation, bool(entry.pending), bool(entry.previous))
+        return KeyStages(entry.rotation == rotation, bool(entry.pending), bool(entry.previous))
 
     async def staged(self, name: str, stage: KeyStage) -> Secret:
         """See the port."""

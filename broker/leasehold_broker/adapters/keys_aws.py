@@ -90,12 +90,12 @@ class AwsKeys:
         """See the port."""
         self._worker.close()
 
-    async def stages(self, name: str) -> KeyStages:
+    async def stages(self, name: str, rotation: str) -> KeyStages:
         """See the port."""
         found = await self._ask(lambda: self._labels(name))
         current, pending = found.get("AWSCURRENT", ""), found.get("AWSPENDING", "")
         waiting = bool(pending) and pending != current
-        return KeyStages(pending if waiting else current, waiting, "AWSPREVIOUS" in found)
+        return KeyStages((pending if waiting else current) == version_id(rotation), waiting, "AWSPREVIOUS" in found)
 
     async def staged(self, name: str, stage: KeyStage) -> Secret:
         """See the port."""

@@ -22,13 +22,36 @@ class KeyStoreError(Exception):
     """The key store cannot do this; the message says why and what to do, and never a secret."""
 
 
+class KeyUnknownError(KeyStoreError):
+    """The store has no key of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One value under the data key, bound to its version."""
+
+    version: int
+    nonce: bytes
+    sealed: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key: what may be shown, and the sealed value."""
+    """One key: what may be shown, the sealed value, and what a rotation keeps beside it while it is under way.
+
+    Args:
+        record: the public part.
+        nonce, sealed: the value that serves, bound to the record's version.
+        rotation: whose change the last one was; "" after a change by hand.
+        pending, previous: the value that will serve, and the one that did.
+    """
 
     record: KeyRecord
     nonce: bytes
     sealed: bytes
+    rotation: str = ""
+    pending: Sealed | None = None
+    previous: Sealed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +80,7 @@ class Document:
         if entry is None:
             held = ", ".join(other.record.name for other in self.entries) or "none"
             message = f"key {name!r} is not in the store; it holds: {held}"
-            raise KeyStoreError(message)
+            raise KeyUnknownError(message)
         return entry
 
     def with_entry(self, entry: Entry) -> "Document":
@@ -134,7 +157,22 @@ def _entry(value: Mapping[str, object]) -> Entry:
         version,
         created,
     )
-    return Entry(record, _bytes(value["nonce"]), _bytes(value["sealed"]))
+    return Entry(
+        record,
+        _bytes(value["nonce"]),
+        _bytes(value["sealed"]),
+        str(value.get("rotation", "")),
+        _staged(value.get("pending")),
+        _staged(value.get("previous")),
+    )
+
+
+def _staged(value: object) -> Sealed | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value["version"], int):
+        raise TypeError
+    return Sealed(value["version"], _bytes(value["nonce"]), _bytes(value["sealed"]))
 
 
 def _as_json(document: Document) -> dict[str, object]:
@@ -154,10 +192,22 @@ def _as_json(document: Document) -> dict[str, object]:
                 "created_wall_ms": entry.record.created_wall_ms,
                 "nonce": _text(entry.nonce),
                 "sealed": _text(entry.sealed),
+                **_rotation_as_json(entry),
             }
             for entry in document.entries
         ],
     }
+
+
+def _rotation_as_json(entry: Entry) -> dict[str, object]:
+    """Only what is there: an entry that no rotation has touched looks as it always did."""
+    staged = {"pending": entry.pending, "previous": entry.previous}
+    members: dict[str, object] = {
+        name: {"version": each.version, "nonce": _text(each.nonce), "sealed": _text(each.sealed)}
+        for name, each in staged.items()
+        if each is not None
+    }
+    return members | ({"rotation": entry.rotation} if entry.rotation else {})
 
 
 def _canonical(value: object) -> bytes:

@@ -21,6 +21,7 @@ from leasehold_broker.adapters.keys_document import (
     Document,
     Entry,
     KeyStoreError,
+    Sealed,
     check_names,
     document_bytes,
     document_mac,
@@ -53,12 +54,35 @@ _TAG_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class Opened:
     """One version of the file, proven."""
 
     document: Document
     cipher: AESGCM
     mac_key: bytes
+
+    def seal(self, record: KeyRecord, value: Secret) -> Sealed:
+        """The value for this version of the key."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        context = sealed_context(self.document.store_id, record)
+        return Sealed(record.version, nonce, self.cipher.encrypt(nonce, value.reveal(), context))
+
+    def unseal(self, record: KeyRecord, sealed: Sealed) -> Secret:
+        """The value of this version of the key.
+
+        Raises:
+            KeyStoreError: it was not sealed for it.
+        """
+        context = sealed_context(self.document.store_id, replace(record, version=sealed.version))
+        plain = bytearray(max(0, len(sealed.sealed) - _TAG_BYTES))
+        try:
+            self.cipher.decrypt_into(sealed.nonce, sealed.sealed, context, plain)
+            return Secret(plain)
+        except (InvalidTag, ValueError):
+            message = f"key {record.name!r} cannot be decrypted: the sealed value does not fit its entry"
+            raise KeyStoreError(message) from None
+        finally:
+            plain[:] = bytes(len(plain))
 
 
 class LocalKeys:
@@ -164,7 +188,7 @@ class LocalKeys:
             message = f"the value has {len(value)} bytes; at most {SECRET_BYTES_MAX} are stored"
             raise KeyStoreError(message)
 
-        def change(opened: _Opened) -> Document:
+        def change(opened: Opened) -> Document:
             document = opened.document
             held = document.entry(name)
             if held is not None and not replacing:
@@ -182,19 +206,38 @@ class LocalKeys:
             if held is None and len(document.entries) >= KEYS_MAX:
                 message = f"the store is full ({KEYS_MAX} keys)"
                 raise KeyStoreError(message)
-            version = 1 if held is None else held.record.version + 1
+            version = 1 if held is None else next_version(held)
             state = KeyState.ENABLED if held is None else held.record.state
             record = KeyRecord(name, provider, environment, state, version, self._clock.now().wall_ms)
-            nonce = secrets.token_bytes(_NONCE_BYTES)
-            sealed = opened.cipher.encrypt(nonce, value.reveal(), sealed_context(document.store_id, record))
-            return document.with_entry(Entry(record, nonce, sealed))
+            sealed = opened.seal(record, value)
+            # A change by hand ends a rotation that is under way: its next step finds that the entry is not its own.
+            return document.with_entry(Entry(record, sealed.nonce, sealed.sealed))
 
         return self._changed(name, change)
+
+    def change_entry(self, name: str, change: Callable[[Opened, Entry], Entry | None]) -> None:
+        """Replace one entry by what `change` makes of it, under the file's lock; None: leave it as it is.
+
+        Raises:
+            KeyStoreError: unknown, or the file cannot be used. What `change` raises leaves the file as it is.
+        """
+        self._write(
+            lambda opened: (
+                None
+                if (entry := change(opened, opened.document.require(name))) is None
+                else opened.document.with_entry(entry)
+            )
+        )
+
+    def read_entry(self, name: str) -> tuple[Opened, Entry]:
+        """The file as it is now, and one entry of it. Raises KeyStoreError."""
+        self._opened = self._open()
+        return self._opened, self._opened.document.require(name)
 
     def set_state(self, name: str, state: KeyState) -> KeyRecord:
         """Enable or disable a key. Raises KeyStoreError when it is unknown."""
 
-        def change(opened: _Opened) -> Document:
+        def change(opened: Opened) -> Document:
             entry = opened.document.require(name)
             return opened.document.with_entry(replace(entry, record=replace(entry.record, state=state)))
 
@@ -204,11 +247,11 @@ class LocalKeys:
         """Forget a key. Raises KeyStoreError when it is unknown."""
         self._write(lambda opened: opened.document.without(opened.document.require(name)))
 
-    def _changed(self, name: str, change: Callable[[_Opened], Document]) -> KeyRecord:
+    def _changed(self, name: str, change: Callable[[Opened], Document]) -> KeyRecord:
         self._write(change)
         return self._opened.document.require(name).record
 
-    def _write(self, change: Callable[[_Opened], Document]) -> None:
+    def _write(self, change: Callable[[Opened], Document | None]) -> None:
         """Read, change and replace the file while holding the lock, so that no change of another writer is lost."""
         try:
             check_folder(self._path.parent)
@@ -216,6 +259,8 @@ class LocalKeys:
                 sweep_aside(self._path)
                 self._opened = self._open()
                 document = change(self._opened)
+                if document is None:
+                    return
                 document = replace(document, generation=document.generation + 1)
                 replace_private(self._path, document_bytes(document, self._opened.mac_key))
                 self._stamp = self._stamp_now()
@@ -247,7 +292,7 @@ class LocalKeys:
             if known != self._failure:
                 self._on_failure(self._failure)
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         try:
             check_folder(self._path.parent)
             document, mac = read_document(read_private(self._path, FILE_BYTES_MAX))
@@ -267,22 +312,14 @@ class LocalKeys:
         ):
             message = f"{self._path} was replaced by another store or an older copy; restore the latest one"
             raise KeyStoreError(message)
-        return _Opened(document, AESGCM(data_key), mac_key)
+        return Opened(document, AESGCM(data_key), mac_key)
 
     def _unsealed(self, entry: Entry) -> Secret:
-        context = sealed_context(self._opened.document.store_id, entry.record)
-        plain = bytearray(max(0, len(entry.sealed) - _TAG_BYTES))
         try:
-            self._opened.cipher.decrypt_into(entry.nonce, entry.sealed, context, plain)
-            return Secret(plain)
-        except (InvalidTag, ValueError):
-            raise Refusal(
-                Reason.KEY_UNAVAILABLE,
-                f"key {entry.record.name!r} cannot be decrypted; ask the platform team",
-                detail="the sealed value does not fit its entry",
-            ) from None
-        finally:
-            plain[:] = bytes(len(plain))
+            return self._opened.unseal(entry.record, Sealed(entry.record.version, entry.nonce, entry.sealed))
+        except KeyStoreError as error:
+            message = f"key {entry.record.name!r} cannot be decrypted; ask the platform team"
+            raise Refusal(Reason.KEY_UNAVAILABLE, message, detail=str(error)) from None
 
     def _stamp_now(self) -> tuple[int, ...]:
         try:
@@ -290,6 +327,11 @@ class LocalKeys:
         except OSError:
             return ()
         return (status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode, status.st_uid)
+
+
+def next_version(entry: Entry) -> int:
+    """A version that no value of this key ever had: the proof of a sealed value is bound to it."""
+    return 1 + max(staged.version for staged in (entry.record, entry.pending, entry.previous) if staged is not None)
 
 
 def _mac_key(data_key: bytes, store_id: str) -> bytes:

@@ -65,10 +65,10 @@ class VaultKeys:
         self._worker.close()
         self.session.close()
 
-    async def stages(self, name: str) -> KeyStages:
+    async def stages(self, name: str, rotation: str) -> KeyStages:
         """See the port."""
         data = (await self._worker.run(lambda: self._entry(name))).data
-        return KeyStages(str(data.get(ROTATION, "")), PENDING in data, PREVIOUS in data)
+        return KeyStages(data.get(ROTATION) == rotation, PENDING in data, PREVIOUS in data)
 
     async def staged(self, name: str, stage: KeyStage) -> Secret:
         """See the port."""

@@ -20,12 +20,12 @@ class KeyStages:
     """Which stages of a key exist.
 
     Args:
-        rotation: whose change is the last one, "" when there was none.
+        mine: the last change of it was made by the rotation that asks.
         pending: a value waits to be promoted.
         previous: the value before the current one is still kept.
     """
 
-    rotation: str
+    mine: bool
     pending: bool
     previous: bool
 
@@ -33,8 +33,8 @@ class KeyStages:
 class KeyAdmin(Protocol):
     """Changes keys in a store. Every method raises SourceFault; CONFLICT when another change came between."""
 
-    async def stages(self, name: str) -> KeyStages:
-        """What exists now."""
+    async def stages(self, name: str, rotation: str) -> KeyStages:
+        """What exists now, as seen by this rotation."""
         ...
 
     async def staged(self, name: str, stage: KeyStage) -> Secret:
