@@ -63,9 +63,10 @@ soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at ra
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)
 
-crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its heart under load, and a call at each of its writes
-	@$(ENV) CRASH_KILLS=$${CRASH_KILLS:-200} KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL_EVERY=1 pytest -q -rP --timeout=7200 --show-capture=stdout \
-	  tests/unkind/test_kill9.py tests/unkind/test_kill_at_every_write.py tests/unkind/test_crashing_sidecar.py
+crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its heart under load, a call at each write; power lost at any moment
+	@$(ENV) CRASH_KILLS=$${CRASH_KILLS:-200} KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL_EVERY=1 POWER_LOSS_EVERY=1 pytest -q -rP \
+	  --timeout=7200 --show-capture=stdout tests/unkind/test_power_loss.py tests/unkind/test_kill9.py \
+	  tests/unkind/test_kill_at_every_write.py tests/unkind/test_crashing_sidecar.py
 
 mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see each one noticed (MUTANTS="--only carve")
 	@$(ENV) python -m tests.mutants $(MUTANTS)
