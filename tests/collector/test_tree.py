@@ -13,11 +13,12 @@ from leasehold.merkle import consistent, fold
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
-from leasehold_broker.adapters.sqlite_collector.tree import TILE_HASHES, TreeEdge, TreeReader, put_tiles
+from leasehold_broker.adapters.sqlite_collector.tree import TreeReader, load_edge, put_tiles
 from leasehold_broker.domain.audit_link import entry_hash
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.merkle import consistency_proof, leaf_hash, root_of
 from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.tiles import TILE_HASHES, TileEdge
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
 
 ORIGIN = "log.example/audit"
@@ -98,7 +99,7 @@ def test_tiles_of_three_levels():
     connection = sqlite3.connect(":memory:", isolation_level=None)
     prepare(connection)
     leaves = [leaf_hash(number.to_bytes(4, "big")) for number in range(TILE_HASHES * (TILE_HASHES + 3))]
-    edge = TreeEdge()
+    edge = TileEdge()
     for first in range(0, len(leaves), 1000):
         put_tiles(connection, edge.append(leaves[first : first + 1000]))
     assert edge.head() == TreeHead(len(leaves), fold(leaves))
@@ -106,9 +107,9 @@ def test_tiles_of_three_levels():
     reader = TreeReader(connection)
     for size in (65_535 - 255, 65_536, 65_536 + 256, len(leaves)):
         assert root_of(size, reader.node) == fold(leaves[:size])
-    again = TreeEdge()
-    again.load(connection)
+    again = load_edge(connection)
     assert again.head() == edge.head()
+    assert again.rows() == edge.rows()
     more = again.append(leaves[:TILE_HASHES])
     assert [(level, number) for level, number, _, _ in more] == [(0, 259)]
 

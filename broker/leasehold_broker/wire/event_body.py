@@ -4,12 +4,11 @@ Canonical means: UTF-8, keys sorted, no white space, integers only (no floats), 
 always gives the same bytes.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from leasehold_broker.domain.audit_chain import ChainEnd
 from leasehold_broker.domain.events import Event, EventType
+from leasehold_broker.domain.log_plan import EventColumns
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -57,23 +56,6 @@ class _Body(msgspec.Struct):
     lease: str = ""
     subject: _Subject | None = None
     details: _Details | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventColumns:
-    """What a store indexes of a body; "" and () where it says nothing.
-
-    `previous` is the end of the life before, as a life that begins states it.
-    """
-
-    type: str
-    wall_ms: int
-    outcome: str
-    lease: str
-    issuer: str
-    subject: str
-    keys: tuple[str, ...]
-    previous: ChainEnd | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Body)

@@ -12,17 +12,20 @@ from typing import cast
 import msgspec
 
 from leasehold_broker.adapters.sqlite_collector import rows
-from leasehold_broker.adapters.sqlite_collector.lives import Lives
-from leasehold_broker.adapters.sqlite_collector.tree import TreeEdge, put_tiles
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
-from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.adapters.sqlite_collector.lives import load_lives, put_lives
+from leasehold_broker.adapters.sqlite_collector.tree import load_edge, put_tiles
+from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
-from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.checkpoint import TreeHead
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.log_plan import LogPlan, LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.selector_words import order_to_words, to_words
-from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
+from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.stream_lives import StreamLives
+from leasehold_broker.domain.tiles import TileEdge
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
 from leasehold_broker.wire.event_body import encode_event, event_columns
@@ -46,24 +49,24 @@ class WriterMemory:
 
     def __init__(self, stream: str, epoch: str, *, accept_gaps: bool) -> None:
         """For a collector whose own stream has this name, in this life."""
-        self._accept_gaps = accept_gaps
         self.stream = stream
-        self._own_epoch = epoch
-        self.last_position = 0
         self.epoch = 0
         self.budget_change = 0
-        self.tree = TreeEdge()
-        self._lives = Lives(stream)
+        self._writer = LogWriter(stream, epoch, accept_gaps, encode_event, event_columns)
+        self._plan = LogPlan(self._writer, {stream}, StreamLives({stream}), TileEdge())
         self._issued: list[Revocation] = []
+
+    def tree_head(self) -> TreeHead:
+        """Size and root of the tree over all records."""
+        return self._plan.edge.head()
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Take everything from the file, as this connection sees it."""
-        self._lives.load(connection)
-        self.last_position = connection.execute(rows.LAST_POSITION).fetchone()[0]
+        own = {self.stream}
+        self._plan = LogPlan(self._writer, own, load_lives(connection, own), load_edge(connection))
         self.epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM revocations").fetchone()[0]
         newest = connection.execute("SELECT coalesce(max(number), 0) FROM budget_changes").fetchone()
         self.budget_change = newest[0]
-        self.tree.load(connection)
         self._issued = [entry for entry in self._issued if entry.epoch <= self.epoch]
 
     def take_issued(self) -> list[Revocation]:
@@ -79,34 +82,22 @@ class WriterMemory:
         Raises:
             Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, BODY_INVALID, SIDECAR_BANNED (our own stream).
         """
-        if stream == self.stream:
-            raise Refusal(
-                Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name"
-            )
 
         def digest_at(epoch: str, sequence: int) -> bytes | None:
-            life = self._lives.id_of(stream, epoch)
+            life = self._plan.lives.id_of(stream, epoch)
             found = connection.execute(
                 "SELECT digest FROM events WHERE life = ? AND sequence = ?", (life, sequence)
             ).fetchone()
             return None if found is None else cast("bytes", found[0])
 
-        head, earlier = self._lives.head(stream), self._lives.earlier(stream)
-        fresh, after, gaps = accept(head, earlier, records, digest_at, receive_wall_ms, accept_gaps=self._accept_gaps)
-        for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
-            self.record(connection, _gap_event(gap, receive_wall_ms))
-        for tail in self._insert(connection, fresh, receive_wall_ms):
-            self.record(connection, _tail_event(tail, receive_wall_ms))
+        after = self._plan.append(stream, records, digest_at, receive_wall_ms)
+        self._store(connection)
         return after
 
     def record(self, connection: sqlite3.Connection, event: Event) -> None:
         """Chain an event of the collector itself."""
-        head = self._lives.head(self.stream)
-        sequence, previous = 1, GENESIS
-        if head is not None and head.epoch == self._own_epoch:
-            sequence, previous = head.sequence + 1, head.digest
-        record = chain(self.stream, self._own_epoch, sequence, previous, encode_event(event))
-        self._insert(connection, [record], event.wall_ms)
+        self._plan.record(event)
+        self._store(connection)
 
     def issue(
         self, connection: sqlite3.Connection, draft: RevocationDraft, describe: Callable[[Revocation], Event]
@@ -185,68 +176,10 @@ class WriterMemory:
             _PUT_APPLIED, [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
         )
 
-    def _insert(
-        self, connection: sqlite3.Connection, records: Sequence[ChainedRecord], receive_wall_ms: int
-    ) -> list[StreamHead]:
-        """Store accepted records; gives the lives that they ended with a tail that nobody knows."""
-        events: list[tuple[object, ...]] = []
-        keys: list[tuple[str, int]] = []
-        unknown: list[StreamHead] = []
-        position = self.last_position
-        for record in records:
-            try:
-                columns = event_columns(record.body)
-            except ValueError as error:
-                raise Refusal(
-                    Reason.BODY_INVALID,
-                    f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
-                    detail=str(error),
-                ) from None
-            position += 1
-            life, ended = self._lives.follow(record, columns.type, columns.previous, receive_wall_ms)
-            unknown += () if ended is None else (ended,)
-            keys.extend((key, position) for key in columns.keys)
-            events.append(
-                (
-                    position,
-                    life,
-                    record.sequence,
-                    receive_wall_ms,
-                    columns.wall_ms,
-                    columns.type,
-                    columns.outcome,
-                    columns.lease,
-                    columns.issuer,
-                    columns.subject,
-                    record.previous_digest,
-                    record.digest,
-                    record.body,
-                )
-            )
-        self._lives.put(connection)
-        connection.executemany(_INSERT_EVENT, events)
-        connection.executemany("INSERT INTO event_keys (key, position) VALUES (?,?)", keys)
-        put_tiles(connection, self.tree.append(map(entry_hash, records)))
-        self.last_position = position
-        return unknown
-
-
-def _gap_event(gap: Gap, wall_ms: int) -> Event:
-    details: dict[str, Detail] = {
-        "gap_stream": gap.stream,
-        "gap_epoch": gap.epoch,
-        "first_missing": gap.first,
-        "last_missing": gap.last,
-        "digest": gap.digest.hex(),
-    }
-    return Event(EventType.AUDIT_GAP_ACCEPTED, wall_ms, Outcome.FAILED, details=details)
-
-
-def _tail_event(tail: StreamHead, wall_ms: int) -> Event:
-    details: dict[str, Detail] = {
-        "tail_stream": tail.stream,
-        "tail_epoch": tail.epoch,
-        "last_sequence": tail.sequence,
-        "digest": tail.digest.hex(),
-    }
-    return Event(EventType.AUDIT_TAIL_UNKNOWN, wall_ms, Outcome.FAILED, details=details)
+    def _store(self, connection: sqlite3.Connection) -> None:
+        """Store what the plan has added."""
+        added = self._plan.take()
+        put_lives(connection, added.lives)
+        connection.executemany(_INSERT_EVENT, added.rows)
+        connection.executemany("INSERT INTO event_keys (key, position) VALUES (?,?)", added.keys)
+        put_tiles(connection, added.tiles)

@@ -261,7 +261,7 @@ class CollectorStore:
 
     def _committed(self) -> None:
         """On the writer's thread."""
-        head, epoch, issued = self._memory.tree.head(), self._memory.epoch, self._memory.take_issued()
+        head, epoch, issued = self._memory.tree_head(), self._memory.epoch, self._memory.take_issued()
         self._loop.call_soon_threadsafe(self._advance, head, epoch, issued, self._memory.budget_change)
 
     def _advance(self, head: TreeHead, epoch: int, issued: Sequence[Revocation], budget_change: int) -> None:
@@ -275,8 +275,8 @@ class CollectorStore:
             grown.set()
 
     def _publish(self) -> None:
-        self._tree_head = self._memory.tree.head()
-        self._last_position, self._epoch = self._memory.last_position, self._memory.epoch
+        self._tree_head = self._memory.tree_head()
+        self._last_position, self._epoch = self._tree_head.size, self._memory.epoch
         self._budget_change = self._memory.budget_change
 
 

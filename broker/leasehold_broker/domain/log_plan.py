@@ -1,0 +1,220 @@
+"""What one transaction adds to the collector's log. Owns positions, the rows, and the collector's own chain.
+
+Shared by every engine: an engine tells what is stored, lets the plan decide, and stores what the plan gives, in one
+transaction that no other writer interleaves. A refusal leaves the plan as it was.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
+from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
+from leasehold_broker.domain.stream_lives import StreamLives
+from leasehold_broker.domain.tiles import Tile, TileEdge
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """What a store indexes of a body; "" and () where it says nothing.
+
+    `previous` is the end of the life before, as a life that begins states it.
+    """
+
+    type: str
+    wall_ms: int
+    outcome: str
+    lease: str
+    issuer: str
+    subject: str
+    keys: tuple[str, ...]
+    previous: ChainEnd | None = None
+
+
+class LogRow(NamedTuple):
+    """A record at its place in the log; `life` is the row of its life."""
+
+    position: int
+    life: int
+    sequence: int
+    receive_wall_ms: int
+    wall_ms: int
+    type: str
+    outcome: str
+    lease: str
+    issuer: str
+    subject: str
+    previous_digest: bytes
+    digest: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogWriter:
+    """Who writes, and by which words.
+
+    Args:
+        stream, epoch: the collector's own stream, and this life of it.
+        accept_gaps: let streams go on behind a hole, which is then an event.
+        encode: an event to its canonical body.
+        columns: what is queried by, out of a body; ValueError when it is no event.
+    """
+
+    stream: str
+    epoch: str
+    accept_gaps: bool
+    encode: Callable[[Event], bytes]
+    columns: Callable[[bytes], EventColumns]
+
+
+@dataclass(slots=True)
+class Additions:
+    """To be stored together, lives first."""
+
+    lives: list[tuple[int, StreamHead]] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
+    keys: list[tuple[str, int]] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+
+
+class LogPlan:
+    """The log's end as its writer knows it, and what is to be stored after it."""
+
+    def __init__(self, writer: LogWriter, own_streams: Container[str], lives: StreamLives, edge: TileEdge) -> None:
+        """Go on from here.
+
+        Args:
+            writer: who writes.
+            own_streams: of this collector and of its replicas: no sidecar may write them.
+            lives: of every stream that will be written, also of the writer's own.
+            edge: of the tree over all records.
+        """
+        self._writer = writer
+        self._own_streams = own_streams
+        self.lives = lives
+        self.edge = edge
+        self.position = edge.size
+        self._pending = Additions()
+
+    def append(
+        self,
+        stream: str,
+        records: Sequence[ChainedRecord],
+        digest_at: Callable[[str, int], bytes | None],
+        receive_wall_ms: int,
+    ) -> StreamHead | None:
+        """Accept records of one stream.
+
+        Raises:
+            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, BODY_INVALID, SIDECAR_BANNED (a collector's own stream).
+        """
+        if stream in self._own_streams:
+            raise Refusal(
+                Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name"
+            )
+        self._check_fence()
+        head, earlier = self.lives.head(stream), self.lives.earlier(stream)
+        fresh, after, gaps = accept(
+            head, earlier, records, digest_at, receive_wall_ms, accept_gaps=self._writer.accept_gaps
+        )
+        columns = [self._columns(record) for record in fresh]
+        for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
+            self.record(_gap_event(gap, receive_wall_ms))
+        for tail in self._add(fresh, columns, receive_wall_ms):
+            self.record(_tail_event(tail, receive_wall_ms))
+        return after
+
+    def record(self, event: Event) -> None:
+        """Chain an event of the collector itself.
+
+        Raises:
+            Refusal: AUDIT_EPOCH_FENCED when a newer life of this collector writes.
+        """
+        stream, epoch = self._writer.stream, self._writer.epoch
+        head = self.lives.head(stream)
+        sequence, previous = 1, GENESIS
+        self._check_fence()
+        if head is not None and head.epoch == epoch:
+            sequence, previous = head.sequence + 1, head.digest
+        record = chain(stream, epoch, sequence, previous, self._writer.encode(event))
+        self._add([record], [self._columns(record)], event.wall_ms)
+
+    def take(self) -> Additions:
+        """What is to be stored since the last call."""
+        taken, self._pending = self._pending, Additions()
+        taken.lives = self.lives.take_touched()
+        return taken
+
+    def _check_fence(self) -> None:
+        stream = self._writer.stream
+        if self._writer.epoch in self.lives.earlier(stream):
+            raise Refusal(
+                Reason.AUDIT_EPOCH_FENCED,
+                f"another collector named {stream!r} has started since and writes this stream; this one must stop",
+            )
+
+    def _columns(self, record: ChainedRecord) -> EventColumns:
+        try:
+            return self._writer.columns(record.body)
+        except ValueError as error:
+            raise Refusal(
+                Reason.BODY_INVALID,
+                f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
+                detail=str(error),
+            ) from None
+
+    def _add(
+        self, records: Sequence[ChainedRecord], columns: Sequence[EventColumns], receive_wall_ms: int
+    ) -> list[StreamHead]:
+        """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
+        unknown: list[StreamHead] = []
+        pending, position = self._pending, self.position
+        for record, one in zip(records, columns, strict=True):
+            position += 1
+            life, ended = self.lives.follow(record, one.type, one.previous, receive_wall_ms)
+            unknown += () if ended is None else (ended,)
+            pending.keys.extend((key, position) for key in one.keys)
+            pending.rows.append(
+                LogRow(
+                    position,
+                    life,
+                    record.sequence,
+                    receive_wall_ms,
+                    one.wall_ms,
+                    one.type,
+                    one.outcome,
+                    one.lease,
+                    one.issuer,
+                    one.subject,
+                    record.previous_digest,
+                    record.digest,
+                    record.body,
+                )
+            )
+        pending.tiles.extend(self.edge.append(map(entry_hash, records)))
+        self.position = position
+        return unknown
+
+
+def _gap_event(gap: Gap, wall_ms: int) -> Event:
+    details: dict[str, Detail] = {
+        "gap_stream": gap.stream,
+        "gap_epoch": gap.epoch,
+        "first_missing": gap.first,
+        "last_missing": gap.last,
+        "digest": gap.digest.hex(),
+    }
+    return Event(EventType.AUDIT_GAP_ACCEPTED, wall_ms, Outcome.FAILED, details=details)
+
+
+def _tail_event(tail: StreamHead, wall_ms: int) -> Event:
+    details: dict[str, Detail] = {
+        "tail_stream": tail.stream,
+        "tail_epoch": tail.epoch,
+        "last_sequence": tail.sequence,
+        "digest": tail.digest.hex(),
+    }
+    return Event(EventType.AUDIT_TAIL_UNKNOWN, wall_ms, Outcome.FAILED, details=details)
