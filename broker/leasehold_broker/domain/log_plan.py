@@ -142,6 +142,10 @@ class LogPlan:
         record = chain(stream, epoch, sequence, previous, self._writer.encode(event))
         self._add([record], [self._columns(record)], event.wall_ms)
 
+    def pending_digests(self) -> dict[tuple[int, int], bytes]:
+        """Of records that are placed and not yet taken, by life and sequence."""
+        return {(row.life, row.sequence): row.digest for row in self._pending.rows}
+
     def take(self) -> Additions:
         """What is to be stored since the last call."""
         taken, self._pending = self._pending, Additions()

@@ -1,0 +1,112 @@
+"""Follows the log's head, whoever moves it. Owns what this replica knows of it, and who waits for more.
+
+A notification says that there is something; what there is, is read. Notifications that are lost, or a connection that
+was away, cost at most `POLL_SECONDS`: the head is read again, and what has come since is read by its number (R5).
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import asyncpg
+
+from leasehold_broker.adapters.postgres_collector import rows
+from leasehold_broker.adapters.postgres_collector.connections import FAILURES, PostgresAt
+from leasehold_broker.adapters.postgres_collector.turn import LogEnd
+from leasehold_broker.domain.checkpoint import TreeHead
+from leasehold_broker.domain.merkle import EMPTY_ROOT
+from leasehold_broker.domain.revocation import Revocation
+
+POLL_SECONDS = 0.5
+RECENT_REVOCATIONS_MAX = 1024
+
+
+class Follower:
+    """What is known of the log's end, never falling."""
+
+    def __init__(self, at: PostgresAt, pool: Any, channel: str, issued: Callable[[], None]) -> None:
+        """Follow; `start` comes first. `issued` is told of each new revocation or change of a budget."""
+        self._at = at
+        self._pool = pool
+        self._channel = channel
+        self._issued = issued
+        self._lock = asyncio.Lock()
+        self._grown = asyncio.Event()
+        self._notified = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.end = LogEnd(TreeHead(0, EMPTY_ROOT), 0, 0)
+        self.recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
+        self.fell = ""
+        """Why the log is not the one that was followed; "" while it is."""
+
+    async def start(self) -> None:
+        """Know the head, then follow it.
+
+        Raises:
+            asyncpg.PostgresError, OSError: not readable.
+        """
+        await self.refresh()
+        self._task = asyncio.create_task(self._run(), name="log-follower")
+
+    async def close(self) -> None:
+        """Follow no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Read the head, and the revocations that came since."""
+        async with self._lock, self._pool.acquire() as connection:
+            row = await connection.fetchrow(rows.HEAD)
+            end = LogEnd(TreeHead(row["size"], row["root"]), row["epoch"], row["budget_change"])
+            fresh: Sequence[Revocation] = ()
+            if end.epoch > self.end.epoch:
+                since = max(self.end.epoch, end.epoch - RECENT_REVOCATIONS_MAX)
+                sql = f"{rows.REVOCATIONS} WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch"
+                fresh = [rows.revocation(one) for one in await connection.fetch(sql, since, end.epoch)]
+            self._advance(end, fresh)
+
+    async def advanced(self, end: LogEnd) -> None:
+        """This replica has committed; what was issued is known before anybody is told that it is."""
+        if (end.epoch, end.budget_change) != (self.end.epoch, self.end.budget_change):
+            with contextlib.suppress(*FAILURES):  # it is committed; the follower reads it when it can
+                await self.refresh()
+        self._advance(LogEnd(end.head, self.end.epoch, self.end.budget_change), ())
+
+    async def wait_for_more(self, position: int) -> None:
+        """Return once the log is longer."""
+        while self.end.head.size <= position:
+            await self._grown.wait()
+
+    def _advance(self, end: LogEnd, fresh: Sequence[Revocation]) -> None:
+        known = self.end
+        if fresh and (not self.recent or fresh[0].epoch == self.recent[-1].epoch + 1):
+            self.recent.extend(fresh)
+        head = end.head if end.head.size > known.head.size else known.head
+        self.end = LogEnd(head, max(end.epoch, known.epoch), max(end.budget_change, known.budget_change))
+        if head is not known.head:
+            grown, self._grown = self._grown, asyncio.Event()
+            grown.set()
+        if (self.end.epoch, self.end.budget_change) != (known.epoch, known.budget_change):
+            self._issued()
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(*FAILURES):
+                connection = await asyncpg.connect(**self._at.settings())
+                try:
+                    await connection.add_listener(self._channel, self._on_notification)
+                    while not connection.is_closed():
+                        self._notified.clear()
+                        await self.refresh()
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(POLL_SECONDS):
+                                await self._notified.wait()
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _on_notification(self, *_: object) -> None:
+        self._notified.set()

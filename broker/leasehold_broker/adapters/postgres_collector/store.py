@@ -1,0 +1,284 @@
+"""The collector's store in PostgreSQL: the ports of the log, of revocations and of budget changes, for one replica.
+
+Keeps nothing that another replica needs. What it says is committed, with synchronous_commit on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+
+from leasehold_broker.adapters.postgres_collector import retention, rows
+from leasehold_broker.adapters.postgres_collector.appender import Appender
+from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, translated
+from leasehold_broker.adapters.postgres_collector.follower import Follower
+from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
+from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.log_plan import LogWriter
+from leasehold_broker.domain.merkle import NodeHash
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.tiles import node_in_tiles
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
+from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.wire.event_body import encode_event, event_columns
+
+PAGE_BYTES_MAX = 512 * 1024
+"""Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
+PAGE_ROWS = 250
+STATE_CONNECTIONS_MAX = 4
+"""For appending, revocations and sidecars: never behind a long question to the log."""
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_store(
+    at: PostgresAt, stream: str, epoch: str, *, accept_gaps: bool = False, issued: Callable[[], None] = lambda: None
+) -> AsyncIterator["PostgresCollectorStore"]:
+    """One replica's store, while the context lasts.
+
+    Args:
+        at: the database; its schema is made or migrated when that is due.
+        stream: name of this replica's own stream: no other replica has it.
+        epoch: of this life of the replica: never used before.
+        accept_gaps: let streams go on behind a hole, which is then an event.
+        issued: told when there is a revocation or a change of a budget that this replica did not know.
+
+    Raises:
+        ValueError: the schema is of a newer version, or the server keeps no promise.
+        Refusal: STORE_UNAVAILABLE.
+    """
+    writer = LogWriter(stream, epoch, accept_gaps, encode_event, event_columns)
+    channel = f"leasehold_{at.schema}"
+    partitions = Partitions(at.schema, at.partition_records)
+    with translated("open"):
+        pool = await asyncpg.create_pool(**at.settings(), min_size=1, max_size=STATE_CONNECTIONS_MAX)
+        log = await asyncpg.create_pool(**at.settings(), min_size=1, max_size=at.connections_max)
+    try:
+        with translated("open"):
+            async with pool.acquire() as connection:
+                await check_server(connection)
+                await migrate(connection, at.schema)
+                await connection.execute("INSERT INTO replicas (stream) VALUES ($1) ON CONFLICT DO NOTHING", stream)
+                await partitions.ready(connection, 0)
+            follower = Follower(at, pool, channel, issued)
+            await follower.start()
+        appender = Appender(pool, writer, partitions, channel, follower.advanced)
+        try:
+            yield PostgresCollectorStore(stream, pool, log, appender, follower)
+        finally:
+            await appender.close()
+            await follower.close()
+    finally:
+        pool.terminate()
+        log.terminate()
+
+
+class PostgresCollectorStore:
+    """Made by `open_store`."""
+
+    def __init__(self, stream: str, pool: Any, log: Any, appender: Appender, follower: Follower) -> None:
+        """Of one replica."""
+        self.stream = stream
+        self._pool = pool
+        self._log = log
+        self._appender = appender
+        self._follower = follower
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        """Who, and how far."""
+        end = self._follower.end
+        return f"PostgresCollectorStore({self.stream!r}, position={end.head.size}, epoch={end.epoch})"
+
+    async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
+        """As the port says."""
+        return await self._appender.submit(lambda turn: turn.append(stream, records, receive_wall_ms), stream, records)
+
+    async def record(self, event: Event) -> None:
+        """Write an event of this replica itself into its own stream."""
+
+        async def work(turn: Turn) -> None:
+            turn.record(event)
+
+        await self._appender.submit(work)
+
+    async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
+        """As the port says; a page ends early once it holds `PAGE_BYTES_MAX` of bodies."""
+        sql, parameters = rows.question(wanted, after_position, limit)
+        bound = [clean(one) if isinstance(one, str) else one for one in parameters]
+        found: list[StoredRecord] = []
+        size = 0
+        with translated("read"):
+            async with self._log.acquire() as connection, connection.transaction(readonly=True):
+                cursor = await connection.cursor(sql, *bound)
+                while size < PAGE_BYTES_MAX and (some := await cursor.fetch(min(PAGE_ROWS, limit - len(found)))):
+                    for row in some:
+                        found.append(rows.stored_record(row))
+                        size += len(found[-1].record.body)
+                        if size >= PAGE_BYTES_MAX:
+                            break
+                    if len(found) == limit:
+                        break
+        return found
+
+    async def heads(self) -> Sequence[StreamHead]:
+        """As the port says."""
+        return [rows.stream_head(row) for row in await self._fetch(rows.LIVES)]
+
+    def last_position(self) -> int:
+        """As the port says."""
+        return self._follower.end.head.size
+
+    async def wait_for_more(self, position: int) -> None:
+        """As the port says."""
+        await self._follower.wait_for_more(position)
+
+    def tree_head(self) -> TreeHead:
+        """As the port says: from what the appender hashed, in whichever replica."""
+        return self._follower.end.head
+
+    async def read_tree(self, question: Callable[[NodeHash], T]) -> T:
+        """As the port says; the question runs on a thread, and each tile is read once."""
+        tiles: dict[tuple[int, int], bytes] = {}
+
+        def hashes_of(level: int, number: int) -> bytes:
+            key = (level, number)
+            if key not in tiles:
+                reading = asyncio.run_coroutine_threadsafe(self._tile(level, number), self._loop)
+                tiles[key] = reading.result()
+            return tiles[key]
+
+        with translated("read"):
+            return await asyncio.to_thread(
+                lambda: question(lambda level, index: node_in_tiles(level, index, hashes_of))
+            )
+
+    async def newest_checkpoint(self) -> SignedCheckpoint | None:
+        """As the port says."""
+        found = await self._fetch(rows.NEWEST_CHECKPOINT)
+        return SignedCheckpoint(TreeHead(found[0][0], found[0][1]), found[0][2], found[0][3]) if found else None
+
+    async def keep_checkpoint(self, checkpoint: SignedCheckpoint) -> None:
+        """As the port says. Another replica may have kept one of the same size: of the same root, or neither counts."""
+        head = checkpoint.head
+        with translated("write"):
+            async with self._pool.acquire() as connection:
+                await connection.execute(
+                    rows.PUT_CHECKPOINT, head.size, head.root, checkpoint.note, checkpoint.sign_wall_ms
+                )
+                kept = await connection.fetchval(rows.CHECKPOINT_ROOT, head.size)
+        if kept != head.root:
+            raise Refusal(
+                Reason.STORE_UNAVAILABLE,
+                f"a checkpoint of {head.size} records with another root was published: the log has two histories",
+            )
+
+    async def cursor(self, sink: str) -> int | None:
+        """As the port says."""
+        found = await self._fetch(rows.CURSOR, sink)
+        return int(found[0][0]) if found else None
+
+    async def move_cursor(self, sink: str, position: int) -> None:
+        """As the port says."""
+        await self._fetch(rows.PUT_CURSOR, sink, position)
+
+    async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
+        """As the port says."""
+        with translated("write"):
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await retention.drop_bodies(connection, before_wall_ms, until_position, limit)
+
+    def epoch(self) -> int:
+        """As the port says: the newest that this replica knows to be durable."""
+        return self._follower.end.epoch
+
+    async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
+        """As the port says."""
+        return await self._appender.submit(lambda turn: turn.issue(draft, describe))
+
+    def budget_change_number(self) -> int:
+        """As the port says."""
+        return self._follower.end.budget_change
+
+    async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
+        """As the port says."""
+        return await self._appender.submit(lambda turn: turn.change_budget(draft, describe))
+
+    async def budget_changes_after(self, number: int, limit: int) -> Sequence[BudgetChange]:
+        """As the port says."""
+        if number >= self._follower.end.budget_change:
+            return ()
+        found = await self._fetch(rows.BUDGET_CHANGES_AFTER, number, limit)
+        return [rows.BUDGET_CHANGE.decode(row["body"]) for row in found]
+
+    async def find(self, epoch: int) -> Revocation | None:
+        """As the port says."""
+        found = await self._fetch(f"{rows.REVOCATIONS} WHERE epoch = $1", epoch)
+        return rows.revocation(found[0]) if found else None
+
+    async def after(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """As the port says; recent entries come from memory, so that a push to many sidecars reads no database."""
+        known, recent = self._follower.end.epoch, self._follower.recent
+        if epoch >= known:
+            return ()
+        if recent and recent[0].epoch <= epoch + 1 and recent[-1].epoch >= known:
+            return [entry for entry in recent if epoch < entry.epoch <= known][:limit]
+        sql = f"{rows.REVOCATIONS} WHERE epoch > $1 ORDER BY epoch LIMIT $2"
+        return [rows.revocation(row) for row in await self._fetch(sql, epoch, limit)]
+
+    async def before(self, epoch: int, limit: int) -> Sequence[Revocation]:
+        """As the port says."""
+        sql = f"{rows.REVOCATIONS} WHERE epoch < $1 ORDER BY epoch DESC LIMIT $2"
+        return [rows.revocation(row) for row in await self._fetch(sql, epoch, limit)]
+
+    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
+        """As the port says."""
+        return {
+            row["sidecar"]: AppliedRevocation(row["epoch"], row["leases_ended"], row["calls_cut"])
+            for row in await self._fetch(rows.APPLIED, epoch)
+        }
+
+    async def sidecars(self) -> Sequence[KnownSidecar]:
+        """As the port says."""
+        return [KnownSidecar(**row) for row in await self._fetch(f"{rows.SIDECARS} ORDER BY name")]
+
+    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
+        """As the port says."""
+        known = (
+            sidecar.name,
+            sidecar.environment,
+            sidecar.version,
+            sidecar.applied_epoch,
+            sidecar.last_heard_wall_ms,
+            sidecar.authority_ms,
+        )
+        ended = [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
+        with translated("write"):
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(rows.PUT_SIDECAR, *known)
+                if ended:
+                    await connection.executemany(rows.PUT_APPLIED, ended)
+
+    async def _fetch(self, sql: str, *parameters: object) -> Sequence[Any]:
+        with translated("read"):
+            found: Sequence[Any] = await self._pool.fetch(sql, *parameters)
+            return found
+
+    async def _tile(self, level: int, number: int) -> bytes:
+        """Hashes of a tile, as many as there are. One that becomes full in between is read as such."""
+        for sql in (rows.TILE, rows.EDGE_TILE, rows.TILE):
+            hashes: bytes | None = await self._log.fetchval(sql, level, number)
+            if hashes is not None:
+                return hashes
+        return b""

@@ -1,0 +1,240 @@
+"""One turn at the log: what a transaction that holds the head reads, decides and stores.
+
+The head is one row. Who has locked it is the log's only writer until its transaction ends, in whichever replica; what
+it knows it has read after taking the lock. So the log has one order, and no two heads of one size (A5).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from leasehold_broker.adapters.postgres_collector import rows
+from leasehold_broker.adapters.postgres_collector.connections import HeadMovedError
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.checkpoint import TreeHead
+from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.log_plan import LogPlan, LogRow, LogWriter
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.selector_words import order_to_words, to_words
+from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.stream_lives import StreamLives
+from leasehold_broker.domain.tiles import TileEdge, split
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
+
+TEXT_MAX = 513
+"""Of a column that is queried by, in characters: one more than a question may have, and short enough for an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Where the log stands."""
+
+    head: TreeHead
+    epoch: int
+    budget_change: int
+
+
+class Turn:
+    """Open from the lock of the head to the end of its transaction."""
+
+    def __init__(self, connection: Any, plan: LogPlan, found: LogEnd) -> None:
+        """Made by `take_turn`."""
+        self._connection = connection
+        self._plan = plan
+        self._found = found
+        self._epoch = found.epoch
+        self._budget_change = found.budget_change
+
+    async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
+        """Accept records of one stream.
+
+        Raises:
+            Refusal: those of `LogPlan.append`.
+        """
+        known = await self._digests(stream, records)
+        return self._plan.append(stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms)
+
+    def record(self, event: Event) -> None:
+        """Chain an event of the collector itself."""
+        self._plan.record(event)
+
+    async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
+        """Next entry, with its event; the earlier one when the request is repeated.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED.
+        """
+        asked = (draft.revoked_by, draft.request_id)
+        earlier = await self._connection.fetchrow(rows.REVOCATION_ASKED, *asked)
+        if earlier is not None:
+            known = rows.revocation(earlier)
+            if not draft.same_as(known):
+                raise _reused(draft.request_id, "revocation", known.name)
+            return known
+        entry = Revocation(self._epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order)
+        self._plan.record(describe(entry))
+        selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
+        order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
+        values = (entry.epoch, selector, order, entry.note, *asked, entry.create_wall_ms)
+        await self._connection.execute(rows.PUT_REVOCATION, *values)
+        self._epoch = entry.epoch
+        return entry
+
+    async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
+        """The next change with its event; the earlier one when an operator repeats a request.
+
+        Raises:
+            Refusal: REQUEST_ID_REUSED.
+        """
+        asked = (draft.changed_by, draft.request_id)
+        earlier = await self._connection.fetchval(rows.BUDGET_CHANGE_ASKED, *asked)
+        if earlier is not None:
+            known = rows.BUDGET_CHANGE.decode(earlier)
+            if not known.same_as(draft):
+                raise _reused(draft.request_id, "change", known.name)
+            return known
+        change = replace(draft, number=self._budget_change + 1)
+        self._plan.record(describe(change))
+        await self._connection.execute(rows.PUT_BUDGET_CHANGE, change.number, *asked, msgspec.json.encode(change))
+        self._budget_change = change.number
+        return change
+
+    @property
+    def position(self) -> int:
+        """Of the last record, with those that are planned."""
+        return self._plan.position
+
+    async def store(self, channel: str) -> LogEnd:
+        """Write what was planned, move the head, and have every replica told at the commit.
+
+        Raises:
+            HeadMovedError: there were two writers; nothing may be committed.
+        """
+        added = self._plan.take()
+        end = LogEnd(self._plan.edge.head(), self._epoch, self._budget_change)
+        if end == self._found:
+            return end
+        connection = self._connection
+        if added.lives:
+            await connection.execute(rows.PUT_LIVES, *_columns_of(added.lives, self._plan.lives))
+        await connection.copy_records_to_table("events", records=[_cleaned(row) for row in added.rows], columns=_EVENT)
+        if added.keys:
+            keys = {(clean(key), position) for key, position in added.keys}
+            await connection.copy_records_to_table("event_keys", records=sorted(keys), columns=("key", "position"))
+        if added.tiles:
+            columns = ("level", "number", "root", "hashes")
+            await connection.copy_records_to_table("tiles", records=added.tiles, columns=columns)
+        changed = 2 + max((level for level, *_ in added.tiles), default=-1)
+        await connection.executemany(rows.PUT_EDGE, self._plan.edge.rows()[:changed])
+        found = self._found.head
+        moved = await connection.fetch(
+            rows.MOVE_HEAD,
+            end.head.size,
+            end.head.root,
+            self._plan.lives.count,
+            end.epoch,
+            end.budget_change,
+            found.size,
+            found.root,
+            channel,
+        )
+        if len(moved) != 1:
+            message = f"the log's head is no longer at {found.size}, although it was locked there"
+            raise HeadMovedError(message)
+        return end
+
+    async def _digests(self, stream: str, records: Sequence[ChainedRecord]) -> Mapping[tuple[str, int], bytes]:
+        """Of those records that may be here already."""
+        lives = self._plan.lives
+        head, earlier = lives.head(stream), lives.earlier(stream)
+        repeated: dict[str, list[int]] = {}
+        for record in records:
+            if record.epoch in earlier or (head and record.epoch == head.epoch and record.sequence <= head.sequence):
+                repeated.setdefault(record.epoch, []).append(record.sequence)
+        if not repeated:
+            return {}
+        found: dict[tuple[str, int], bytes] = {}
+        pending = self._plan.pending_digests()
+        for epoch, sequences in repeated.items():
+            life = lives.id_of(stream, epoch)
+            if life is None:
+                continue
+            found |= {(epoch, one): pending[life, one] for one in sequences if (life, one) in pending}
+            for row in await self._connection.fetch(rows.DIGESTS, life, sequences):
+                found[epoch, row["sequence"]] = row["digest"]
+        return found
+
+
+async def take_turn(
+    connection: Any, writer: LogWriter, edge: TileEdge | None, streams: Mapping[str, Iterable[str]]
+) -> tuple[Turn, TileEdge]:
+    """Lock the head, and know what is stored of these streams (each with the epochs that will be written).
+
+    Args:
+        connection: in a transaction.
+        writer: this replica.
+        edge: the tree's, as the last turn of this replica left it; used when nobody wrote since.
+        streams: to be written, without the writer's own.
+
+    Returns:
+        The turn, and the edge that it moves.
+    """
+    row = await connection.fetchrow(f"{rows.HEAD} FOR UPDATE")
+    head = TreeHead(row["size"], row["root"])
+    if edge is None or edge.head() != head:
+        levels = {one["level"]: split(one["hashes"]) for one in await connection.fetch(rows.EDGE)}
+        edge = TileEdge([levels.get(level, []) for level in range(len(levels))])
+        if edge.head() != head:
+            message = f"the tree's edge is not that of the log's head at {head.size}: the database was altered"
+            raise HeadMovedError(message)
+    own = frozenset(one["stream"] for one in await connection.fetch("SELECT stream FROM replicas"))
+    epochs = {epoch for some in streams.values() for epoch in some} | {writer.epoch}
+    lives = StreamLives(own, row["lives"])
+    for life in await connection.fetch(rows.LIVES_OF, [*streams, writer.stream], list(epochs)):
+        lives.know(life["id"], rows.stream_head(life))
+    plan = LogPlan(writer, own, lives, edge)
+    return Turn(connection, plan, LogEnd(head, row["epoch"], row["budget_change"])), edge
+
+
+_EVENT = LogRow._fields
+
+
+def _columns_of(touched: Sequence[tuple[int, StreamHead]], lives: StreamLives) -> tuple[list[Any], ...]:
+    heads = [head for _, head in touched]
+    return (
+        [life for life, _ in touched],
+        [head.stream for head in heads],
+        [head.epoch for head in heads],
+        [head.sequence for head in heads],
+        [head.digest for head in heads],
+        [head.receive_wall_ms for head in heads],
+        [int(head.state) for head in heads],
+        [lives.head(head.stream) == head for head in heads],
+    )
+
+
+def clean(text: str) -> str:
+    """As PostgreSQL can keep and index it; the body has the whole of it."""
+    return text[:TEXT_MAX].replace("\0", "\ufffd")
+
+
+def _cleaned(row: LogRow) -> LogRow:
+    if "\0" in (joined := row.type + row.outcome + row.lease + row.issuer + row.subject) or len(joined) > TEXT_MAX:
+        return row._replace(
+            type=clean(row.type),
+            outcome=clean(row.outcome),
+            lease=clean(row.lease),
+            issuer=clean(row.issuer),
+            subject=clean(row.subject),
+        )
+    return row
+
+
+def _reused(request_id: str, what: str, known: str) -> Refusal:
+    return Refusal(
+        Reason.REQUEST_ID_REUSED, f"request_id {request_id} was used for another {what} ({known}); send a new UUID"
+    )
