@@ -3,10 +3,9 @@
 Also where workload tokens are read from: files, anew each time, as others replace them.
 """
 
-import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
+from leasehold_broker.adapters.whole_answer import NoAnswer, whole_answer
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider import UpstreamRequest
 from leasehold_broker.ports.token_exchange import (
@@ -19,7 +18,7 @@ from leasehold_broker.ports.token_exchange import (
     TokenAnswer,
     TokenAsk,
 )
-from leasehold_broker.ports.upstream import Upstream, UpstreamFailure
+from leasehold_broker.ports.upstream import Upstream
 
 ASK_SECONDS_MAX = 10.0
 
@@ -44,7 +43,6 @@ class HttpTokenEndpoints:
             exchanging.close()
 
     async def _ask(self, ask: TokenAsk) -> TokenAnswer:
-        collected = _Collected()
         bearer = ask.bearer
 
         def key_header() -> tuple[str, bytes]:
@@ -52,55 +50,18 @@ class HttpTokenEndpoints:
             return ("cache-control", b"no-store") if bearer is None else ("authorization", b"Bearer " + bearer.reveal())
 
         request = UpstreamRequest("POST", ask.path, ask.headers, ask.body)
-        call = self._upstream.send(ask.origin, request, key_header, collected)
         try:
-            async with asyncio.timeout(ASK_SECONDS_MAX):
-                return await collected.answer
-        except TimeoutError:
-            message = f"{ask.origin} did not answer within {ASK_SECONDS_MAX:g} s"
-            raise ExchangeFault(ExchangeState.UNREACHABLE, message) from None
-        except _Failed as failed:
-            message = f"{ask.origin} cannot be reached ({failed.failure.value})"
-            raise ExchangeFault(ExchangeState.UNREACHABLE, message) from None
-        finally:
-            call.abort()
-
-
-class _Failed(Exception):  # noqa: N818 - never leaves this module
-    def __init__(self, failure: UpstreamFailure) -> None:
-        super().__init__(failure.value)
-        self.failure = failure
-
-
-class _Collected:
-    """The listener of one answer: keeps it whole, up to a bound."""
-
-    def __init__(self) -> None:
-        self.answer: asyncio.Future[TokenAnswer] = asyncio.get_running_loop().create_future()
-        self._status = 0
-        self._headers: dict[str, str] = {}
-        self._body = bytearray()
-
-    def answer_started(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """See the port."""
-        self._status, self._headers = status, dict(headers)
-
-    def body_received(self, data: bytes) -> None:
-        """See the port."""
-        self._body += data
-        if len(self._body) > ANSWER_BYTES_MAX:
-            self.answer_failed(UpstreamFailure.BAD_ANSWER)
-
-    def answer_finished(self) -> None:
-        """See the port."""
-        if not self.answer.done():
-            self.answer.set_result(TokenAnswer(self._status, self._headers, bytes(self._body)))
-        self._body[:] = bytes(len(self._body))
-
-    def answer_failed(self, failure: UpstreamFailure) -> None:
-        """See the port."""
-        if not self.answer.done():
-            self.answer.set_exception(_Failed(failure))
+            answer = await whole_answer(
+                self._upstream,
+                ask.origin,
+                request,
+                key_header,
+                seconds_max=ASK_SECONDS_MAX,
+                bytes_max=ANSWER_BYTES_MAX,
+            )
+        except NoAnswer as none:
+            raise ExchangeFault(ExchangeState.UNREACHABLE, f"{ask.origin} {none}") from None
+        return TokenAnswer(answer.status, answer.headers, answer.body)
 
 
 class AssertionFiles:

@@ -13,6 +13,7 @@ from typing import Any
 import hvac
 import requests
 
+from leasehold_broker.domain.retry_after import retry_after_seconds
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault, SourceState
@@ -231,12 +232,11 @@ def _fault(where: str, reply: requests.Response) -> SourceFault:
         state, words = SourceState.SEALED, "is sealed; unseal it"
     elif status < 300:
         state, words = SourceState.MALFORMED, "does not answer as Vault does; check the address"
-    return SourceFault(state, f"{where} {words}", _retry_after(reply))
-
-
-def _retry_after(reply: requests.Response) -> float | None:
-    text = reply.headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    return SourceFault(
+        state,
+        f"{where} {words}",
+        retry_after_seconds(reply.headers.get("Retry-After", ""), reply.headers.get("Date", "")),
+    )
 
 
 def _credentials(auth: VaultAuth) -> Mapping[str, object]:

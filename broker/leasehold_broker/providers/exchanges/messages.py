@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
+from leasehold_broker.domain.retry_after import retry_after_seconds
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.token_exchange import (
     ANSWER_BYTES_MAX,
@@ -96,8 +97,7 @@ def check_status(answer: TokenAnswer, who: str) -> None:
     """Raise what an error status means."""
     if answer.status == 200:
         return
-    wait = answer.headers.get("retry-after", "")
-    after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
+    after = retry_after_seconds(answer.headers.get("retry-after", ""), answer.headers.get("date", ""))
     if answer.status == 429:
         raise ExchangeFault(ExchangeState.RATE_LIMITED, f"{who} limits our rate", after)
     if answer.status in {400, 401, 403, 404}:

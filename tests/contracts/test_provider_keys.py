@@ -1,0 +1,160 @@
+"""One suite for every minter: what is made is found again, ended once, never doubled, and no fault shows a secret."""
+
+import logging
+
+import pytest
+from tests.fakes.provider_admin.server import ADMIN_KEY
+from tests.fakes.provider_admin.worlds import world_of
+from tests.fakes.secret_scan import Scanner
+
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
+
+MINTERS = ("openai", "exec")
+ROTATION = "rotations/agents-prod/17"
+
+
+@pytest.fixture(params=MINTERS)
+async def world(request, tmp_path):
+    """A provider, and our minter of it."""
+    with world_of(request.param, tmp_path) as found:
+        yield found
+        await found.aclose()
+
+
+async def fault_of(doing) -> ProviderKeyFault:
+    """Why it was not done."""
+    with pytest.raises(ProviderKeyFault) as caught:
+        await doing
+    return caught.value
+
+
+def plain(key) -> str:
+    """The value in the clear."""
+    return key.value.reveal().decode()
+
+
+async def test_a_key_that_was_made_is_taken_and_known_again(world):
+    """What is minted works at the provider, and its id is found from its value alone."""
+    key = await world.minter().mint(ROTATION)
+    assert plain(key) in world.living()
+    assert await world.minter().current_id(key.value) == key.id
+
+
+async def test_the_id_tells_nothing_of_the_value(world):
+    """Ids are logged and audited: no part of the key is in one."""
+    key = await world.minter().mint(ROTATION)
+    assert Scanner({"value": key.value.reveal()}).hits("id", key.id.encode()) == []
+
+
+async def test_minting_twice_leaves_one(world):
+    """A repeat of the same rotation ends what the first attempt made."""
+    others = set(world.living())
+    first = await world.minter().mint(ROTATION)
+    second = await world.minter().mint(ROTATION)
+    assert set(world.living()) - others == {plain(second)}
+    assert first.id
+
+
+async def test_a_lost_answer_leaves_one_after_the_repeat(world):
+    """The key is made, the answer is lost, the process is another one: its repeat leaves exactly one alive."""
+    others = set(world.living())
+    world.lose_answer()
+    fault = await fault_of(world.minter().mint(ROTATION))
+    assert fault.state in {ProviderKeyState.UNREACHABLE, ProviderKeyState.MALFORMED}
+    again = await world.minter().mint(ROTATION)
+    assert set(world.living()) - others == {plain(again)}
+
+
+async def test_another_rotation_leaves_the_first_alone(world):
+    """Each rotation ends only what was made for itself."""
+    first = await world.minter().mint(ROTATION)
+    world.current = plain(first)
+    second = await world.minter().mint("rotations/agents-prod/18")
+    assert {plain(first), plain(second)} <= set(world.living())
+    assert first.id != second.id
+
+
+async def test_what_is_ended_is_dead_and_ending_it_again_does_nothing(world):
+    """End is idempotent, and an id that nobody knows is as good as ended."""
+    key = await world.minter().mint(ROTATION)
+    world.current = plain(key)
+    other = await world.minter().mint("rotations/agents-prod/18")
+    await world.minter().end(key.id)
+    living = set(world.living())
+    assert plain(key) not in living
+    assert plain(other) in living
+    await world.minter().end(key.id)
+    assert set(world.living()) == living
+
+
+async def test_a_key_of_nobody_has_no_id(world):
+    """A value that the provider does not know is not taken for one that it does."""
+    await world.minter().mint(ROTATION)
+    assert await world.minter().current_id(Secret(b"sk-svcacct-nobody-knows-this-one-00000000")) == ""
+
+
+async def test_a_full_provider_says_so(world):
+    """FULL, nothing made; what lives, lives on."""
+    before = set(world.living())
+    world.fill()
+    fault = await fault_of(world.minter().mint(ROTATION))
+    assert fault.state is ProviderKeyState.FULL
+    assert set(world.living()) == before
+
+
+async def test_a_dead_admin_key_is_a_state_of_its_own(world, request):
+    """LOGIN_REFUSED where a provider tells the two apart; nothing is made."""
+    world.admin_keys.value = "sk-admin-that-has-ended"
+    before = set(world.living())
+    fault = await fault_of(world.minter().mint(ROTATION))
+    told = request.node.callspec.params["world"] != "exec"
+    assert fault.state is (ProviderKeyState.LOGIN_REFUSED if told else ProviderKeyState.DENIED)
+    assert set(world.living()) == before
+
+
+async def test_an_admin_key_that_cannot_be_read_asks_nobody(world):
+    """LOGIN_REFUSED, from us alone."""
+    world.admin_keys.value = ""
+    fault = await fault_of(world.minter().mint(ROTATION))
+    assert fault.state is ProviderKeyState.LOGIN_REFUSED
+    assert world.living() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (403, ProviderKeyState.DENIED),
+        (429, ProviderKeyState.RATE_LIMITED),
+        (503, ProviderKeyState.FAILING),
+    ],
+)
+async def test_each_error_has_its_state(world, request, status, state):
+    """Denied, limited, failing: by name, and the wait where the provider names one."""
+    if request.node.callspec.params["world"] == "exec" and status == 503:
+        state = ProviderKeyState.UNREACHABLE
+    for ask in (lambda minter: minter.mint(ROTATION), lambda minter: minter.end("id-unknown")):
+        world.fail(status, {"Retry-After": "17"})
+        fault = await fault_of(ask(world.minter()))
+        assert fault.state is state
+        assert fault.retry_after_seconds == (None if request.node.callspec.params["world"] == "exec" else 17.0)
+
+
+async def test_no_fault_and_no_log_shows_a_secret(world, caplog):
+    """Whatever goes wrong, neither the admin key nor a provider's key is in what is said: errors of providers echo."""
+    caplog.set_level(logging.DEBUG)
+    key = await world.minter().mint(ROTATION)
+    said = []
+    for status in (401, 403, 429, 503):
+        world.fail(status)
+        said.append(await fault_of(world.minter().mint(ROTATION)))
+        world.fail(status)
+        said.append(await fault_of(world.minter().current_id(key.value)))
+        world.fail(status)
+        said.append(await fault_of(world.minter().end(key.id)))
+    world.lose_answer()
+    said.append(await fault_of(world.minter().mint("rotations/agents-prod/18")))
+    scanner = Scanner({"admin key": ADMIN_KEY.encode(), **{value: value.encode() for value in world.living()}})
+    text = "\n".join(f"{fault!r} {fault} {fault.__cause__} {fault.__context__}" for fault in said)
+    assert scanner.hits("faults", text.encode()) == []
+    assert scanner.hits("logs", caplog.text.encode()) == []
