@@ -18,8 +18,11 @@ from leasehold_broker.domain.audit_link import entry_hash
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.merkle import consistency_proof, leaf_hash, root_of
 from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.revocation import Everything
 from leasehold_broker.domain.tiles import TILE_HASHES, TileEdge
+from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
+from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
 ORIGIN = "log.example/audit"
 
@@ -122,6 +125,7 @@ async def test_a_log_from_before_the_tree_gets_one(tmp_path):
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.executescript(
         "DROP TABLE tiles; DROP TABLE checkpoints; DROP TABLE sink_cursors; DROP TABLE budget_changes; "
+        "DROP TABLE followers; DROP TABLE remembered; "
         "DROP TABLE marks; ALTER TABLE lives DROP COLUMN state; ALTER TABLE revocations DROP COLUMN terms; "
         "PRAGMA user_version=1;"
     )
@@ -129,6 +133,25 @@ async def test_a_log_from_before_the_tree_gets_one(tmp_path):
     again = CollectorStore(tmp_path / "c.db", "collector", "c2")
     assert again.tree_head() == TreeHead(600, fold(leaves))
     assert await again.read_tree(lambda node: root_of(512, node)) == fold(leaves[:512])
+    await again.close()
+
+
+@pytest.mark.parametrize("terms", [True, False])
+async def test_a_store_of_version_5_is_taken_in_with_or_without_terms(tmp_path, terms):
+    """That version was written by two programs, of which one had given revocations their terms."""
+    store = CollectorStore(tmp_path / "c.db", "collector", "c1")
+    await fill(store, Emitter(), 3)
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "c.db")
+    without = "" if terms else "ALTER TABLE revocations DROP COLUMN terms; "
+    connection.executescript(f"DROP TABLE followers; DROP TABLE remembered; {without}PRAGMA user_version=5;")
+    connection.close()
+    again = CollectorStore(tmp_path / "c.db", "collector", "c2")
+    draft = RevocationDraft(Everything(), "", "alice", "r", 1)
+    issued = await again.issue(draft, lambda made: issued_event(made, draft))
+    assert await again.find(1) == issued
+    await again.advance("alerts/a", 3, {"k": {"n": 1}, "gone": None})
+    assert (await again.follower("alerts/a")).memory == {"k": {"n": 1}}
     await again.close()
 
 

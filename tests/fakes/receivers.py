@@ -14,6 +14,7 @@ class HttpReceiver:
         """Answers 200."""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[tuple[int, bytes]] = []
+        self.headers: dict[str, str] = {}
         self.hold = threading.Event()
         self.hold.set()
         receiver = self
@@ -31,6 +32,8 @@ class HttpReceiver:
                 self.send_response(status)
                 if status in {301, 307}:
                     self.send_header("Location", "/elsewhere")
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
 from leasehold_broker.config.doors import Door, Listen, loopback_address
 from leasehold_broker.config.parts import (
     STREAM_NAME,
@@ -70,6 +71,7 @@ class _File(Part, frozen=True):
     audit: _Audit = _Audit()
     grpc: _Grpc = _Grpc()
     sinks: tuple[Sink, ...] = ()
+    alerts: tuple[AlertEndpointPart, ...] = ()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -116,6 +118,7 @@ class CollectorConfig:
     roles: tuple[RoleRule, ...]
     roles_of_uid: dict[int, frozenset[Role]]
     sinks: tuple[SinkAt, ...]
+    alerts: tuple[AlertsAt, ...]
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -141,6 +144,7 @@ def load_collector(path: Path) -> CollectorConfig:
         roles=tuple(RoleRule(one.issuer, one.claim, value, one.role) for one in file.operators for value in one.values),
         roles_of_uid=_roles_of_uid(file.operators),
         sinks=sinks_at(file.sinks, path),
+        alerts=alerts_at(file.alerts, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

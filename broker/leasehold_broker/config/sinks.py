@@ -125,7 +125,7 @@ def _wrong(sink: Sink) -> list[str]:
     if not 0 < sink.timeout_seconds <= TIMEOUT_SECONDS_MAX:
         wrong.append(f"timeout_seconds must be above 0 and at most {TIMEOUT_SECONDS_MAX:g}")
     if sink.url:
-        wrong += _wrong_url(sink.url)
+        wrong += wrong_url(sink.url)
     if sink.address and not _host_and_port(sink.address)[1]:
         wrong.append(f"address {sink.address!r} is not HOST:PORT")
     if sink.kind is SinkKind.SYSLOG and sink.required:
@@ -135,7 +135,8 @@ def _wrong(sink: Sink) -> list[str]:
     return wrong
 
 
-def _wrong_url(url: str) -> list[str]:
+def wrong_url(url: str) -> list[str]:
+    """What is wrong with a URL that events or alerts go to; empty when it may be used."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.fragment:
         return [f"url {url!r} is not http(s)://HOST/PATH without a user"]
@@ -173,9 +174,9 @@ def _at(sink: Sink, base: Path) -> SinkAt:
         format=sink.format,
         path=absolute(sink.path, base),
         url=sink.url,
-        bearer_file=_checked(sink.bearer_file, base, SECRET, "bearer token"),
-        key_file=_checked(sink.key_file, base, SECRET, "signing key"),
-        ca_file=_checked(sink.ca_file, base, PUBLIC, "certificate"),
+        bearer_file=checked_file(sink.bearer_file, base, SECRET, "bearer token"),
+        key_file=checked_file(sink.key_file, base, SECRET, "signing key"),
+        ca_file=checked_file(sink.ca_file, base, PUBLIC, "certificate"),
         host=host,
         port=port,
         transport=sink.transport,
@@ -183,7 +184,12 @@ def _at(sink: Sink, base: Path) -> SinkAt:
     )
 
 
-def _checked(path: str, base: Path, forbidden: int, what: str) -> Path | None:
+def checked_file(path: str, base: Path, forbidden: int, what: str) -> Path | None:
+    """The absolute path of a file that nobody else may use so; None for "".
+
+    Raises:
+        ConfigError: missing, or open to others.
+    """
     if not path:
         return None
     refuse_open_file(absolute(path, base), forbidden, what)

@@ -4,11 +4,15 @@ Canonical means: UTF-8, keys sorted, no white space, integers only (no floats), 
 always gives the same bytes.
 """
 
+from typing import Any
+
 import msgspec
 
 from leasehold_broker.domain.audit_chain import ChainEnd
-from leasehold_broker.domain.events import Event, EventType
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.log_plan import EventColumns
+from leasehold_broker.domain.reasons import Reason
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -30,6 +34,51 @@ def encode_event(event: Event) -> bytes:
     if event.details:
         body["details"] = event.details
     return _ENCODER.encode(body)
+
+
+class _SubjectOfAll(msgspec.Struct):
+    issuer: str
+    subject: str
+    labels: dict[str, str] = {}
+
+
+class _Whole(msgspec.Struct):
+    type: EventType
+    wall_ms: int
+    outcome: Outcome
+    reason: Reason | None = None
+    subject: _SubjectOfAll | None = None
+    lease: str = ""
+    request_id: str = ""
+    details: dict[str, Any] = {}
+
+
+_WHOLE = msgspec.json.Decoder(_Whole)
+
+
+def decode_event(body: bytes) -> Event:
+    """The event that a canonical body holds.
+
+    Raises:
+        ValueError: none, or of a type or reason that this version does not know.
+    """
+    try:
+        whole = _WHOLE.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from None
+    subject = None
+    if whole.subject is not None:
+        subject = Subject(whole.subject.issuer, whole.subject.subject, whole.subject.labels)
+    return Event(
+        whole.type,
+        whole.wall_ms,
+        whole.outcome,
+        whole.reason,
+        subject,
+        whole.lease,
+        whole.request_id,
+        whole.details,
+    )
 
 
 class _Scope(msgspec.Struct):

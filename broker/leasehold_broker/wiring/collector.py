@@ -38,9 +38,11 @@ from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.retain import Retain
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
+from leasehold_broker.flows.watch_collector import WatchCollector
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
+from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
@@ -109,13 +111,19 @@ class Collector:
                 await stack.enter_async_context(tasks.keeping("retention", lambda: self._retaining(retain)))
             issuer = FleetRevocations(self._fleet, store, self._clock)
             await stack.enter_async_context(tasks.keeping("end-blocks", EndBlocks(issuer, self._clock).run))
+            alerts = await stack.enter_async_context(
+                sent_alerts(self._config.alerts, store, f"leasehold collector {self._config.name}", tasks)
+            )
+            watch = WatchCollector(watched(feeds, alerts), issuer, store, self._clock)
+            await stack.enter_async_context(tasks.keeping("watch", watch.run))
             door = self._door(store, issuer, prove, records, ingest)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             if self._config.metrics is not None:
                 metrics = PrometheusMetrics(
-                    *self._config.metrics, lambda: [*self._samples(records, ingest, publish, feeds), *tasks.samples()]
+                    *self._config.metrics,
+                    lambda: [*self._samples(records, ingest, publish, feeds), *tasks.samples(), *alert_samples(alerts)],
                 )
                 await metrics.start()
                 stack.push_async_callback(metrics.close)

@@ -1,5 +1,6 @@
-"""Places outside that get a copy of the log. One kind a file; each implements the port `EventSink`."""
+"""Places outside that get a copy of the log (port `EventSink`), or what humans are told of it (`AlertEndpoint`)."""
 
+from leasehold_broker.adapters.sinks.alerts import PagerDutyEndpoint, SlackEndpoint, WebhookEndpoint
 from leasehold_broker.adapters.sinks.encoding import Format
 from leasehold_broker.adapters.sinks.file import FileSink
 from leasehold_broker.adapters.sinks.http_post import HttpTarget
@@ -7,4 +8,16 @@ from leasehold_broker.adapters.sinks.otlp import OtlpSink
 from leasehold_broker.adapters.sinks.syslog import SyslogSink, SyslogTarget, Transport
 from leasehold_broker.adapters.sinks.webhook import WebhookSink
 
-__all__ = ["FileSink", "Format", "HttpTarget", "OtlpSink", "SyslogSink", "SyslogTarget", "Transport", "WebhookSink"]
+__all__ = [
+    "FileSink",
+    "Format",
+    "HttpTarget",
+    "OtlpSink",
+    "PagerDutyEndpoint",
+    "SlackEndpoint",
+    "SyslogSink",
+    "SyslogTarget",
+    "Transport",
+    "WebhookEndpoint",
+    "WebhookSink",
+]

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from leasehold_broker.adapters.private_files import NotPrivateError, read_private
 from leasehold_broker.ports.event_sink import SinkFailedError
 
 ANSWER_BYTES_MAX = 64 * 1024
 TOKEN_BYTES_MAX = 16 * 1024
 CLOSE_SECONDS_MAX = 1.0
+WAIT_DIGITS_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,27 @@ class HttpTarget:
     """Where to post.
 
     Args:
-        url: https, or http on loopback (the configuration sees to that).
+        url: https, or http on loopback (the configuration sees to that); "" when it is in `url_file`.
         bearer_file: its content is sent as bearer token; read for each request, so that it can be rotated.
         ca_file: roots for the server's certificate; None: the system's.
         timeout_seconds: for the connection, and for each silence after it.
+        url_file: its content is the URL, where that is a secret itself; read for each request.
     """
 
     url: str
     bearer_file: Path | None = None
     ca_file: Path | None = None
     timeout_seconds: float = 10.0
+    url_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What came back, whatever it says. `retry_after_seconds` is None unless the place asks for a number of seconds."""
+
+    status: int
+    data: bytes
+    retry_after_seconds: float | None
 
 
 class HttpPoster:
@@ -47,17 +60,10 @@ class HttpPoster:
             OSError: the roots cannot be read.
         """
         self._target = target
-        parts = urlsplit(target.url)
-        self._host = parts.hostname or ""
-        self._port = parts.port
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._tls = (
-            ssl.create_default_context(cafile=None if target.ca_file is None else str(target.ca_file))
-            if parts.scheme == "https"
-            else None
-        )
+        self._tls = ssl.create_default_context(cafile=None if target.ca_file is None else str(target.ca_file))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
         self._connection: http.client.HTTPConnection | None = None
+        self._origin = ("", "")
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> bytes:
         """The answer's body, after a 2xx.
@@ -65,7 +71,19 @@ class HttpPoster:
         Raises:
             SinkFailedError: anything else.
         """
-        work = partial(self._post, body, dict(headers))
+        answer = await self.ask(body, headers)
+        if not 200 <= answer.status < 300:
+            message = f"{urlsplit(self._origin[1]).hostname} answered {answer.status}"
+            raise SinkFailedError(message)
+        return answer.data
+
+    async def ask(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """The answer, whatever its status.
+
+        Raises:
+            SinkFailedError: there is none; the message names the host at most.
+        """
+        work = partial(self._ask, body, dict(headers))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def close(self) -> None:
@@ -74,33 +92,53 @@ class HttpPoster:
         await asyncio.wait([letting_go], timeout=CLOSE_SECONDS_MAX)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> bytes:
+    def _ask(self, body: bytes, headers: dict[str, str]) -> HttpAnswer:
+        try:
+            url = urlsplit(self._url())
+            host = url.hostname or ""
+        except (OSError, NotPrivateError, ValueError) as error:
+            message = f"the URL cannot be read: {type(error).__name__}"
+            raise SinkFailedError(message) from None
         try:
             if self._target.bearer_file is not None:
                 token = self._target.bearer_file.read_bytes()[:TOKEN_BYTES_MAX].decode().strip()
                 headers["Authorization"] = f"Bearer {token}"
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.request("POST", self._path, body, headers)
-            answer = self._connection.getresponse()
+            connection = self._connected(url.scheme, host, url.port)
+            connection.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), body, headers)
+            answer = connection.getresponse()
             data = answer.read(ANSWER_BYTES_MAX)
-            status, whole = answer.status, answer.isclosed() or not answer.read(1)
+            wait = answer.getheader("Retry-After", "")
+            whole = answer.isclosed() or not answer.read(1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._disconnect()
-            message = f"{self._host}: {type(error).__name__}"
+            message = f"{host}: {type(error).__name__}"
             raise SinkFailedError(message) from None
         if not whole:
             self._disconnect()
-        if not 200 <= status < 300:
-            message = f"{self._host} answered {status}"
-            raise SinkFailedError(message)
-        return data
+        seconds = float(wait) if wait.isascii() and wait.isdecimal() and len(wait) <= WAIT_DIGITS_MAX else None
+        return HttpAnswer(answer.status, data, seconds)
 
-    def _connect(self) -> http.client.HTTPConnection:
-        seconds = self._target.timeout_seconds
-        if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=seconds)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=seconds, context=self._tls)
+    def _url(self) -> str:
+        """Where to; raises OSError, NotPrivateError, ValueError."""
+        if self._target.url_file is None:
+            return self._target.url
+        url = read_private(self._target.url_file, TOKEN_BYTES_MAX).decode().strip()
+        if not url.startswith(("https://", "http://127.0.0.1:", "http://[::1]:")):
+            raise ValueError("not https")
+        return url
+
+    def _connected(self, scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+        origin = (scheme, f"//{host}:{port}")
+        if self._connection is None or origin != self._origin:
+            self._disconnect()
+            self._origin = origin
+            seconds = self._target.timeout_seconds
+            self._connection = (
+                http.client.HTTPConnection(host, port, timeout=seconds)
+                if scheme == "http"
+                else http.client.HTTPSConnection(host, port, timeout=seconds, context=self._tls)
+            )
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -50,7 +50,7 @@ class WebhookSink:
             seconds = str(self._wall_seconds())
             headers |= {
                 "webhook-timestamp": seconds,
-                "webhook-signature": signature(_key(self._key_file), name, seconds, body),
+                "webhook-signature": signature(signing_key(self._key_file), name, seconds, body),
             }
         await self._poster.post(body, headers)
 
@@ -65,7 +65,12 @@ def signature(key: bytes, name: str, seconds: str, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def _key(path: Path) -> bytes:
+def signing_key(path: Path) -> bytes:
+    """The key in a file, as text or as "whsec_" and base64.
+
+    Raises:
+        SinkFailedError: it cannot be read.
+    """
     try:
         text = read_private(path, KEY_BYTES_MAX).strip()
         return base64.b64decode(text[len(_ENCODED) :], validate=True) if text.startswith(_ENCODED) else text

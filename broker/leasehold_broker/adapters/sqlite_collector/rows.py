@@ -40,6 +40,16 @@ PUT_CURSOR = (
     "INSERT INTO sink_cursors (sink, position) VALUES (?,?) "
     "ON CONFLICT (sink) DO UPDATE SET position = excluded.position"
 )
+FOLLOWER = "SELECT position FROM followers WHERE name = ?"
+PUT_FOLLOWER = (
+    "INSERT INTO followers (name, position) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET position = excluded.position"
+)
+REMEMBERED = "SELECT key, body FROM remembered WHERE follower = ? ORDER BY key"
+PUT_REMEMBERED = (
+    "INSERT INTO remembered (follower, key, body) VALUES (?,?,?) "
+    "ON CONFLICT (follower, key) DO UPDATE SET body = excluded.body"
+)
+DROP_REMEMBERED = "DELETE FROM remembered WHERE follower = ? AND key = ?"
 PUT_CHECKPOINT = "INSERT INTO checkpoints (size, root, note, sign_wall_ms) VALUES (?,?,?,?)"
 
 BUDGET_CHANGES_AFTER = "SELECT body FROM budget_changes WHERE number > :number ORDER BY number LIMIT :limit"

@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -166,8 +166,26 @@ def _create_budget_changes(database: Database) -> None:
 
 
 def _create_orders(database: Database) -> None:
-    database.execute("ALTER TABLE revocations ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'")
+    # A file of version 5 may have it already: the version was once not raised for it.
+    if "terms" not in database["revocations"].columns_dict:
+        database.execute("ALTER TABLE revocations ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'")
 
 
-_STEPS = (_create_first, _create_tree, _create_sinks, _create_ends, _create_budget_changes, _create_orders)
+def _create_followers(database: Database) -> None:
+    database.create_table("followers", {"name": str, "position": int}, pk="name", not_null=["position"], strict=True)
+    database.execute(
+        "CREATE TABLE remembered (follower TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, "
+        "PRIMARY KEY (follower, key)) STRICT, WITHOUT ROWID"
+    )
+
+
+_STEPS = (
+    _create_first,
+    _create_tree,
+    _create_sinks,
+    _create_ends,
+    _create_budget_changes,
+    _create_orders,
+    _create_followers,
+)
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

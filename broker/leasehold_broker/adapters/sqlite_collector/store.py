@@ -16,6 +16,7 @@ from typing import TypeVar
 from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.adapters.sqlite_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.retention import drop_bodies
@@ -31,6 +32,7 @@ from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
 
@@ -172,6 +174,22 @@ class CollectorStore:
     async def move_cursor(self, sink: str, position: int) -> None:
         """As the port says."""
         await self._writer.submit(lambda connection: connection.execute(rows.PUT_CURSOR, (sink, position)))
+
+    async def follower(self, name: str) -> FollowerState | None:
+        """As the port says."""
+        return await self._state.ask(lambda database: read_follower(database, name))
+
+    async def advance(
+        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event] = ()
+    ) -> None:
+        """As the port says."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            write_follower(connection, name, position, memory)
+            for event in events:
+                self._memory.record(connection, event)
+
+        await self._writer.submit(write)
 
     async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
         """As the port says."""
