@@ -108,7 +108,10 @@ class ChatStream:
         if event.data == _DONE:
             self.final = True
             return False
-        if b'"usage"' not in event.data or (b'"usage":null' in event.data and not _USAGE.search(event.data)):
+        untold = self._tier is None and b'"service_tier":' in event.data and b'"service_tier":null' not in event.data
+        if not untold and (
+            b'"usage"' not in event.data or (b'"usage":null' in event.data and not _USAGE.search(event.data))
+        ):
             return False
         chunk = decode(event.data)
         if chunk is None:
