@@ -25,6 +25,7 @@ from leasehold_broker.rpc.server import RpcServer, ServerLimits
 from leasehold_broker.rpc.surround import Surroundings
 
 TOKEN = "good-workload-token"
+OTHER_TOKEN = "good-workload-token-of-another"
 METADATA = (("leasehold", "1"), ("authorization", f"Bearer {TOKEN}"))
 ISSUER = "https://issuer.test"
 
@@ -45,8 +46,8 @@ class SystemEntropy:
         return os.urandom(count)
 
 
-class OneToken:
-    """An identity verifier that knows one token; any other is refused with the reason it spells."""
+class FewTokens:
+    """An identity verifier that knows two tokens; any other is refused with the reason it spells."""
 
     async def verify(
         self,
@@ -55,11 +56,12 @@ class OneToken:
         now: Instant,
         unverified_proof: UnverifiedProof | None = None,  # noqa: ARG002 - the port's
     ) -> Identity:
-        """The identity of `TOKEN`."""
-        if unverified_token != TOKEN:
+        """The identity of `TOKEN` is agent-7, that of `OTHER_TOKEN` agent-8."""
+        subject = {TOKEN: "agent-7", OTHER_TOKEN: "agent-8"}.get(unverified_token)
+        if subject is None:
             reason = Reason(unverified_token) if unverified_token in set(Reason) else Reason.JWT_BAD_SIGNATURE
             raise Refusal(reason, f"sentence of {reason}", detail=f"detail of {reason}")
-        return Identity(Subject(ISSUER, "agent-7", {"environment": "test"}), {}, "", now.wall_ms + 60_000)
+        return Identity(Subject(ISSUER, subject, {"environment": "test"}), {}, "", now.wall_ms + 60_000)
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ class Door:
 def surroundings(
     recorder: KeptRefusals, peer_of: Callable[[str], Peer | None], *, streams_max: int = 8, certificate: bool = False
 ) -> Surroundings:
-    """Surroundings in which workloads are told by `OneToken`."""
+    """Surroundings in which workloads are told by `FewTokens`."""
     return Surroundings(
         peer_of,
-        {Access.WORKLOAD: workload(OneToken())},
+        {Access.WORKLOAD: workload(FewTokens())},
         recorder,
         SystemClock(),
         SystemEntropy(),

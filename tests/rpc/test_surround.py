@@ -15,7 +15,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from tests.fakes.rpc import METADATA, TOKEN, Door, open_door
+from tests.fakes.rpc import METADATA, OTHER_TOKEN, TOKEN, Door, open_door
 
 from leasehold.v1 import lease_service_pb2, lease_service_pb2_grpc
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -217,9 +217,32 @@ async def test_identity_failures_cannot_be_told_apart(stub: Any, door: Door) -> 
     assert all(refused.identity is None for refused in door.recorder.kept)
 
 
-async def test_reading_needs_no_deadline(stub: Any) -> None:
-    """A method that changes nothing may be called without a deadline."""
-    await stub.GetLease(lease_service_pb2.GetLeaseRequest(), metadata=METADATA)
+async def test_reading_needs_a_deadline_too(stub: Any, door: Door, handlers: Handlers) -> None:
+    """A unary call without a deadline would be waited for by nobody knows whom; a stream has an age of its own."""
+    code, reason, _ = await _refusal(stub.GetLease(lease_service_pb2.GetLeaseRequest(), metadata=METADATA))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "DEADLINE_MISSING")
+    assert [refused.reason for refused in door.recorder.kept] == [Reason.DEADLINE_MISSING]
+    await stub.WatchLease(lease_service_pb2.WatchLeaseRequest(), metadata=METADATA).read()
+
+
+async def test_streams_are_bounded_per_identity(
+    tmp_path: Path, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many callers behind one peer, one that opens many streams leaves the others theirs."""
+    path = "leasehold.v1.LeaseService/WatchLease"
+    few = dict(access.METHODS) | {path: replace(access.METHODS[path], streams_max=1)}
+    monkeypatch.setattr(access, "METHODS", few)
+    request = lease_service_pb2.WatchLeaseRequest()
+    async with open_door(tmp_path, handlers.serve_on) as door, _stub(door.unix) as stub:
+        first = stub.WatchLease(request, metadata=METADATA, timeout=60)
+        await first.read()
+        code, reason, _ = await _refusal(stub.WatchLease(request, metadata=METADATA, timeout=60).read())
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "CONCURRENCY_EXCEEDED")
+        other = (GOOD_KEY, ("authorization", f"Bearer {OTHER_TOKEN}"))
+        await stub.WatchLease(request, metadata=other, timeout=60).read()
+        first.cancel()
+        await asyncio.wait_for(handlers.left.wait(), 10)
+        await stub.WatchLease(request, metadata=METADATA, timeout=60).read()
 
 
 @pytest.mark.parametrize("metadata", [METADATA, (GOOD_KEY,)])
@@ -232,10 +255,14 @@ async def test_the_private_socket_refuses_who_did_not_come_through_the_shim(door
 
 
 @pytest.mark.parametrize("size", [9_000, 17_000])
-async def test_oversized_metadata_is_refused_every_time(stub: Any, door: Door, handlers: Handlers, size: int) -> None:
-    """Soft and hard limit are the same: above it, not one call gets through by chance."""
+async def test_oversized_metadata_is_refused_every_time(door: Door, handlers: Handlers, size: int) -> None:
+    """Soft and hard limit are the same: above it, not one call gets through by chance.
+
+    Each call has a connection of its own: one that was ended would make the next call wait for its turn to connect.
+    """
     for _ in range(8):
-        code, _, _ = await _refusal(_acquire(stub, (*METADATA, ("padding", "x" * size))))
+        async with _stub(door.unix) as stub:
+            code, _, _ = await _refusal(_acquire(stub, (*METADATA, ("padding", "x" * size)), timeout=60))
         assert code in ({grpc.StatusCode.RESOURCE_EXHAUSTED} if size < 10_000 else ENDED)
     assert not handlers.calls
 

@@ -5,7 +5,7 @@ that does not do what its row says, is a broker that does not start.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
@@ -72,6 +72,19 @@ class Disclosure(StrEnum):
     AUDIT_RECORDS = "audit_records"
 
 
+class Deadline(StrEnum):
+    """What ends a call that nobody ends.
+
+    REQUIRED: unary; the caller must state a deadline, so that both sides agree on when to give up. AGE: a stream; its
+    own age, or the end of the identity that opened it, whatever the caller states. FREE: a probe, which is answered at
+    once, and whose watch ends with its connection.
+    """
+
+    REQUIRED = "required"
+    AGE = "age"
+    FREE = "free"
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """How one method is treated.
@@ -80,11 +93,12 @@ class Method:
         plane: what it is part of.
         access: who may call.
         audit: which event it leaves.
-        idempotency: what calling again does. A unary method that changes something must state a deadline, so that its
-            caller and we agree on when to give up.
+        idempotency: what calling again does.
         disclosure: the most sensitive thing in an answer.
         seconds_max: unary: the longest we work on it, whatever the deadline. Streams of answers to a reader: their
             age, with 10 % jitter, after which they end with OK and are opened again. Zero: until one side ends it.
+        deadline: what ends it when nobody does.
+        streams_max: of this method, open at a time by one identity; zero for unary ones and probes.
     """
 
     plane: Plane
@@ -93,6 +107,8 @@ class Method:
     idempotency: Idempotency
     disclosure: Disclosure
     seconds_max: float
+    deadline: Deadline = Deadline.REQUIRED
+    streams_max: int = 0
 
     @property
     def mutating(self) -> bool:
@@ -104,29 +120,36 @@ UNARY_SECONDS_MAX = 30.0
 WATCH_SECONDS_MAX = 900.0
 
 
-def _agents(
-    audit: Audit,
-    idempotency: Idempotency,
-    disclosure: Disclosure = Disclosure.STATE,
-    seconds_max: float = UNARY_SECONDS_MAX,
-) -> Method:
-    return Method(Plane.AGENTS, Access.WORKLOAD, audit, idempotency, disclosure, seconds_max)
+STREAMS_OF_ONE_MAX = 32
+"""Watches of one agent or operator. What one peer may hold open is bounded besides."""
+SESSIONS_OF_ONE_MAX = 16
+"""Of one sidecar: it needs one of each kind; those of a network that swallowed their end linger for 80 s."""
+
+
+def _agents(audit: Audit, idempotency: Idempotency, disclosure: Disclosure = Disclosure.STATE) -> Method:
+    return Method(Plane.AGENTS, Access.WORKLOAD, audit, idempotency, disclosure, UNARY_SECONDS_MAX)
 
 
 def _operators(
-    audit: Audit,
-    idempotency: Idempotency = Idempotency.READS,
-    disclosure: Disclosure = Disclosure.STATE,
-    seconds_max: float = UNARY_SECONDS_MAX,
+    audit: Audit, idempotency: Idempotency = Idempotency.READS, disclosure: Disclosure = Disclosure.STATE
 ) -> Method:
-    return Method(Plane.OPERATORS, Access.OPERATOR, audit, idempotency, disclosure, seconds_max)
+    return Method(Plane.OPERATORS, Access.OPERATOR, audit, idempotency, disclosure, UNARY_SECONDS_MAX)
+
+
+def _watched(row: Method) -> Method:
+    """The same, answered with a stream."""
+    return replace(row, seconds_max=WATCH_SECONDS_MAX, deadline=Deadline.AGE, streams_max=STREAMS_OF_ONE_MAX)
 
 
 _ISSUE = _agents(Audit.EFFECT, Idempotency.REQUEST_ID, Disclosure.LEASE_TOKEN)
 _LOOK = _agents(Audit.REFUSALS, Idempotency.READS)
 _OPERATOR_LOOK = _operators(Audit.REFUSALS)
-_SYNC = Method(Plane.FLEET, Access.SIDECAR, Audit.EFFECT, Idempotency.REPEATABLE, Disclosure.STATE, 0.0)
-_PROBE = Method(Plane.HEALTH, Access.ANYONE, Audit.NOTHING, Idempotency.READS, Disclosure.STATE, 0.0)
+_OPERATOR_READ = _operators(Audit.READ, disclosure=Disclosure.AUDIT_RECORDS)
+_SYNC = Method(
+    *(Plane.FLEET, Access.SIDECAR, Audit.EFFECT, Idempotency.REPEATABLE, Disclosure.STATE, 0.0),
+    *(Deadline.AGE, SESSIONS_OF_ONE_MAX),
+)
+_PROBE = Method(Plane.HEALTH, Access.ANYONE, Audit.NOTHING, Idempotency.READS, Disclosure.STATE, 0.0, Deadline.FREE)
 
 METHODS: Mapping[str, Method] = {
     "leasehold.v1.LeaseService/AcquireLease": _ISSUE,
@@ -135,21 +158,19 @@ METHODS: Mapping[str, Method] = {
     "leasehold.v1.LeaseService/DelegateLease": _ISSUE,
     "leasehold.v1.LeaseService/GetLease": _LOOK,
     "leasehold.v1.LeaseService/ListLeases": _LOOK,
-    "leasehold.v1.LeaseService/WatchLease": _agents(Audit.REFUSALS, Idempotency.READS, seconds_max=WATCH_SECONDS_MAX),
+    "leasehold.v1.LeaseService/WatchLease": _watched(_LOOK),
     "leasehold.v1.RevocationService/RevokeLeases": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.RevocationService/LiftRevocation": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.RevocationService/GetRevocation": _OPERATOR_LOOK,
     "leasehold.v1.RevocationService/ListRevocations": _OPERATOR_LOOK,
-    "leasehold.v1.RevocationService/WatchRevocation": _operators(Audit.REFUSALS, seconds_max=WATCH_SECONDS_MAX),
+    "leasehold.v1.RevocationService/WatchRevocation": _watched(_OPERATOR_LOOK),
     "leasehold.v1.BudgetService/ListBudgets": _OPERATOR_LOOK,
     "leasehold.v1.BudgetService/ChangeBudget": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
-    "leasehold.v1.AuditService/ListEvents": _operators(Audit.READ, disclosure=Disclosure.AUDIT_RECORDS),
-    "leasehold.v1.AuditService/WatchEvents": _operators(
-        Audit.READ, disclosure=Disclosure.AUDIT_RECORDS, seconds_max=WATCH_SECONDS_MAX
-    ),
+    "leasehold.v1.AuditService/ListEvents": _OPERATOR_READ,
+    "leasehold.v1.AuditService/WatchEvents": _watched(_OPERATOR_READ),
     "leasehold.v1.AuditService/ListStreams": _OPERATOR_LOOK,
     "leasehold.v1.AuditService/GetCheckpoint": _OPERATOR_LOOK,
-    "leasehold.v1.AuditService/GetInclusionProof": _operators(Audit.READ, disclosure=Disclosure.AUDIT_RECORDS),
+    "leasehold.v1.AuditService/GetInclusionProof": _OPERATOR_READ,
     "leasehold.v1.AuditService/GetConsistencyProof": _OPERATOR_LOOK,
     "leasehold.v1.AuditIngestService/AppendEvents": _SYNC,
     "leasehold.v1.SidecarService/SyncState": _SYNC,
@@ -208,10 +229,19 @@ def row_wrong(row: Method, method: MethodDescriptor) -> str | None:
         return f"access class {row.access} is not for the plane {row.plane}"
     if not row.seconds_max and row.plane in {Plane.AGENTS, Plane.OPERATORS}:
         return "it has no bound in time"
+    due = _due(row, method)
+    if row.deadline is not due or bool(row.streams_max) is not (due is Deadline.AGE):
+        return f"its deadline is {row.deadline} with {row.streams_max} streams, but what it is asks for {due}"
     shows = disclosed(method.output_type)
     if shows is not row.disclosure:
         return f"disclosure is {row.disclosure}, but its answer holds {shows}"
     return None
+
+
+def _due(row: Method, method: MethodDescriptor) -> Deadline:
+    if row.plane is Plane.HEALTH:
+        return Deadline.FREE
+    return Deadline.AGE if method.server_streaming or method.client_streaming else Deadline.REQUIRED
 
 
 def disclosed(answer: Descriptor) -> Disclosure:

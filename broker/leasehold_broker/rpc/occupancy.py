@@ -12,8 +12,9 @@ RETRY_SECONDS = 1.0
 class Occupancy:
     """Counts open calls by holder. Entries of holders without calls are dropped, so it never outgrows the calls."""
 
-    def __init__(self, what: str, each_max: int) -> None:
-        """Allow `each_max` open at once for each holder; `what` names them in the refusal."""
+    def __init__(self, what: str, each_max: int, whose: str = "peer") -> None:
+        """Allow `each_max` open at once for each holder; `what` and `whose` name them in the refusal."""
+        self._whose = whose
         self._what = what
         self._each_max = each_max
         self._open: Counter[str] = Counter()
@@ -28,7 +29,7 @@ class Occupancy:
         if self._open[holder] >= self._each_max:
             raise Refusal(
                 Reason.CONCURRENCY_EXCEEDED,
-                f"this peer has {self._each_max} {self._what} open, its maximum; end one first",
+                f"this {self._whose} has {self._each_max} {self._what} open, its maximum; end one first",
                 retry_after_seconds=RETRY_SECONDS,
             )
         self._open[holder] += 1

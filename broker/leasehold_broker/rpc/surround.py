@@ -25,7 +25,7 @@ from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
-from leasehold_broker.rpc.access import Access, Audit, Method
+from leasehold_broker.rpc.access import Access, Audit, Deadline, Method
 from leasehold_broker.rpc.caller import (
     Authenticate,
     CallContext,
@@ -98,6 +98,7 @@ class Surround:
         """Take the surroundings."""
         self._with = surroundings
         self._probes = Occupancy("probes", PROBES_PER_PEER_MAX)
+        self._streams: dict[str, Occupancy] = {}
         self._lines = RefusalLines()
 
     async def run(
@@ -124,12 +125,15 @@ class Surround:
         try:
             known.peer = self._peer(context)
             _check_metadata(metadata)
-            _check_deadline(method, context, stream=stream)
+            _check_deadline(method, context)
             holder = known.peer.binding
             with self._with.calls.held(holder), self._with.streams.held(holder) if stream else nullcontext():
                 call = await self._admit(path, method, metadata, known, known.peer)
                 if stream:
-                    return await act(call)
+                    with self._streams_of(path, method).held(
+                        f"{call.identity.subject.issuer} {call.identity.subject.subject}"
+                    ):
+                        return await act(call)
                 return await _within(method.seconds_max, act(call))
         except Refusal as refusal:
             await self._refuse(path, context, refusal, known)
@@ -148,6 +152,12 @@ class Surround:
             self._with.refused(transport)
             request_id = _request_id({}, self._with.entropy)
             await _abort(context, errors.rpc_status(refusal, request_id), request_id)
+
+    def _streams_of(self, path: str, method: Method) -> Occupancy:
+        """The streams of one method, counted by identity: whoever shares a peer with others has a share of its own."""
+        if path not in self._streams:
+            self._streams[path] = Occupancy(f"{path.rpartition('/')[2]} streams", method.streams_max, "identity")
+        return self._streams[path]
 
     async def _admit(
         self, path: str, method: Method, metadata: Mapping[str, list[str]], known: _Known, peer: Peer
@@ -236,9 +246,9 @@ def _check_metadata(metadata: Mapping[str, list[str]]) -> None:
         )
 
 
-def _check_deadline(method: Method, context: ServicerContext, *, stream: bool) -> None:
-    if method.mutating and not stream and context.time_remaining() is None:
-        raise Refusal(Reason.DEADLINE_MISSING, "this call changes something and must state a deadline; set a timeout")
+def _check_deadline(method: Method, context: ServicerContext) -> None:
+    if method.deadline is Deadline.REQUIRED and context.time_remaining() is None:
+        raise Refusal(Reason.DEADLINE_MISSING, "this call must state a deadline; set a timeout")
 
 
 def _shape(fault: BaseException) -> dict[str, Any]:
