@@ -116,3 +116,63 @@ def test_clouds(folder, more, said):
     """Half an identity is refused: it would fall back to the machine's own without a word."""
     text = f'[[keys.stores]]\nenvironment = "prod"\npath = "leasehold-prod"\nkeys = []\n{more}\n'
     assert said in refusal(folder, with_keys(text))
+
+
+ENGINES = """
+[[keys.engines]]
+environment = "{environment}"
+address = "https://vault.internal:8200"
+token_role = "leasehold-{environment}"
+login = {{ method = "jwt", mount = "jwt", role = "sidecar", token_file = "vault.jwt" }}
+[[keys.engines.keys]]
+name = "orders-{environment}"
+provider = "own-orders-db"
+path = "database/creds/orders-{environment}"
+"""
+
+
+def engines(environment: str = "prod") -> str:
+    """One table of secret engines."""
+    return ENGINES.format(environment=environment)
+
+
+def test_engines_of_two_environments(folder):
+    """They load beside each other; files are absolute; a key without a field is only handed out."""
+    config = load_sidecar(write(folder, with_keys(engines() + engines("staging")))).keys
+    assert [table.environment for table in config.engines] == ["prod", "staging"]
+    assert config.engines[0].login.token_file == str(folder / "vault.jwt")
+    assert not config.engines[0].keys[0].brokered
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("leasehold-staging", "leasehold-prod", "share token role leasehold-prod"),
+        ("creds/orders-staging", "creds/orders-prod", "share database/creds/orders-prod"),
+        ("orders-staging", "orders-prod", "names 'orders-prod' twice"),
+    ],
+)
+def test_environments_share_no_engine(folder, old, new, said):
+    """Neither a token role nor a path, and no name."""
+    assert said in refusal(folder, with_keys(engines() + engines("staging").replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("https://", "http://", "in the clear"),
+        ('role = "sidecar", ', "", "needs exactly: mount, role, token_file"),
+        ('token_role = "leasehold-prod"', 'token_role = "../sys"', "no name of a token role"),
+        ("database/creds/orders-prod", "database/../sys", "no plain path"),
+        ("database/creds/orders-prod", "database", "no plain path"),
+        ('provider = "own-orders-db"', 'provider = "acme"', "provider 'acme' is not known"),
+        ('provider = "own', 'life_seconds = 59\nprovider = "own', "life_seconds must be 60 to 86400, was 59"),
+        ('provider = "own', 'version = 0\nprovider = "own', "version must be 1 or more"),
+        ('provider = "own', 'field = "a"\nbedrock_region = "us-east-1"\nprovider = "own', "give one"),
+        ('provider = "own', 'bedrock_region = "moon"\nprovider = "own', "no region of AWS"),
+    ],
+)
+def test_wrong_engines_are_named(folder, old, new, said):
+    """Each refusal names the setting."""
+    assert old in engines()
+    assert said in refusal(folder, with_keys(engines().replace(old, new)))

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits, opening
 from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
+from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
@@ -23,10 +25,12 @@ from leasehold_broker.domain.revocation import ByLease, Revocation
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.state_store import (
     DropAccount,
+    DropEngineLease,
     DropHold,
     DropLease,
     DropRequest,
     PutAccount,
+    PutEngineLease,
     PutHold,
     PutKeyMark,
     PutLease,
@@ -178,6 +182,24 @@ async def test_everything_that_was_committed_is_there_after_reopening(harness) -
     state = store.load()
     assert (list(state.leases), list(state.holds), list(state.accounts)) == ([], [], [])
     assert asked not in list(state.requests)
+    await store.close()
+
+
+async def test_engine_leases_survive_until_they_are_dropped(harness) -> None:
+    """What an engine made is remembered as it was written last, over a restart, until it is dropped."""
+    store = harness.open()
+    first = EngineLease("id-1", "orders-db", 1, "", "accessor-1", "", 5)
+    claimed = replace(first, lease="leases/1", engine_lease="database/creds/x/1", renewable=True)
+    other = EngineLease("id-2", "orders-db", 1, "", "accessor-2", "", 6)
+    await store.commit([], [PutEngineLease(first), PutEngineLease(other)])
+    await store.commit([], [PutEngineLease(claimed)])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().engine_leases) == [claimed, other]
+    await store.commit([], [DropEngineLease("id-1"), DropEngineLease("id-unknown")])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().engine_leases) == [other]
     await store.close()
 
 

@@ -24,6 +24,7 @@ from leasehold_broker.flows.call import Calls
 from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.change_budget_alone import ChangeBudgetAlone
 from leasehold_broker.flows.delegate import DelegateLease
+from leasehold_broker.flows.dynamic_keys import DynamicKeys
 from leasehold_broker.flows.end_with_process import EndWithProcess
 from leasehold_broker.flows.handing_out import HandingOut
 from leasehold_broker.flows.issuing import World
@@ -109,7 +110,9 @@ def fresh_id() -> str:
 class Core:
     """Flows over one store."""
 
-    def __init__(self, store, clock: ManualClock, policy: Policy = POLICY, entropy: CountingEntropy | None = None):
+    def __init__(
+        self, store, clock: ManualClock, policy: Policy = POLICY, entropy: CountingEntropy | None = None, dynamic=()
+    ):
         """Start."""
         self.store = store
         self.clock = clock
@@ -125,7 +128,8 @@ class Core:
         self.minter = MemoryMinter()
         self.probe = MemoryProbe()
         self.health = KeyHealth(self.keys, self.books, self.journal, clock, self.probe)
-        self.handing_out = HandingOut(self.books, self.health, self.minter)
+        self.dynamic = DynamicKeys(dynamic, clock, self.world.entropy)
+        self.handing_out = HandingOut(self.books, self.health, self.minter, self.dynamic)
         self.acquire = AcquireLease(
             self.books, self.journal, self.world, self.health, self.end_with_process, self.handing_out
         )
@@ -144,7 +148,8 @@ class Core:
 
     async def recover(self) -> "Core":
         """Start from what is durable."""
-        await Recover(self.books, self.store).run(self.clock.now(), "test")
+        stored = await Recover(self.books, self.store).run(self.clock.now(), "test")
+        self.dynamic.start(self.books, self.journal, stored.engine_leases)
         return self
 
     async def lease(self, limits: Amounts = NO_CAPS, ttl_seconds: int | None = None, **more: object):

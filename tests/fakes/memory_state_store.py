@@ -13,6 +13,7 @@ from typing import assert_never
 from leasehold_broker.adapters.sqlite_state.opening import translated
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
@@ -24,11 +25,13 @@ from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
     DropAccount,
+    DropEngineLease,
     DropHold,
     DropLease,
     DropRequest,
     PutAccount,
     PutBudgetChange,
+    PutEngineLease,
     PutHold,
     PutKeyMark,
     PutLease,
@@ -59,6 +62,7 @@ class MemoryDisk:
     showings: dict[tuple[str, str], Showing] = field(default_factory=dict)
     key_marks: dict[tuple[str, str, str], KeyMark] = field(default_factory=dict)
     budget_changes: dict[int, BudgetChange] = field(default_factory=dict)
+    engine_leases: dict[str, EngineLease] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     """Accounts that were dropped: one that comes back after the wall clock was set back starts empty."""
     outbox: list[PendingRecord] = field(default_factory=list)
@@ -115,6 +119,7 @@ class MemoryStateStore:
             self._previous,
             list(self.disk.key_marks.values()),
             [change for _, change in sorted(self.disk.budget_changes.items())],
+            [one for _, one in sorted(self.disk.engine_leases.items())],
         )
 
     def commit(
@@ -236,6 +241,10 @@ class MemoryStateStore:
                 disk.revocations.setdefault(entry.epoch, entry)
             case PutBudgetChange(made):
                 disk.budget_changes.setdefault(made.number, made)
+            case PutEngineLease(made_for_us):
+                disk.engine_leases[made_for_us.id] = made_for_us
+            case DropEngineLease(name):
+                disk.engine_leases.pop(name, None)
             case PutShowing(showing, now_wall_ms):
                 kept = {key: one for key, one in disk.showings.items() if one.until_wall_ms >= now_wall_ms}
                 disk.showings = kept | {(showing.table, showing.key): showing}

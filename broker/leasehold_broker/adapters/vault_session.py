@@ -14,6 +14,7 @@ import hvac
 import requests
 
 from leasehold_broker.domain.retry_after import retry_after_seconds
+from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault, SourceState
@@ -124,6 +125,18 @@ class VaultSession:
         self._login()
         return self._ask(method, path, body)
 
+    def request_as(self, token: Secret, method: str, path: str) -> Reply:
+        """One question with another token than our own, under whose name nothing else is asked.
+
+        Raises:
+            SourceFault: see `request`.
+        """
+        own, self._client.token = self._client.token, token.reveal().decode("ascii")
+        try:
+            return self._ask(method, path, None)
+        finally:
+            self._client.token = own
+
     def close(self) -> None:
         """Close connections. The token is left to end by itself: others of our kind may be waiting for the server."""
         self._client.adapter.close()
@@ -219,10 +232,8 @@ def _fault(where: str, reply: requests.Response) -> SourceFault:
         state, words = SourceState.MISSING, "holds nothing at this path"
     elif status == 429:
         state, words = SourceState.RATE_LIMITED, "limits our rate"
-    elif status == 400 and "check-and-set" in said:
-        state, words = SourceState.CONFLICT, "says that another change of this key came between; look again"
     elif status == 400:
-        state, words = SourceState.MALFORMED, "calls the request wrong; check mount and path"
+        state, words = _bad_request(said)
     elif 300 <= status < 400:
         state = SourceState.STANDBY
         words = "is a standby that redirects, which is not followed; give the cluster's address, or one that forwards"
@@ -237,6 +248,14 @@ def _fault(where: str, reply: requests.Response) -> SourceFault:
         f"{where} {words}",
         retry_after_seconds(reply.headers.get("Retry-After", ""), reply.headers.get("Date", "")),
     )
+
+
+def _bad_request(said: str) -> tuple[SourceState, str]:
+    if "check-and-set" in said:
+        return SourceState.CONFLICT, "says that another change of this key came between; look again"
+    if "lease not found" in said or "invalid accessor" in said:
+        return SourceState.MISSING, "does not know it any more"
+    return SourceState.MALFORMED, "calls the request wrong; check mount and path"
 
 
 def _credentials(auth: VaultAuth) -> Mapping[str, object]:

@@ -308,6 +308,20 @@ def _keys(config: SidecarConfig | None, keys: Sequence[str]) -> Sequence[KeyReco
         KeyRecord(key.name, key.provider, key.environment, KeyState.ENABLED, key.version, 0, KeyKind.FEDERATED)
         for key in config.keys.federated
     ]
+    elsewhere += [
+        KeyRecord(
+            key.name,
+            key.provider,
+            engines.environment,
+            KeyState.ENABLED,
+            key.version,
+            0,
+            KeyKind.DYNAMIC,
+            brokered=key.brokered,
+        )
+        for engines in config.keys.engines
+        for key in engines.keys
+    ]
     if config.keys.path is None:
         return elsewhere
     if config.keys.master_key_file is None:

@@ -7,15 +7,16 @@ may share a place, so that no path of one can name a key of the other.
 import re
 import tomllib
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from leasehold_broker.config.engines import Engines, engines_at, shared_engines, wrong_engines
 from leasehold_broker.config.federation import Federated, federated_at, wrong_federated, wrong_origin
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import PRIVATE, SECRET, ConfigError, absolute, refuse_open_file
+from leasehold_broker.config.vault import VaultLogin, login_at, wrong_login
 from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -23,26 +24,6 @@ PATH = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*", re.ASCII)
 STORES_MAX = 64
 KEYS_MAX = 1_000
 P = TypeVar("P", bound=Part)
-
-
-class LoginMethod(StrEnum):
-    """How a sidecar proves to Vault who it is."""
-
-    JWT = "jwt"
-    KUBERNETES = "kubernetes"
-    APPROLE = "approle"
-    TOKEN = "token"  # noqa: S105 - the name of a method
-
-
-class VaultLogin(Part, frozen=True):
-    """How to log in at Vault or OpenBao; which files are needed follows from the method."""
-
-    method: LoginMethod
-    mount: str = ""
-    role: str = ""
-    token_file: str = ""
-    role_id_file: str = ""
-    secret_id_file: str = ""
 
 
 class Transit(Part, frozen=True):
@@ -155,6 +136,7 @@ class Keys(Part, frozen=True):
     transit: Transit | None = None
     stores: tuple[Store, ...] = ()
     federated: tuple[Federated, ...] = ()
+    engines: tuple[Engines, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +149,7 @@ class KeysAt:
         transit: Vault's Transit engine as its master key.
         stores: those elsewhere.
         federated: keys without a secret.
+        engines: keys that secret engines make.
     """
 
     path: Path | None
@@ -174,6 +157,7 @@ class KeysAt:
     transit: Transit | None = None
     stores: tuple[Store, ...] = ()
     federated: tuple[Federated, ...] = ()
+    engines: tuple[Engines, ...] = ()
 
 
 def keys_at(keys: Keys, path: Path) -> KeysAt:
@@ -204,6 +188,7 @@ def keys_at(keys: Keys, path: Path) -> KeysAt:
         transit,
         tuple(_store_at(store, base) for store in keys.stores),
         tuple(federated_at(key, base) for key in keys.federated),
+        tuple(engines_at(engines, base) for engines in keys.engines),
     )
 
 
@@ -220,7 +205,7 @@ def transit_of(path: Path) -> Transit:
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError):
         message = f"{path}: has no usable [keys.transit]; deploy/config/sidecar.toml explains it"
         raise ConfigError(message) from None
-    wrong = [*wrong_origin(transit.address), *_wrong_login(transit.login)]
+    wrong = [*wrong_origin(transit.address), *wrong_login(transit.login)]
     if wrong:
         message = f"{path}: [keys.transit] " + "; ".join(wrong)
         raise ConfigError(message)
@@ -241,30 +226,35 @@ def _rooted(part: P, base: Path, *files: str, login: VaultLogin | None = None) -
         name: str(absolute(getattr(part, name), base)) for name in files if getattr(part, name)
     }
     if login is not None:
-        changed["login"] = _rooted(login, base, "token_file", "role_id_file", "secret_id_file")
+        changed["login"] = login_at(login, base)
     return msgspec.structs.replace(part, **changed)
 
 
 def _wrong(keys: Keys) -> list[str]:
     wrong: list[str] = []
-    if not keys.file and not keys.stores and not keys.federated:
-        wrong.append("names no key: give file (the encrypted local store), [[keys.stores]] or [[keys.federated]]")
+    if not (keys.file or keys.stores or keys.federated or keys.engines):
+        wrong.append("names no key: give file (the encrypted local store), [[keys.stores]], .federated or .engines")
     if not keys.file and (keys.master_key_file or keys.transit is not None):
         wrong.append("master_key_file and [keys.transit] belong to file, the encrypted local store")
     if keys.master_key_file and keys.transit is not None:
         wrong.append("has two master keys: give master_key_file or [keys.transit]")
     if keys.transit is not None:
-        access = [*wrong_origin(keys.transit.address), *_wrong_login(keys.transit.login)]
+        access = [*wrong_origin(keys.transit.address), *wrong_login(keys.transit.login)]
         wrong += [f"transit: {what}" for what in access]
-    count = sum(len(store.keys) for store in keys.stores) + len(keys.federated)
-    if len(keys.stores) > STORES_MAX or count > KEYS_MAX:
+    places = (*keys.stores, *keys.engines)
+    names = [key.name for place in places for key in place.keys] + [key.name for key in keys.federated]
+    if len(places) > STORES_MAX or len(names) > KEYS_MAX:
         wrong.append(f"has more than {STORES_MAX} stores or {KEYS_MAX} keys in them")
     for number, store in enumerate(keys.stores):
         wrong += _wrong_store(f"stores[{number}]", store)
     for key in keys.federated:
         what = [*_wrong_names(key.name, key.provider, key.environment), *wrong_federated(key)]
         wrong += [f"federated key {key.name!r}: {each}" for each in what]
-    names = [key.name for store in keys.stores for key in store.keys] + [key.name for key in keys.federated]
+    for number, engines in enumerate(keys.engines):
+        named = (_wrong_names(key.name, key.provider, engines.environment) for key in engines.keys)
+        what = [*wrong_engines(engines), *(each for found in named for each in found)]
+        wrong += [f"engines[{number}] {each}" for each in what]
+    wrong += shared_engines(keys.engines)
     wrong += [f"names {name!r} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     return wrong + _shared_places(keys.stores)
 
@@ -300,7 +290,7 @@ def _wrong_access(store: Store) -> list[str]:
     """What is wrong with where the store is and who we are there."""
     match store:
         case VaultStore():
-            return [*wrong_origin(store.address), *_wrong_login(store.login)]
+            return [*wrong_origin(store.address), *wrong_login(store.login)]
         case AwsStore():
             urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
             together = {"role_arn": store.role_arn, "token_file": store.token_file}
@@ -314,19 +304,6 @@ def _wrong_access(store: Store) -> list[str]:
     if len({bool(value) for value in together.values()}) > 1:
         wrong.append(f"{', '.join(together)} belong together: give all or none")
     return wrong
-
-
-def _wrong_login(login: VaultLogin) -> list[str]:
-    needed = {
-        LoginMethod.JWT: ("mount", "role", "token_file"),
-        LoginMethod.KUBERNETES: ("mount", "role", "token_file"),
-        LoginMethod.APPROLE: ("mount", "role_id_file", "secret_id_file"),
-        LoginMethod.TOKEN: ("token_file",),
-    }[login.method]
-    given = {name for name in VaultLogin.__struct_fields__ if name != "method" and getattr(login, name)}
-    if given == set(needed):
-        return []
-    return [f"login by {login.method} needs exactly: {', '.join(needed)}"]
 
 
 def _shared_places(stores: tuple[Store, ...]) -> list[str]:

@@ -28,9 +28,9 @@ class KeyChoice:
         """True when this mode may be exercised with this key."""
         match mode:
             case Mode.BROKERED:
-                return True
+                return key.brokered
             case Mode.MINTED:
-                return key.kind is KeyKind.FEDERATED
+                return key.kind in {KeyKind.FEDERATED, KeyKind.DYNAMIC}
             case Mode.DISCLOSED:
                 return key.kind is KeyKind.STORED and key.name in self.disclosed
 
@@ -76,8 +76,8 @@ class KeyChoice:
         if here:
             return Refusal(
                 Reason.DISCLOSURE_NOT_ALLOWED,
-                f"no granted key for {provider} may be handed out in mode {mode}: minted needs a federated key, "
-                "disclosed one that the grant names under disclosed_keys",
+                f"no granted key for {provider} serves in mode {mode}: minted needs a federated or dynamic key, "
+                "disclosed one that the grant names under disclosed_keys, brokered one that a call can carry",
             )
         if named:
             return Refusal(

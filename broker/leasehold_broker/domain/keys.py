@@ -16,6 +16,7 @@ class KeyKind(StrEnum):
 
     STORED = "stored"
     FEDERATED = "federated"
+    DYNAMIC = "dynamic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,10 @@ class KeyRecord:
         state: enabled or disabled.
         version: grows by one each time the value is replaced.
         created_wall_ms: when this version was stored.
-        kind: stored in a store; or federated: no secret is held, a workload token is exchanged for one that is short.
+        kind: stored in a store; federated: no secret is held, a workload token is exchanged for one that is short; or
+            dynamic: a secret engine makes a credential when one is needed, and ends it when it no longer is.
         narrows: what is minted can be held to the models of one lease.
+        brokered: False where it yields no single value that a call could carry: it can only be handed out.
     """
 
     name: str
@@ -41,6 +44,7 @@ class KeyRecord:
     created_wall_ms: int
     kind: KeyKind = KeyKind.STORED
     narrows: bool = False
+    brokered: bool = True
 
 
 class KeyMarkKind(StrEnum):

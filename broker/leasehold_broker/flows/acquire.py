@@ -11,7 +11,7 @@ from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.amount_details import cap_details
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.end_with_process import EndWithProcess
-from leasehold_broker.flows.handing_out import HandingOut
+from leasehold_broker.flows.handing_out import Credential, HandingOut
 from leasehold_broker.flows.issued import Issued
 from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_blocked, refuse_if_not_serving
 from leasehold_broker.flows.journal import Journal, unharmed
@@ -108,6 +108,26 @@ class AcquireLease:
         policy, terms = self._decide(identity, peer, request, draw)
         self._journal.check()
         credential = await self._handing_out.fetch(terms)
+        try:
+            return await self._issue(identity, peer, request, key, now, draw, (policy, terms), credential, ties=ties)
+        except BaseException:
+            self._handing_out.given_up(credential)
+            raise
+
+    async def _issue(
+        self,
+        identity: Identity,
+        peer: Peer,
+        request: LeaseRequest,
+        key: tuple[str, str, bytes],
+        now: Instant,
+        draw: float,
+        decided: tuple[Policy, Terms],
+        credential: Credential | None,
+        *,
+        ties: bool,
+    ) -> Issued:
+        policy, terms = decided
         if credential is not None:
             # Fetching took a while, in which anything may have changed.
             refuse_if_not_serving(self._books, self._world.centre, self._world.clock.now())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.call import CallEnd, CallPlan
+from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.identity import Identity, Peer, Subject
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
@@ -110,6 +111,8 @@ class Books:
         self.key_marks: dict[tuple[str, KeyMarkKind], KeyMark] = {}
         self.exposures: dict[str, KeyMark] = {}
         """Keys that were handed out in the clear, by the live lease that did it."""
+        self.engine_leases: dict[str, EngineLease] = {}
+        """What a secret engine made, by the lease that it was handed out with, until it is revoked."""
         self._steady: SteadyTime | None = None
 
     def __repr__(self) -> str:

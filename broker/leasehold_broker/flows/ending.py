@@ -114,7 +114,10 @@ class Endings:
         details: dict[str, Detail] = {} if account is None else {"settled": amount_details(account.settled)}
         if by:
             details["revocation"] = by
-        if lease.mode is Mode.MINTED and now.boot_ns < lease.max_expire_ns:
+        made = self._books.engine_leases.get(lease.name)
+        if made is not None:
+            details["engine_lease"] = made.engine_lease  # revoked next; the event of that follows
+        if lease.mode is Mode.MINTED and (made is None or not made.renewable) and now.boot_ns < lease.max_expire_ns:
             # What this end cannot reach: the provider takes the token until then.
             details["token_lives_until_wall_ms"] = lease.max_expire_wall_ms
         event = Event(

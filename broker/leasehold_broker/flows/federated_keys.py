@@ -13,6 +13,7 @@ from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import NANOS
+from leasehold_broker.flows.pauses import PAUSE_SECONDS, Pauses
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.token_exchange import (
@@ -30,8 +31,6 @@ RENEW_AT, RENEW_JITTER = 0.6, 0.2
 """Renewed after 60 to 80 % of a token's life."""
 LAST_SECONDS, LAST_SHARE = 30.0, 0.1
 """Not used in its last 30 seconds, or in the last tenth of a short life."""
-PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 60.0
-"""After a failure, doubled with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,6 @@ class _Token:
     last_ns: int
 
 
-@dataclass(slots=True)
-class _Pause:
-    until_ns: int
-    seconds: float
-    fault: ExchangeFault
-
-
 class FederatedKeys:
     """Implements `KeyStore`."""
 
@@ -101,7 +93,7 @@ class FederatedKeys:
         self._on_minting = on_minting
         self._tokens: dict[_Which, _Token] = {}
         self._minting: dict[_Which, asyncio.Task[_Token]] = {}
-        self._pauses: dict[_Which, _Pause] = {}
+        self._pauses: Pauses[_Which, ExchangeFault] = Pauses()
 
     def __repr__(self) -> str:
         """Counts only."""
@@ -130,12 +122,12 @@ class FederatedKeys:
         which = (name, key.version, models if key.exchange.narrows else ())
         token, now = self._tokens.get(which), self._clock.now().boot_ns
         if token is not None and now < token.last_ns:
-            if now >= token.renew_ns and not self._paused(which, now):
+            if now >= token.renew_ns and self._pauses.current(which, self._clock.now()) is None:
                 self._start(key, which)
             return token.secret
-        pause = self._pauses.get(which)
-        if pause is not None and self._paused(which, now) and which not in self._minting:
-            raise _refusal(name, pause.fault, (pause.until_ns - now) / NANOS)
+        paused = self._pauses.current(which, self._clock.now())
+        if paused is not None and which not in self._minting:
+            raise _refusal(name, *paused)
         try:
             return (await asyncio.shield(self._start(key, which))).secret
         except ExchangeFault as fault:
@@ -171,10 +163,6 @@ class FederatedKeys:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not federated here; ask the platform team")
         return key
 
-    def _paused(self, which: _Which, now_ns: int) -> bool:
-        pause = self._pauses.get(which)
-        return pause is not None and now_ns < pause.until_ns
-
     def _start(self, key: FederatedKey, which: _Which) -> asyncio.Task[_Token]:
         task = self._minting.get(which)
         if task is None:
@@ -192,13 +180,9 @@ class FederatedKeys:
         try:
             minted = await self._exchange(key, which[2], None)
         except ExchangeFault as fault:
-            before = self._pauses.get(which)
-            seconds = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS if before is None else 2 * before.seconds)
-            wait = max(seconds, min(fault.retry_after_seconds or 0.0, PAUSE_SECONDS_MAX))
-            self._pauses[which] = _Pause(self._clock.now().after(wait), seconds, fault)
-            self._bound(self._pauses)
+            self._pauses.failed(which, fault, self._clock.now(), fault.retry_after_seconds or 0.0)
             raise
-        self._pauses.pop(which, None)
+        self._pauses.over(which)
         jitter = int.from_bytes(self._entropy.bytes(2), "big") / 65536
         life, last = minted.life_seconds, min(LAST_SECONDS, minted.life_seconds * LAST_SHARE)
         token = _Token(
@@ -208,7 +192,8 @@ class FederatedKeys:
         )
         self._tokens.pop(which, None)
         self._tokens[which] = token
-        self._bound(self._tokens)
+        while len(self._tokens) > TOKENS_MAX:
+            del self._tokens[next(iter(self._tokens))]
         return token
 
     async def _exchange(self, key: FederatedKey, models: tuple[str, ...], life_seconds_max: int | None) -> Minted:
@@ -221,10 +206,6 @@ class FederatedKeys:
             raise
         self._on_minting(Minting(key, models, minted.life_seconds))
         return minted
-
-    def _bound(self, entries: dict[_Which, _Token] | dict[_Which, _Pause]) -> None:
-        while len(entries) > TOKENS_MAX:
-            del entries[next(iter(entries))]
 
 
 def _record(key: FederatedKey) -> KeyRecord:

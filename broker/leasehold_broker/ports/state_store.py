@@ -7,6 +7,7 @@ from typing import Protocol
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.audit_chain import ChainEnd
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.lease import Lease
@@ -115,6 +116,20 @@ class PutKeyMark:
     mark: KeyMark
 
 
+@dataclass(frozen=True, slots=True)
+class PutEngineLease:
+    """A credential of a secret engine is to be revoked some day."""
+
+    engine_lease: EngineLease
+
+
+@dataclass(frozen=True, slots=True)
+class DropEngineLease:
+    """It has been."""
+
+    id: str
+
+
 Change = (
     PutLease
     | DropLease
@@ -128,6 +143,8 @@ Change = (
     | PutShowing
     | PutKeyMark
     | PutBudgetChange
+    | PutEngineLease
+    | DropEngineLease
 )
 
 
@@ -147,6 +164,7 @@ class StoredState:
     previous: ChainEnd | None = None
     key_marks: Sequence[KeyMark] = ()
     budget_changes: Sequence[BudgetChange] = ()
+    engine_leases: Sequence[EngineLease] = ()
 
 
 class StateStore(Protocol):

@@ -184,6 +184,7 @@ class Sidecar:
             told = KeyEvents(self._journal, self._clock)
             await self._keys.start(told.source_changed, told.minting)
             stack.push_async_callback(self._keys.aclose)
+            self._keys.dynamic.start(self.books, self._journal, stored.engine_leases)
             await self._identities.start()
             stack.push_async_callback(self._identities.aclose)
             linked = await stack.enter_async_context(linked_centre(self._parts()))
@@ -236,6 +237,7 @@ class Sidecar:
         await sweep.run(now)
         self._end_with_process.tidy()
         self._health.look()
+        self._keys.dynamic.look()
         if self._ticks % PRUNE_EVERY_SWEEPS == 0:
             await sweep.prune(now)
             self._still_hardened()
@@ -314,7 +316,7 @@ class Sidecar:
         return egress, port
 
     async def _open_door(self, world: World, egress_port: int) -> None:
-        handing_out = HandingOut(self.books, self._health, self._keys.federated)
+        handing_out = HandingOut(self.books, self._health, self._keys.federated, self._keys.dynamic)
         leases = LeaseDoor(
             AcquireLease(self.books, self._journal, world, self._health, self._end_with_process, handing_out),
             DelegateLease(self.books, self._journal, world),
@@ -362,6 +364,7 @@ class Sidecar:
             group.create_task(self.tick_until(drained), name="ticks while draining")
             await egress.drain()
             drained.set()
+        await self._keys.dynamic.drain()
         await Stop(self.books, self._journal, self._clock).run(0)
         await self.door.stop()
 

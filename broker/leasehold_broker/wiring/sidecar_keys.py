@@ -19,6 +19,7 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.key_source import KeySource
 from leasehold_broker.ports.key_store import KeyStore
+from leasehold_broker.wiring.dynamic import dynamic_keys
 from leasehold_broker.wiring.federation import Federation
 
 log = structlog.get_logger("leasehold.keys")
@@ -47,10 +48,12 @@ class SidecarKeys:
         self._sourced = tuple(self._open(store, clock, entropy) for store in at.stores)
         self._federation = Federation(at.federated, clock, entropy, self._told_of_minting)
         self.federated = self._federation.keys
+        self.dynamic = dynamic_keys(at.engines, clock, entropy)
         named: dict[str, KeyStore] = {
             key.name: sourced for store, sourced in zip(at.stores, self._sourced, strict=True) for key in store.keys
         }
         named.update({key.name: self.federated for key in at.federated})
+        named.update({record.name: self.dynamic for record in self.dynamic.records()})
         self.ring = KeyRing(named, local)
 
     async def start(self, changed: Callable[[SourceChange], None], minted: Callable[[Minting], None]) -> None:
@@ -63,10 +66,12 @@ class SidecarKeys:
         for sourced in self._sourced:
             await sourced.aclose()
         await self._federation.aclose()
+        await self.dynamic.aclose()
 
     def refused(self, name: str) -> None:
         """The provider refused this key: a minted token is minted anew, a store is asked whether it has another."""
         self.federated.forget(name)
+        self.dynamic.forget(name)
         for sourced in self._sourced:
             if sourced.find(name) is not None:
                 sourced.nudge()

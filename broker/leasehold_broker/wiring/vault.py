@@ -1,13 +1,18 @@
-"""What plugs into a Vault: its keys, and the master key under its Transit engine.
+"""What plugs into a Vault: its keys, its secret engines, and the master key under its Transit engine.
 
 Apart, because the client that it needs takes a tenth of a second and eight megabytes: only who has a Vault loads it.
 """
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
+from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
-from leasehold_broker.config.keys import Transit, VaultLogin, VaultStore
+from leasehold_broker.config.engines import EngineKey, Engines
+from leasehold_broker.config.keys import Transit, VaultStore
+from leasehold_broker.config.vault import VaultLogin
 from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.secret_engine import Form
+from leasehold_broker.providers.engine_answers import bedrock_key, one_member, whole
 
 
 def vault_keys(store: VaultStore, clock: Clock) -> VaultKeys:
@@ -15,6 +20,19 @@ def vault_keys(store: VaultStore, clock: Clock) -> VaultKeys:
     at = VaultAt(store.address, _auth(store.login), store.namespace, store.ca_file)
     keys = {key.name: VaultKeyAt(f"{store.path}/{key.secret}", key.field or "value") for key in store.keys}
     return VaultKeys(at, store.mount, keys, clock)
+
+
+def vault_engines(engines: Engines, clock: Clock) -> VaultEngines:
+    """The secret engines of a table."""
+    at = VaultAt(engines.address, _auth(engines.login), engines.namespace, engines.ca_file)
+    keys = {key.name: EngineKeyAt(key.path, _form(key)) for key in engines.keys}
+    return VaultEngines(at, engines.token_role, keys, clock)
+
+
+def _form(key: EngineKey) -> Form:
+    if key.bedrock_region:
+        return bedrock_key(key.bedrock_region)
+    return one_member(key.field) if key.field else whole
 
 
 def transit_master_key(transit: Transit, clock: Clock) -> TransitMasterKey:

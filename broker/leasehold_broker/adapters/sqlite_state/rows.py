@@ -9,6 +9,7 @@ import msgspec
 from leasehold_broker.domain.amounts import Amounts
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
@@ -19,11 +20,13 @@ from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
     DropAccount,
+    DropEngineLease,
     DropHold,
     DropLease,
     DropRequest,
     PutAccount,
     PutBudgetChange,
+    PutEngineLease,
     PutHold,
     PutKeyMark,
     PutLease,
@@ -53,6 +56,7 @@ CREATE TABLE IF NOT EXISTS key_marks (
   key TEXT NOT NULL, kind TEXT NOT NULL, lease TEXT NOT NULL, version INTEGER NOT NULL, wall_ms INTEGER NOT NULL,
   PRIMARY KEY (key, kind, lease)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS budget_changes (number INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS engine_leases (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
   position INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL,
   previous BLOB NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL) STRICT;
@@ -67,6 +71,8 @@ PUT_REQUEST = (
 )
 PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
 PUT_BUDGET_CHANGE = "INSERT OR IGNORE INTO budget_changes (number, body) VALUES (?, ?)"
+PUT_ENGINE_LEASE = "INSERT OR REPLACE INTO engine_leases (id, body) VALUES (?, ?)"
+DROP_ENGINE_LEASE = "DELETE FROM engine_leases WHERE id = ?"
 PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
 PUT_KEY_MARK = "INSERT OR REPLACE INTO key_marks (key, kind, lease, version, wall_ms) VALUES (?, ?, ?, ?, ?)"
 DROP_OLD_KEY_MARKS = "DELETE FROM key_marks WHERE key = ? AND version < ?"
@@ -83,6 +89,7 @@ _LEASE = msgspec.json.Decoder(Lease)
 _AMOUNTS = msgspec.json.Decoder(Amounts)
 _LEGS = msgspec.json.Decoder(list[tuple[str, tuple[bool, bool, bool, bool, bool]]])
 _BUDGET_CHANGE = msgspec.json.Decoder(BudgetChange)
+_ENGINE_LEASE = msgspec.json.Decoder(EngineLease)
 _REVOCATION = msgspec.json.Decoder(dict[str, object])
 
 Row = tuple[object, ...]
@@ -106,6 +113,7 @@ class Statements:
         self._showings: list[PutShowing] = []
         self._key_marks: list[KeyMark] = []
         self._budget_changes: list[BudgetChange] = []
+        self._engine_leases: dict[str, EngineLease | None] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
         """Take changes in order."""
@@ -145,6 +153,10 @@ class Statements:
                 self._key_marks.append(change.mark)
             case PutBudgetChange():
                 self._budget_changes.append(change.change)
+            case PutEngineLease():
+                self._engine_leases[change.engine_lease.id] = change.engine_lease
+            case DropEngineLease():
+                self._engine_leases[change.id] = None
             case _:
                 assert_never(change)
 
@@ -186,6 +198,13 @@ class Statements:
         if self._budget_changes:
             changes = [(change.number, _JSON.encode(change)) for change in self._budget_changes]
             connection.executemany(PUT_BUDGET_CHANGE, changes)
+        _put_and_drop(
+            connection,
+            PUT_ENGINE_LEASE,
+            DROP_ENGINE_LEASE,
+            [(name, _JSON.encode(put)) for name, put in self._engine_leases.items() if put is not None],
+            [(name,) for name, put in self._engine_leases.items() if put is None],
+        )
         if self._showings:
             connection.execute(DROP_SHOWINGS, (min(put.now_wall_ms for put in self._showings),))
             connection.executemany(PUT_SHOWING, [_showing_row(put.showing) for put in self._showings])
@@ -319,6 +338,12 @@ def read_key_marks(connection: sqlite3.Connection) -> list[KeyMark]:
         KeyMark(key, version, KeyMarkKind(kind), wall_ms, lease)
         for key, version, kind, wall_ms, lease in connection.execute(READ_KEY_MARKS).fetchall()
     ]
+
+
+def read_engine_leases(connection: sqlite3.Connection) -> list[EngineLease]:
+    """What secret engines made for us and has not been revoked."""
+    found = connection.execute("SELECT body FROM engine_leases ORDER BY id").fetchall()
+    return [_ENGINE_LEASE.decode(body) for (body,) in found]
 
 
 def read_budget_changes(connection: sqlite3.Connection) -> list[BudgetChange]:

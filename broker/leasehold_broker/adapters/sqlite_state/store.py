@@ -173,6 +173,7 @@ class SqliteStateStore:
                 self._previous,
                 rows.read_key_marks(self._connection),
                 rows.read_budget_changes(self._connection),
+                rows.read_engine_leases(self._connection),
             )
         except (sqlite3.Error, ValueError) as error:
             raise damaged(self._path, error) from error

@@ -1,0 +1,125 @@
+"""Secret engines in a real OpenBao: what a token role must be, what an engine must give, and our own login."""
+
+import uuid
+
+import pytest
+from tests.fakes.bao_database import database
+from tests.fakes.manual_clock import ManualClock
+
+from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
+from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
+from leasehold_broker.ports.key_source import SourceFault, SourceState
+from leasehold_broker.providers.engine_answers import whole
+
+
+@pytest.fixture
+def clock():
+    """A clock that the test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def place(bao, postgres):
+    """A database engine."""
+    return database(bao, postgres)
+
+
+@pytest.fixture
+async def opened(bao, clock, tmp_path):
+    """Makes engines, and closes them."""
+    made = []
+
+    def make(token_role, path, own_token="root-of-the-tests"):
+        (tmp_path / "vault-token").write_text(own_token)
+        auth = VaultAuth(VaultMethod.TOKEN, token_file=str(tmp_path / "vault-token"))
+        at = VaultAt(bao.address, auth, timeout_seconds=30)
+        engine = VaultEngines(at, token_role, {"key": EngineKeyAt(path, whole)}, clock)
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        await engine.aclose()
+
+
+async def state_of(work) -> tuple[SourceState, str]:
+    """The typed reason, and the sentence."""
+    with pytest.raises(SourceFault) as caught:
+        await work
+    assert caught.value.__cause__ is None
+    return caught.value.state, str(caught.value)
+
+
+@pytest.mark.parametrize("role", [{"orphan": False}, {"orphan": True, "token_period": "2h"}])
+async def test_a_token_role_that_would_not_do(bao, place, opened, role):
+    """No orphan, or a life longer than asked for: MALFORMED, says what to set, and the token is revoked at once."""
+    name = f"role{uuid.uuid4().hex[:8]}"
+    bao.ask("POST", f"auth/token/roles/{name}", {"allowed_policies": [f"reads-{place.mount}"], **role})
+    before = bao.ask("LIST", "auth/token/accessors")["data"]["keys"]
+    state, why = await state_of(opened(name, place.path).open("key", 120))
+    assert state is SourceState.MALFORMED
+    assert "orphan = true" in why
+    assert len(bao.ask("LIST", "auth/token/accessors")["data"]["keys"]) == len(before)
+
+
+async def test_a_path_that_gives_no_lease(bao, opened):
+    """A stored entry has no lease: MALFORMED, and says that such a key belongs elsewhere."""
+    name = f"kv{uuid.uuid4().hex[:8]}"
+    bao.put(name, value="sk-stored")
+    bao.policy(f"reads-{name}", f"secret/data/{name}")
+    bao.ask("POST", f"auth/token/roles/{name}", {"orphan": True, "allowed_policies": [f"reads-{name}"]})
+    engine = opened(name, f"secret/data/{name}")
+    token = await engine.open("key", 120)
+    state, why = await state_of(engine.read("key", token.accessor))
+    assert state is SourceState.MALFORMED
+    assert "without a lease" in why
+    assert "sk-stored" not in why
+
+
+async def test_a_role_without_the_policy(bao, place, opened):
+    """The token role's policy does not reach the path: DENIED."""
+    name = f"role{uuid.uuid4().hex[:8]}"
+    bao.policy(f"nothing-{name}", "secret/data/nothing")
+    bao.ask("POST", f"auth/token/roles/{name}", {"orphan": True, "allowed_policies": [f"nothing-{name}"]})
+    engine = opened(name, place.path)
+    token = await engine.open("key", 120)
+    assert (await state_of(engine.read("key", token.accessor)))[0] is SourceState.DENIED
+
+
+async def test_the_credential_outlives_our_own_login(bao, place, opened):
+    """Our login's token revoked at the server: what was made for a lease works on, as its token is an orphan."""
+    engine = opened(place.token_role, place.path, place.own_token)
+    token = await engine.open("key", 120)
+    await engine.read("key", token.accessor)
+    (user,) = place.users()
+    bao.ask("POST", "auth/token/revoke", {"token": place.own_token})
+    assert place.users() == [user]
+
+
+async def test_a_database_that_is_down_is_no_revocation(bao, place, opened):
+    """The engine cannot drop the user: a fault, not a success; back again, it is dropped."""
+    engine = opened(place.token_role, place.path, place.own_token)
+    token = await engine.open("key", 120)
+    answer = await engine.read("key", token.accessor)
+    (user,) = place.users()
+    place.postgres.sql(f'CREATE TABLE owned(id int); ALTER TABLE owned OWNER TO "{user}"')
+    try:
+        await state_of(engine.revoke(token.accessor, answer.engine_lease))
+        assert place.users() == [user]
+    finally:
+        place.postgres.sql("DROP TABLE owned")
+    await engine.revoke(token.accessor, answer.engine_lease)
+    assert place.users() == []
+
+
+async def test_sealed(bao, place, opened):
+    """A sealed server: SEALED, for reading and for revoking."""
+    engine = opened(place.token_role, place.path, place.own_token)
+    token = await engine.open("key", 120)
+    bao.seal()
+    try:
+        assert (await state_of(engine.read("key", token.accessor)))[0] is SourceState.SEALED
+        assert (await state_of(engine.revoke(token.accessor, "")))[0] is SourceState.SEALED
+    finally:
+        bao.unseal()
+    await engine.revoke(token.accessor, "")

@@ -1,0 +1,108 @@
+"""A real sidecar, OpenBao and PostgreSQL: a database user for each lease, dropped with it, also after a kill."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from tests.fakes.bao_database import database
+from tests.fakes.issuer import ec_key, jwk, jwks
+from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.processes.tokens import ISSUER, token
+
+from leasehold import LeaseholdClient
+
+pytestmark = [pytest.mark.timeout(150)]
+ISSUERS = """
+[[issuers]]
+name = "test"
+kind = "oidc"
+issuer = "{issuer}"
+audience = "leasehold"
+algorithms = ["ES256"]
+replay = "off"
+jwks_file = "{root}/jwks.json"
+labels = {{ environment = {{ fixed = "test" }} }}
+"""
+ENGINES = """
+[logging]
+level = "debug"
+[[keys.engines]]
+environment = "test"
+address = "{address}"
+token_role = "{role}"
+login = {{ method = "token", token_file = "vault-token" }}
+keys = [{{ name = "orders-db", provider = "own-orders-db", path = "{path}", life_seconds = 60 }}]
+"""
+
+
+@pytest.fixture
+def engine(bao, postgres):
+    """A database engine that makes users who may read the orders."""
+    return database(bao, postgres)
+
+
+@pytest.fixture
+def sidecar(bao, engine):
+    """A sidecar whose policy mints database users."""
+    with tempfile.TemporaryDirectory(prefix="lh-") as folder:
+        root = Path(folder)
+        (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
+        (root / "vault-token").write_text(engine.own_token)
+        (root / "vault-token").chmod(0o600)
+        grant = GRANT.format(name="db", issuer=ISSUER, extra='modes = ["minted"]\nminted_seconds_max = 60')
+        grant = grant.replace("openai-test", "orders-db").replace('"openai"', '"own-orders-db"')
+        grant = grant.replace("delegation_depth_max = 2", "")
+        more = ENGINES.format(address=bao.address, role=engine.token_role, path=engine.path)
+        yield OwnSidecar(root, ISSUERS.format(issuer=ISSUER, root=root), grant, more=more)
+
+
+def acquire(client):
+    """A lease with a database user; and the user."""
+    lease = client.acquire(provider="own-orders-db", mode="minted", ttl="10m", renew=False)
+    return lease, json.loads(lease.token.reveal())
+
+
+def until_gone(engine, user) -> None:
+    """Wait until the database has dropped it."""
+    deadline = time.monotonic() + 60
+    while user["username"] in engine.users():
+        assert time.monotonic() < deadline, "the user is still there"
+        time.sleep(0.05)
+
+
+def test_a_database_user_for_each_lease(engine, sidecar):
+    """It works; released, the database has dropped it; killed in between, the next life drops what its lease left.
+
+    A lease that lives through the kill keeps its user. No password is in any file of the sidecar.
+    """
+    passwords = []
+    with sidecar.running(), LeaseholdClient(sidecar.target, token()) as client:
+        lease, user = acquire(client)
+        other, survivor = acquire(client)
+        passwords += [user["password"], survivor["password"]]
+        assert engine.works(**user)
+        assert engine.works(**survivor)
+        client.release(lease.name)
+        until_gone(engine, user)
+        assert engine.works(**survivor)
+        minted = sidecar.event("key.minted", lease=lease.name)
+        assert sidecar.event("key.revoked", lease=lease.name)["details"]["accessor"] == minted["details"]["accessor"]
+        _, third = acquire(client)
+        passwords.append(third["password"])
+        sidecar.kill()
+    assert engine.works(**survivor)
+    with sidecar.running(), LeaseholdClient(sidecar.target, token()) as client:
+        assert sidecar.event("key.renewed", lease=other.name)
+        assert engine.works(**survivor)
+        client.release(other.name)
+        until_gone(engine, survivor)
+        assert engine.works(**third)
+        for each in client.leases():
+            client.release(each.name)
+        until_gone(engine, third)
+    for file in sidecar.root.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert not [password for password in passwords if password.encode() in content], file
