@@ -1,12 +1,17 @@
 """What is handed to the SDKs: arguments that their constructors take, and variables that they read."""
 
+from dataclasses import dataclass
+
 import anthropic
+import groq
 import openai
 import pytest
 from google import genai
 
 from leasehold import InvalidRequest, Scope
 from leasehold.http import (
+    BASE_URL_VARIABLES,
+    KEY_VARIABLES,
     STRIPPED_VARIABLES,
     anthropic_kwargs,
     child_environment,
@@ -61,6 +66,75 @@ def test_the_sdks_read_the_variables(lease, monkeypatch):
         assert (str(two.base_url).rstrip("/"), two.api_key) == ("http://127.0.0.1:9/anthropic", TOKEN)
         inner = three._api_client
         assert (inner._http_options.base_url.rstrip("/"), inner.api_key) == ("http://127.0.0.1:9/gemini", TOKEN)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where one provider is reached."""
+
+    provider: str
+    base_url: str
+    unix_socket: str = ""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease on these providers."""
+
+    endpoints: tuple[Reached, ...]
+    name: str = "leases/1"
+
+    @property
+    def token(self) -> "Held":
+        """Its token."""
+        return self
+
+    def reveal(self) -> str:
+        """The token's text."""
+        return TOKEN
+
+
+AT = "http://127.0.0.1:9"
+NEWER = Held(
+    (
+        Reached("azure", f"{AT}/azure/openai/v1"),
+        Reached("bedrock", f"{AT}/bedrock"),
+        Reached("cohere", f"{AT}/cohere"),
+        Reached("fireworks", f"{AT}/fireworks/inference/v1"),
+        Reached("groq", f"{AT}/groq/openai/v1"),
+        Reached("mistral", f"{AT}/mistral/v1"),
+        Reached("own-llm", f"{AT}/own-llm/v1"),
+        Reached("together", f"{AT}/together/v1"),
+        Reached("vertex", f"{AT}/vertex"),
+    )
+)
+
+
+def test_the_newer_sdks_read_the_variables(monkeypatch):
+    """Groq's, Azure's and Anthropic's class for Bedrock find the sidecar and the lease in the environment alone."""
+    for name, value in environment(NEWER).items():
+        monkeypatch.setenv(name, value)
+    with groq.Groq() as sdk:
+        assert (str(sdk.base_url).rstrip("/"), sdk.api_key) == (f"{AT}/groq", TOKEN)
+    with openai.AzureOpenAI(api_version="2025-03-01-preview") as sdk:
+        assert (str(sdk.base_url).rstrip("/"), sdk.api_key) == (f"{AT}/azure/openai", TOKEN)
+    with anthropic.AnthropicBedrock(aws_region="us-east-1") as sdk:
+        assert (str(sdk.base_url).rstrip("/"), sdk.api_key) == (f"{AT}/bedrock", TOKEN)
+
+
+def test_each_provider_has_variables_and_no_token_without_its_address():
+    """Ours for every name; a vendor's key variable only beside the address that the same SDK reads."""
+    found = environment(NEWER)
+    for endpoint in NEWER.endpoints:
+        ours = f"LEASEHOLD_{endpoint.provider.upper().replace('-', '_')}"
+        assert (found[f"{ours}_BASE_URL"], found[f"{ours}_API_KEY"]) == (endpoint.base_url, TOKEN)
+    assert (found["CO_API_URL"], found["TOGETHER_BASE_URL"]) == (f"{AT}/cohere", f"{AT}/together")
+    assert (found["FIREWORKS_BASE_URL"], found["GOOGLE_VERTEX_BASE_URL"]) == (
+        f"{AT}/fireworks/inference",
+        f"{AT}/vertex",
+    )
+    assert set(KEY_VARIABLES) <= set(BASE_URL_VARIABLES)
+    assert not {"MISTRAL_API_KEY", "XAI_API_KEY", "OPENROUTER_API_KEY"} & found.keys()
 
 
 async def test_a_callable_key_follows_the_current_lease(client, lease):

@@ -26,7 +26,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from leasehold._state import Endpoint, LeaseToken
-from leasehold.errors import InvalidRequest
 
 ANTHROPIC, OPENAI, GEMINI, BEDROCK = "anthropic", "openai", "gemini", "bedrock"
 
@@ -35,14 +34,28 @@ BASE_URL_VARIABLES: Mapping[str, tuple[str, ...]] = {
     OPENAI: ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     ANTHROPIC: ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL", "ANTHROPIC_API_BASE"),
     GEMINI: ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_BASE"),
-    BEDROCK: ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
+    BEDROCK: ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "ANTHROPIC_BEDROCK_BASE_URL"),
+    "azure": ("AZURE_OPENAI_ENDPOINT",),
+    "cohere": ("CO_API_URL",),
+    "fireworks": ("FIREWORKS_BASE_URL",),
+    "groq": ("GROQ_BASE_URL",),
+    "together": ("TOGETHER_BASE_URL",),
+    "vertex": ("GOOGLE_VERTEX_BASE_URL",),
 }
 KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     OPENAI: ("OPENAI_API_KEY",),
     ANTHROPIC: ("ANTHROPIC_API_KEY",),
     GEMINI: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     BEDROCK: ("AWS_BEARER_TOKEN_BEDROCK",),
+    "azure": ("AZURE_OPENAI_API_KEY",),
+    "cohere": ("CO_API_KEY", "COHERE_API_KEY"),
+    "fireworks": ("FIREWORKS_API_KEY",),
+    "groq": ("GROQ_API_KEY",),
+    "together": ("TOGETHER_API_KEY",),
 }
+"""Vendors whose SDK reads its address from the environment as well: a lease token must not be sent anywhere else."""
+_SDK_ADDS = {"azure": "/openai/v1", "fireworks": "/v1", "groq": "/openai/v1", "together": "/v1"}
+"""What a vendor's SDK puts behind its base URL itself, though OpenAI's wants it in there."""
 STRIPPED_VARIABLES = frozenset(
     {
         *(name for names in KEY_VARIABLES.values() for name in names),
@@ -55,15 +68,9 @@ STRIPPED_VARIABLES = frozenset(
         ),
         *("ANTHROPIC_PROFILE", "ANTHROPIC_FEDERATION_RULE_ID", "CLAUDE_CODE_OAUTH_TOKEN"),
         *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_API_KEY"),
-        *("AWS_BEARER_TOKEN_BEDROCK", "CO_API_KEY", "COHERE_API_KEY", "DEEPSEEK_API_KEY", "FIREWORKS_API_KEY"),
-        *(
-            "GROQ_API_KEY",
-            "MISTRAL_API_KEY",
-            "OPENROUTER_API_KEY",
-            "PERPLEXITY_API_KEY",
-            "TOGETHER_API_KEY",
-            "XAI_API_KEY",
-        ),
+        *("ANTHROPIC_FOUNDRY_API_KEY", "GOOGLE_GENAI_ACCESS_TOKEN", "DEEPSEEK_API_KEY", "MISTRAL_API_KEY"),
+        *("OPENROUTER_API_KEY", "PERPLEXITY_API_KEY", "XAI_API_KEY", "XAI_MANAGEMENT_KEY"),
+        *("FIREWORKS_CUSTOM_HEADERS", "GROQ_CUSTOM_HEADERS", "TOGETHER_CUSTOM_HEADERS"),
     }
 )
 """Provider keys, and switches that send an SDK around the sidecar: removed from a child before the lease is put in."""
@@ -164,18 +171,21 @@ def bedrock_bearer(lease: Lease) -> Callable[..., None]:
 def environment(lease: Lease) -> dict[str, str]:
     """The variables that the SDKs and the frameworks on them read, for every provider that the lease reaches.
 
-    They hold the lease token: give them to the process that is to use the lease, and to no other.
+    For each there are LEASEHOLD_<NAME>_BASE_URL and LEASEHOLD_<NAME>_API_KEY, whatever the name ("own-llm":
+    LEASEHOLD_OWN_LLM_BASE_URL); for the vendors of `KEY_VARIABLES` those of their SDKs as well. Mistral's, xAI's and
+    OpenRouter's read a key but no address: with their variable set they would send the lease token to the vendor.
 
-    Raises:
-        InvalidRequest: the lease reaches a provider for which no variables are known.
+    They hold the lease token: give them to the process that is to use the lease, and to no other.
     """
     variables = {LEASE_VARIABLE: lease.name}
+    secret = lease.token.reveal()
     for endpoint in lease.endpoints:
-        if endpoint.provider not in KEY_VARIABLES:
-            known = ", ".join(sorted(KEY_VARIABLES))
-            raise InvalidRequest.of_field("provider", f"is {endpoint.provider!r}; variables are known for {known}")
-        variables.update(dict.fromkeys(BASE_URL_VARIABLES[endpoint.provider], endpoint.base_url))
-        variables.update(dict.fromkeys(KEY_VARIABLES[endpoint.provider], lease.token.reveal()))
+        provider, url = endpoint.provider, endpoint.base_url
+        ours = f"LEASEHOLD_{provider.upper().replace('-', '_')}"
+        variables.update({f"{ours}_BASE_URL": url, f"{ours}_API_KEY": secret})
+        short = url.removesuffix(_SDK_ADDS.get(provider, ""))
+        variables.update(dict.fromkeys(BASE_URL_VARIABLES.get(provider, ()), short))
+        variables.update(dict.fromkeys(KEY_VARIABLES.get(provider, ()), secret))
     return variables
 
 

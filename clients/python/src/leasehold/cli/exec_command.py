@@ -20,6 +20,8 @@ _HELP = """Run COMMAND with a lease in its environment, and release the lease wh
 
 The command gets the variables that the official SDKs and the frameworks on them read (base URL and API key of each
 provider, the key being the lease token), LEASEHOLD_LEASE with the lease's name, and NO_PROXY for the loopback address.
+For SDKs that read no address (Mistral's, xAI's, OpenRouter's) and for hosts of your own there are
+LEASEHOLD_<NAME>_BASE_URL and LEASEHOLD_<NAME>_API_KEY, to be handed to them.
 Provider keys that are in the environment are taken out of it, and named on standard error.
 
 The lease is renewed while the command lives. If it is lost, by revocation or because no broker answered until its end,
