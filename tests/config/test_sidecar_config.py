@@ -86,6 +86,10 @@ def test_a_good_file_loads_with_absolute_paths(folder):
         (("[policy]\n", "[polcy]\n[policy]\n"), "unknown key `polcy`"),
         (('name = "sidecar-a"', 'name = "Side Car"'), "[sidecar] name 'Side Car' must be"),
         (('algorithms = ["ES256"]', 'algorithms = ["HS256"]'), "'HS256' is not allowed"),
+        (
+            ('[alone]\nadmin_socket = "admin/admin.sock"\noperator_uids = [0]\n', '[collector]\ntarget = "unix:/x"\n'),
+            "needs token_file, or certificate_file",
+        ),
         (("[alone]\n", '[collector]\ntarget = "unix:/x"\ntoken_file = "t"\n[alone]\n'), "exactly one of"),
         (("operator_uids = [0]", 'operator_uids = ["root"]'), "operator_uids"),
         (('file = "policy.toml"', 'file = "missing.toml"'), "policy file"),

@@ -22,7 +22,7 @@ from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.caller import workload
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
-from leasehold_broker.rpc.surround import Surroundings
+from leasehold_broker.rpc.surround import Certificates, Surroundings
 
 TOKEN = "good-workload-token"
 OTHER_TOKEN = "good-workload-token-of-another"
@@ -123,7 +123,7 @@ def surroundings(
         Occupancy("calls", 64),
         Occupancy("streams", streams_max),
         spiffe_id_of,
-        certificate_required=certificate,
+        certificates=Certificates.NEEDED if certificate else Certificates.NONE,
     )
 
 

@@ -5,7 +5,7 @@ Deny by default: an identity that no rule names is refused. Refuses to verify to
 
 from collections.abc import Mapping, Sequence
 
-from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
 from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.time import Instant
@@ -15,6 +15,8 @@ from leasehold_broker.rpc.caller import Shown
 LOCAL_ISSUER = "local"
 """Issuer shown for operators known by their uid. No token issuer has this name: those are URLs or trust domains."""
 LOCAL_SECONDS = 3600
+CERTIFICATE_SECONDS = 3600
+"""A session opened with a certificate alone ends by then; the next handshake looks at the certificate again."""
 
 
 class Sidecars:
@@ -34,14 +36,24 @@ class Sidecars:
                 raise ValueError(message)
 
     async def authenticate(self, shown: Shown, now: Instant) -> Identity:
-        """The verified identity of a configured sidecar.
+        """The verified identity of a configured sidecar: by its token, or by its certificate where it shows no token.
 
         Raises:
             Refusal: an identity reason, or SIDECAR_BANNED.
         """
-        if shown.unverified_token is None:
-            raise Refusal(Reason.JWT_MALFORMED, "no workload token was sent", detail="no authorization metadata")
-        identity = await self._verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
+        if shown.unverified_token is not None:
+            identity = await self._verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
+            if identity.subject.issuer == X509_ISSUER:
+                raise Refusal(Reason.ISSUER_NOT_TRUSTED, "this issuer is not trusted", detail="reserved issuer name")
+        elif shown.peer.spiffe_id:
+            subject = Subject(X509_ISSUER, shown.peer.spiffe_id)
+            identity = Identity(subject, {}, "", now.wall_ms + CERTIFICATE_SECONDS * 1000)
+        else:
+            raise Refusal(
+                Reason.JWT_MALFORMED,
+                "neither a workload token nor a certificate with a SPIFFE ID was shown",
+                detail="no authorization metadata",
+            )
         self.name_of(identity)
         return identity
 

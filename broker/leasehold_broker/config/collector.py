@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
-from leasehold_broker.config.doors import Door, Listen, loopback_address
+from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
@@ -18,8 +18,9 @@ from leasehold_broker.config.parts import (
 )
 from leasehold_broker.config.read import ConfigError, absolute, read_config
 from leasehold_broker.config.sinks import Sink, SinkAt, sinks_at
-from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
 from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
+from leasehold_broker.domain.spiffe import spiffe_id_wrong
 
 AUTHORITY_SECONDS_MIN = 1
 AUTHORITY_SECONDS_MAX = 3600
@@ -51,8 +52,9 @@ class _Grpc(Door, frozen=True):
 
 class _Sidecar(Part, frozen=True):
     name: str
-    issuer: str
-    subject: str
+    issuer: str = ""
+    subject: str = ""
+    spiffe_id: str = ""
 
 
 class _Operator(Part, frozen=True):
@@ -138,9 +140,9 @@ def load_collector(path: Path) -> CollectorConfig:
         state_dir=absolute(file.collector.state_dir, path.parent),
         authority_seconds=file.collector.authority_seconds,
         audit=_audit(file, path),
-        grpc=file.grpc.listen("grpc", path, tls_always=True),
+        grpc=file.grpc.listen("grpc", path, tls_always=True, certificates_always=False),
         issuers=issuer_rules(file.issuers, path),
-        sidecars=tuple(SidecarRule(one.issuer, one.subject, one.name) for one in file.sidecars),
+        sidecars=tuple(map(_sidecar_rule, file.sidecars)),
         roles=tuple(RoleRule(one.issuer, one.claim, value, one.role) for one in file.operators for value in one.values),
         roles_of_uid=_roles_of_uid(file.operators),
         sinks=sinks_at(file.sinks, path),
@@ -183,7 +185,7 @@ def _check(file: _File, path: Path) -> None:
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"
         for what, issuer in (
-            *((f"sidecar {one.name!r}", one.issuer) for one in file.sidecars),
+            *((f"sidecar {one.name!r}", one.issuer) for one in file.sidecars if one.issuer),
             *(("an operator rule", one.issuer) for one in file.operators if one.issuer),
         )
         if issuer not in issuers
@@ -195,10 +197,17 @@ def _check(file: _File, path: Path) -> None:
         if one.replay is Replay.SINGLE_USE or one.proof in {Proof.DPOP, Proof.WIT}
     ]
     wrong += [
-        f'issuer {one.name!r}: proof = "mtls" needs [grpc.tls]: no certificate is asked for without it'
+        f'issuer {one.name!r}: proof = "mtls" needs client_ca in [grpc.tls]: no certificate is asked for without it'
         for one in file.issuers
-        if one.proof is Proof.MTLS and file.grpc.tls is None
+        if one.proof is Proof.MTLS and not _asks_for_certificates(file.grpc.tls)
     ]
+    wrong += [
+        f'issuer {one.name!r}: replay = "bind-first-peer" needs client_ca in [grpc.tls]: without a certificate all '
+        "peers over TCP are alike"
+        for one in file.issuers
+        if one.replay is Replay.BIND_FIRST_PEER and file.grpc.tls is not None and not file.grpc.tls.client_ca
+    ]
+    wrong += [complaint for one in file.sidecars if (complaint := _sidecar_wrong(one, file.grpc.tls))]
     for operator in file.operators:
         if bool(operator.uids) == bool(operator.issuer):
             wrong.append("each of [[operators]] needs either uids or issuer with claim and values")
@@ -210,6 +219,33 @@ def _check(file: _File, path: Path) -> None:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
     check_logging(file.logging, path)
+
+
+def _sidecar_rule(one: _Sidecar) -> SidecarRule:
+    return (
+        SidecarRule(X509_ISSUER, one.spiffe_id, one.name)
+        if one.spiffe_id
+        else SidecarRule(one.issuer, one.subject, one.name)
+    )
+
+
+def _sidecar_wrong(one: _Sidecar, tls: Tls | None) -> str | None:
+    if one.spiffe_id:
+        if one.issuer or one.subject:
+            return f"sidecar {one.name!r} has both spiffe_id and issuer or subject; keep the one that it shows"
+        if (why := spiffe_id_wrong(one.spiffe_id)) is not None:
+            return f"sidecar {one.name!r}: spiffe_id {why}"
+        if not _asks_for_certificates(tls):
+            return (
+                f"sidecar {one.name!r}: spiffe_id needs client_ca in [grpc.tls]: no certificate is asked for without it"
+            )
+    elif not (one.issuer and one.subject):
+        return f"sidecar {one.name!r} needs issuer and subject of its token, or the spiffe_id of its certificate"
+    return None
+
+
+def _asks_for_certificates(tls: Tls | None) -> bool:
+    return tls is not None and bool(tls.client_ca)
 
 
 def _roles_of_uid(operators: tuple[_Operator, ...]) -> dict[int, frozenset[Role]]:

@@ -9,17 +9,18 @@ from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, 
 
 
 class Tls(Part, frozen=True):
-    """Certificate files (PEM), re-read by restart.
+    """Certificate files (PEM); gRPC doors follow their changes.
 
     Args:
         certificate: chain of this process.
         private_key: readable by the owner only.
-        client_ca: callers must show a certificate issued by these.
+        client_ca: callers must show a certificate issued by these. "": none is asked for, the token
+            alone says who calls.
     """
 
     certificate: str
     private_key: str
-    client_ca: str
+    client_ca: str = ""
 
     def checked(self, base: Path) -> "Tls":
         """With absolute paths.
@@ -28,12 +29,12 @@ class Tls(Part, frozen=True):
             ConfigError: a file is missing or the key is open to others.
         """
         refuse_open_file(absolute(self.private_key, base), SECRET, "private key")
-        for path in (self.certificate, self.client_ca):
+        for path in filter(None, (self.certificate, self.client_ca)):
             refuse_open_file(absolute(path, base), PUBLIC, "certificate")
         return Tls(
             str(absolute(self.certificate, base)),
             str(absolute(self.private_key, base)),
-            str(absolute(self.client_ca, base)),
+            str(absolute(self.client_ca, base)) if self.client_ca else "",
         )
 
 
@@ -63,13 +64,14 @@ class Door(Part, frozen=True):
     address: str = ""
     tls: Tls | None = None
 
-    def listen(self, table: str, path: Path, *, tls_always: bool = False) -> Listen:
+    def listen(self, table: str, path: Path, *, tls_always: bool = False, certificates_always: bool = True) -> Listen:
         """Where to listen, checked.
 
         Args:
             table: its name, for messages.
             path: of the configuration file.
             tls_always: an address needs TLS even on loopback.
+            certificates_always: with TLS, callers must show a certificate.
 
         Raises:
             ConfigError: nowhere to listen, reachable from elsewhere without TLS, or certificates that cannot be used.
@@ -87,7 +89,12 @@ class Door(Part, frozen=True):
             )
             raise ConfigError(message)
         if host and tls_always and self.tls is None:
-            message = f"{path}: [{table}] address needs [{table}.tls]: over TCP this door speaks mutual TLS only"
+            message = f"{path}: [{table}] address needs [{table}.tls]: over TCP this door speaks TLS only"
+            raise ConfigError(message)
+        if self.tls is not None and certificates_always and not self.tls.client_ca:
+            message = (
+                f"{path}: [{table}.tls] needs client_ca: what is handed out here is bound to the caller's certificate"
+            )
             raise ConfigError(message)
         return Listen(
             socket=absolute(self.socket, base) if self.socket else None,

@@ -55,7 +55,7 @@ class _Spool(Part, frozen=True):
 
 class _Collector(Part, frozen=True):
     target: str
-    token_file: str
+    token_file: str = ""
     ca_file: str = ""
     certificate_file: str = ""
     private_key_file: str = ""
@@ -103,7 +103,7 @@ class CollectorAt:
     """How the collector is reached. `target` is a gRPC address; TLS unless it is a Unix socket."""
 
     target: str
-    token_file: Path
+    token_file: Path | None
     ca_file: Path | None
     certificate_file: Path | None
     private_key_file: Path | None
@@ -218,7 +218,10 @@ def _prices(prices: _Prices, base: Path) -> PricesAt:
 
 def _collector(collector: _Collector, path: Path) -> CollectorAt:
     base = path.parent
-    token_file = absolute(collector.token_file, base)
+    token_file = absolute(collector.token_file, base) if collector.token_file else None
+    if token_file is None and not collector.certificate_file:
+        message = f"{path}: [collector] needs token_file, or certificate_file and private_key_file of an X.509-SVID"
+        raise ConfigError(message)
     ca_file = absolute(collector.ca_file, base) if collector.ca_file else None
     if not collector.target.startswith("unix:") and ca_file is None:
         message = f"{path}: [collector] target {collector.target!r} is not a Unix socket and needs ca_file (TLS)"

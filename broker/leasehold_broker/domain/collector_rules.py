@@ -15,9 +15,16 @@ class Role(StrEnum):
     TREASURER = "treasurer"
 
 
+X509_ISSUER = "x509"
+"""Issuer of identities known by certificate alone. No token issuer is called so: those are URLs or trust domains."""
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarRule:
-    """The identity with this issuer and subject, both exact, is this sidecar; it writes the stream of that name."""
+    """The identity with this issuer and subject, both exact, is this sidecar; it writes the stream of that name.
+
+    With issuer `X509_ISSUER` the subject is the SPIFFE ID of its certificate.
+    """
 
     issuer: str
     subject: str

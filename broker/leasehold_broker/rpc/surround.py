@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -52,6 +53,18 @@ Answer = TypeVar("Answer")
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
+class Certificates(Enum):
+    """What a door asks of the other end besides its token.
+
+    NONE: no TLS, the kernel names the uid. NOT_ASKED: TLS, and the token alone says who it is. NEEDED: mutual TLS, a
+    call without a verified certificate is refused.
+    """
+
+    NONE = auto()
+    NOT_ASKED = auto()
+    NEEDED = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every call is surrounded with.
@@ -66,7 +79,7 @@ class Surroundings:
         streams: open streams per peer.
         spiffe_id_of: the SPIFFE ID of a verified client certificate (DER) that is an X.509-SVID; "" for any other.
         refused: told the transport of each call that is refused, at once; slows a flooder down.
-        certificate_required: this server speaks mutual TLS; a call without a verified certificate is refused.
+        certificates: what the door asks of the other end.
     """
 
     peer_of: PeerOf
@@ -78,7 +91,7 @@ class Surroundings:
     streams: Occupancy
     spiffe_id_of: Callable[[bytes], str]
     read_recorder: ReadRecorder | None = None
-    certificate_required: bool = False
+    certificates: Certificates = Certificates.NONE
     refused: Callable[[str], None] = lambda _transport: None
 
 
@@ -182,7 +195,8 @@ class Surround:
             der = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii"))
             digest, spiffe_id = hashlib.sha256(der).hexdigest(), self._with.spiffe_id_of(der)
             return replace(peer, certificate_sha256=digest, spiffe_id=spiffe_id, connection=transport)
-        if self._with.certificate_required or peer.uid is None:
+        asked = self._with.certificates
+        if asked is Certificates.NEEDED or (asked is Certificates.NONE and peer.uid is None):
             raise Refusal(Reason.PEER_MISMATCH, "a client certificate is needed here", detail="no client certificate")
         return replace(peer, connection=transport)
 

@@ -120,6 +120,7 @@ class Collector:
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
+            await stack.enter_async_context(tasks.keeping("certificates", door.follow_certificates))
             if self._config.metrics is not None:
                 metrics = PrometheusMetrics(
                     *self._config.metrics,

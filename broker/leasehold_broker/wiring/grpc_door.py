@@ -1,12 +1,13 @@
 """Puts a gRPC door together: accept shim, kernel peers, private listener, server."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import grpc
-
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
+from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.adapters.x509_svid import spiffe_id_of
 from leasehold_broker.config.doors import Listen, Tls
 from leasehold_broker.domain.reasons import Refusal
@@ -16,7 +17,7 @@ from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.caller import Authenticate, ReadRecorder, Recorder
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
-from leasehold_broker.rpc.surround import Surroundings
+from leasehold_broker.rpc.surround import Certificates, Surroundings
 from leasehold_broker.wiring.public_sockets import public_socket
 
 CALLS_PER_PEER_MAX = 256
@@ -41,7 +42,11 @@ class GrpcDoor:
         read_recorder: ReadRecorder | None = None,
         limits: ServerLimits | None = None,
     ) -> None:
-        """Build it; nothing listens yet. `on_refused` is told connections that nobody can name."""
+        """Build it; nothing listens yet. `on_refused` is told connections that nobody can name.
+
+        Raises:
+            RuntimeError: the certificates cannot be used.
+        """
         self._listen = listen
         self._name = private_name()
         beyond = listen.tls is not None
@@ -58,12 +63,13 @@ class GrpcDoor:
                 streams=Occupancy("streams", STREAMS_PER_PEER_MAX),
                 spiffe_id_of=spiffe_id_of,
                 read_recorder=read_recorder,
-                certificate_required=listen.tls is not None,
+                certificates=_certificates(listen.tls),
                 refused=self._shim.refused,
             ),
             limits,
         )
         self.port = 0
+        self._tls = None if listen.tls is None else _server_tls(listen.tls)
 
     def descriptor_of(self, connection: str) -> int | None:
         """The public socket of a connection by its name (`Peer.connection`); None once it has closed."""
@@ -81,14 +87,17 @@ class GrpcDoor:
             ListenError: the socket cannot be published safely.
             OSError, RuntimeError: an address cannot be bound.
         """
-        credentials = None if self._listen.tls is None else server_credentials(self._listen.tls)
-        self.server.listen(GRPC_ABSTRACT + self._name, credentials)
+        self.server.listen(GRPC_ABSTRACT + self._name, None if self._tls is None else self._tls.credentials())
         await self.server.start()
         if self._listen.socket is not None:
             public = await public_socket(self._listen.socket, self._listen.socket_gid)
             await self._shim.listen_unix(public, on_replaced)
         if self._listen.host:
             self.port = await self._shim.listen_tcp(self._listen.host, self._listen.port)
+
+    async def follow_certificates(self) -> None:
+        """Take new versions of the certificates, until cancelled; without TLS there are none."""
+        await (asyncio.Event().wait() if self._tls is None else self._tls.watch())
 
     def announce_stop(self) -> None:
         """Say in the health service that nothing new should come; calls are still answered."""
@@ -105,7 +114,15 @@ class GrpcDoor:
         await self._shim.close()
 
 
-def server_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Mutual TLS from files."""
-    pair = (Path(tls.private_key).read_bytes(), Path(tls.certificate).read_bytes())
-    return grpc.ssl_server_credentials([pair], Path(tls.client_ca).read_bytes(), require_client_auth=True)
+def _certificates(tls: Tls | None) -> Certificates:
+    if tls is None:
+        return Certificates.NONE
+    return Certificates.NEEDED if tls.client_ca else Certificates.NOT_ASKED
+
+
+def _server_tls(tls: Tls) -> ServerTls:
+    client_ca = Path(tls.client_ca) if tls.client_ca else None
+    try:
+        return ServerTls(ServerTlsFiles(Path(tls.certificate), Path(tls.private_key), client_ca))
+    except FilesRefusedError as error:
+        raise RuntimeError(str(error)) from None

@@ -191,6 +191,7 @@ class Sidecar:
             world = World(self._clock, self._entropy, self.policies, linked.centre, self.store.pepper)
             await stack.enter_async_context(self._tasks.keeping("policy watch", self.policies.watch))
             await stack.enter_async_context(self._tasks.keeping("price watch", self.prices.watch))
+            await stack.enter_async_context(self._tasks.keeping("certificates", self.door.follow_certificates))
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
             metrics_port = 0

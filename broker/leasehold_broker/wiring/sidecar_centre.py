@@ -119,7 +119,7 @@ def _link(parts: SidecarParts, at: CollectorAt) -> CollectorLink:
         sidecar=parts.config.name,
         environment="",
         version=__version__,
-        token=partial(_read_token, at.token_file),
+        token=None if at.token_file is None else partial(_read_token, at.token_file),
         tls=None if at.ca_file is None else TlsFiles(at.ca_file, at.certificate_file, at.private_key_file),
     )
     budgets = BudgetTie(

@@ -58,7 +58,8 @@ class LinkSettings:
         target: "unix:/run/leasehold/collector.sock" or "collector.internal:7443".
         sidecar: name of this sidecar: also its stream's.
         environment, version: shown to operators.
-        token: reads this sidecar's workload JWT afresh; may block (it runs in a thread), may raise OSError.
+        token: reads this sidecar's workload JWT afresh; may block (it runs in a thread), may raise OSError. None: its
+            certificate says who it is.
         tls: None only for a Unix socket or loopback.
         answer_seconds_max: a batch or an opening that is not answered in this time breaks the connection.
         backoff: between attempts.
@@ -68,7 +69,7 @@ class LinkSettings:
     sidecar: str
     environment: str
     version: str
-    token: Callable[[], str]
+    token: Callable[[], str] | None
     tls: TlsFiles | None = None
     answer_seconds_max: float = 20.0
     backoff: Backoff = field(default_factory=Backoff)
@@ -79,6 +80,8 @@ class LinkSettings:
         Raises:
             OSError: the token cannot be read.
         """
+        if self.token is None:
+            return (("leasehold", "1"),)
         token = await asyncio.to_thread(self.token)
         return (("leasehold", "1"), ("authorization", f"Bearer {token.strip()}"))
 
