@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.fakes.admin_apis import ADMIN_KEY, AdminApis, Served, serving
+from tests.fakes.admin_apis import ADMIN_KEY, OPENAI_KINDS, AdminApis, Served, serving
 from tests.fakes.operator_server import AuditServer, RevocationServer
 from tests.fakes.operator_server import serve as serve_collector
 
 from leasehold_broker.cli.budget import budget
-from leasehold_broker.domain.reconciliation import ALL_KEYS, Counted, Difference, Threshold, reconcile
+from leasehold_broker.domain.reconciliation import (
+    ALL_KEYS,
+    BILLED,
+    COST,
+    Counted,
+    Difference,
+    Threshold,
+    reconcile,
+)
 
 DAYS = [date(2026, 11, day) for day in (1, 2, 3, 4, 5)]
 KEY_ID = {"openai": "key_abc", "anthropic": "apikey_01abc"}
@@ -78,24 +86,31 @@ def test_books_that_agree_are_within_the_threshold(books: Books) -> None:
     result = books.run("--json", "--threshold-percent", "0", "--threshold-tokens", "0", "--threshold-micro-usd", "0")
     assert result.exit_code == 0, result.output
     found = rows(result)
-    assert len(found) == 15
+    assert len(found) == (25 if books.provider == "openai" else 15)
     assert found["prod", "2026-11-03", "input_tokens"] == {
         "key": "prod", "day": "2026-11-03", "what": "input_tokens", "ours": 5012, "theirs": 5012, "drift": False,
         "unseen": False,
     }  # fmt: skip
     assert found[ALL_KEYS, "2026-11-05", "cost_micro_usd"]["theirs"] == 123_460
-    assert len(books.apis.asked) == (9 if books.provider == "openai" else 6)
+    assert len(books.apis.asked) == (21 if books.provider == "openai" else 6)
 
 
 def test_what_was_spent_unseen_and_what_was_held_too_much_are_told_apart(books: Books) -> None:
-    """More with the provider is unseen; more with us is drift; each by key and day, with exit 3."""
+    """More with the provider is unseen; more with us is drift; each by key and day, with exit 3.
+
+    OpenAI tells the money of each key as well.
+    """
     books.call(DAYS[0], (100_000, 50_000, 900_000), (100_000, 60_000, 1_000_000))
     books.call(DAYS[1], (100_000, 50_000, 900_000), (100_000, 10_000, 400_000))
     books.apis.served.append(Served(DAYS[2], "somebody-else", 9000, 9000, 77_000))
     result = books.run("--json")
     assert result.exit_code == 3
     found = {place: row for place, row in rows(result).items() if row["drift"]}
-    assert {place: row["unseen"] for place, row in found.items()} == {
+    by_key = {place: row["unseen"] for place, row in found.items() if place[2] == COST and place[0] != ALL_KEYS}
+    by_day = {("prod", "2026-11-01", COST): True, ("prod", "2026-11-02", COST): False}
+    by_day["somebody-else", "2026-11-03", COST] = True
+    assert by_key == (by_day if books.provider == "openai" else {})
+    assert {place: row["unseen"] for place, row in found.items() if place not in by_key} == {
         ("prod", "2026-11-01", "output_tokens"): True,
         (ALL_KEYS, "2026-11-01", "cost_micro_usd"): True,
         ("prod", "2026-11-02", "output_tokens"): False,
@@ -106,7 +121,24 @@ def test_what_was_spent_unseen_and_what_was_held_too_much_are_told_apart(books: 
     }
     words = books.run().stdout
     assert "UNSEEN 2026-11-01  prod  output_tokens: ours 50000, theirs 60000" in words
-    assert "7 apart by more than the threshold" in words
+    assert f"{7 + len(by_key)} apart by more than the threshold" in words
+
+
+def test_calls_of_every_kind_are_counted_by_key(tmp_path: Path) -> None:
+    """OpenAI tells pictures and sound by their own units: the calls of each kind are compared, and their money."""
+    books = Books(tmp_path, "openai")
+    for kind in OPENAI_KINDS:
+        books.call(DAYS[0], (10, 0, 40), kind=kind)
+    books.call(DAYS[0], (0, 0, 0))
+    books.apis.served.pop()
+    for _ in range(7):
+        books.apis.served.append(Served(DAYS[0], KEY_ID["openai"], 0, 0, 50_000, kind="images"))
+    found = rows(books.run("--json"))
+    assert found["prod", "2026-11-01", BILLED] == {
+        "key": "prod", "day": "2026-11-01", "what": BILLED, "ours": 6, "theirs": 13, "drift": True, "unseen": True,
+    }  # fmt: skip
+    assert (found["prod", "2026-11-01", COST]["ours"], found["prod", "2026-11-01", COST]["theirs"]) == (240, 350_240)
+    assert not rows(books.run("--json", "--threshold-calls", "7"))["prod", "2026-11-01", BILLED]["drift"]
 
 
 @pytest.mark.parametrize(

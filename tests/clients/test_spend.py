@@ -43,11 +43,11 @@ def test_sums_are_by_group_and_largest_first():
         event("call.refused", "5"),
     ]
     assert spent_by(log, ("subject", "model")) == {
-        ("agent-2", "m2"): Spent(700, 10, 5, 1, 0),
-        ("agent-1", "m1"): Spent(150, 20, 10, 2, 1),
+        ("agent-2", "m2"): Spent(700, 10, 5, 1, 0, 1),
+        ("agent-1", "m1"): Spent(150, 20, 10, 2, 1, 2),
     }
     assert list(spent_by(log, ("day",))) == [("2025-11-24",), ("2025-11-23",)]
-    assert spent_by(log, ()) == {(): Spent(850, 30, 15, 3, 1)}
+    assert spent_by(log, ()) == {(): Spent(850, 30, 15, 3, 1, 3)}
 
 
 def test_a_call_that_a_crash_cut_off_is_found_by_its_admission():

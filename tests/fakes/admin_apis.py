@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 ADMIN_KEY = "sk-admin-planted"
 BUCKETS_PER_PAGE = 2
-OPENAI_USAGE = ("/v1/organization/usage/completions", "/v1/organization/usage/embeddings")
+OPENAI_USAGE = "/v1/organization/usage/"
+OPENAI_KINDS = ("completions", "embeddings", "moderations", "images", "audio_speeches", "audio_transcriptions")
 ANTHROPIC_USAGE = "/v1/organizations/usage_report/messages"
 
 
@@ -30,6 +31,7 @@ class Served:
     output_tokens: int
     cost_micro_usd: int
     cached_tokens: int = 0
+    kind: str = "completions"
 
 
 @dataclass
@@ -83,27 +85,39 @@ class AdminApis:
         """One day of OpenAI's: cached tokens are among the input; money is a number of dollars."""
         start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
         bucket = {"object": "bucket", "start_time": start, "end_time": start + 86_400, "results": []}
+        assert grouped == ["api_key_id"]
         calls = self.of(day)
-        if path == OPENAI_USAGE[0]:
-            assert grouped == ["api_key_id"]
-            bucket["results"] = [
-                {
-                    "object": "organization.usage.completions.result",
-                    "input_tokens": sum(one.input_tokens for one in calls if one.key_id == key),
-                    "output_tokens": sum(one.output_tokens for one in calls if one.key_id == key),
-                    "input_cached_tokens": sum(one.cached_tokens for one in calls if one.key_id == key),
-                    "num_model_requests": sum(one.key_id == key for one in calls),
-                    "project_id": None, "user_id": None, "api_key_id": key, "model": None, "batch": None,
-                }
-                for key in dict.fromkeys(one.key_id for one in calls)
-            ]  # fmt: skip
-        elif path == "/v1/organization/costs":
-            dollars = float(Decimal(sum(one.cost_micro_usd for one in calls)) / 10**6)
-            bucket["results"] = [
-                {"object": "organization.costs.result", "amount": {"value": dollars, "currency": "usd"},
-                 "line_item": None, "project_id": None}
-            ]  # fmt: skip
+        kind = path.removeprefix(OPENAI_USAGE)
+        for key in dict.fromkeys(one.key_id for one in calls):
+            mine = [one for one in calls if one.key_id == key]
+            if path == "/v1/organization/costs":
+                dollars = float(Decimal(sum(one.cost_micro_usd for one in mine)) / 10**6)
+                bucket["results"].append(
+                    {"object": "organization.costs.result", "amount": {"value": dollars, "currency": "usd"},
+                     "line_item": None, "project_id": None, "api_key_id": key}
+                )  # fmt: skip
+            elif kind in OPENAI_KINDS:
+                bucket["results"] += self.openai_usage(kind, key, [one for one in mine if one.kind == kind])
+            else:
+                raise AssertionError(path)
         return bucket
+
+    def openai_usage(self, kind: str, key: str, calls: list[Served]) -> list[dict]:
+        """One key's calls of a kind: tokens where the kind has them; no result where there were none."""
+        if not calls:
+            return []
+        told = {
+            "object": f"organization.usage.{kind}.result", "num_model_requests": len(calls), "api_key_id": key,
+            "project_id": None, "user_id": None, "model": None,
+        }  # fmt: skip
+        units = {"images": "images", "audio_speeches": "characters", "audio_transcriptions": "seconds"}
+        if kind in units:
+            return [told | {units[kind]: len(calls)}]
+        told["input_tokens"] = sum(one.input_tokens for one in calls)
+        if kind == "completions":
+            told["output_tokens"] = sum(one.output_tokens for one in calls)
+            told["input_cached_tokens"] = sum(one.cached_tokens for one in calls)
+        return [told]
 
     def anthropic_bucket(self, path: str, day: date, grouped: list[str] | None) -> dict:
         """One day of Anthropic's: input is told in parts; money is a text of cents."""

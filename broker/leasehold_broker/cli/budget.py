@@ -17,7 +17,7 @@ from leasehold.operators import COLLECTOR_VARIABLE, OperatorClient
 from leasehold.spend import spent_by
 from leasehold_broker.adapters.private_files import read_private
 from leasehold_broker.adapters.usage_reports_http import HttpUsageReports
-from leasehold_broker.domain.reconciliation import ALL_KEYS, Counted, Difference, Threshold, reconcile
+from leasehold_broker.domain.reconciliation import ALL_KEYS, COST, Counted, Difference, Threshold, reconcile
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.usage_report import UsageReportError
 from leasehold_broker.providers.usage_reports import DAYS_MAX, VENDORS
@@ -25,7 +25,6 @@ from leasehold_broker.providers.usage_reports import DAYS_MAX, VENDORS
 UNREADABLE, DRIFT = 1, 3
 ADMIN_KEY_BYTES_MAX = 4096
 ORIGINS = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
-_COST = "cost_micro_usd"
 
 
 @click.group()
@@ -45,6 +44,7 @@ def budget() -> None:
 @click.option(
     "--threshold-micro-usd", type=click.IntRange(0), default=10_000, show_default=True, help="The same of money."
 )
+@click.option("--threshold-calls", type=click.IntRange(0), default=5, show_default=True, help="The same of calls.")
 @click.option("--origin", metavar="URL", help="Of the provider's API. Default: the public one.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 def reconcile_(
@@ -57,28 +57,29 @@ def reconcile_(
     threshold_percent: float,
     threshold_tokens: int,
     threshold_micro_usd: int,
+    threshold_calls: int,
     origin: str | None,
     json_: bool,
 ) -> None:
     """Compare, by key and day, what we charged with what the provider's own reports say.
 
-    Tokens are compared by key, money by day: no provider tells money by key. A call that was charged at its hold is
-    more with us than with them; more with them than with us was spent unseen. Keys that --key does not name are listed
-    by the provider's id, and count as drift: somebody uses the account without the broker.
+    OpenAI tells tokens, calls and money by key; Anthropic tokens by key, and money by day only. A call that was charged
+    at its hold is more with us than with them; more with them than with us was spent unseen. Keys that --key does not
+    name are listed by the provider's id, and count as drift: somebody uses the account without the broker.
     """
     names = _names(keys)
     first = _first(until, days)
-    threshold = Threshold(round(threshold_percent * 10), threshold_tokens, threshold_micro_usd)
+    threshold = Threshold(round(threshold_percent * 10), threshold_tokens, threshold_micro_usd, threshold_calls)
     try:
         admin_key = Secret(read_private(admin_key_file, ADMIN_KEY_BYTES_MAX).strip())
         reports = HttpUsageReports(origin or ORIGINS[provider])
-        theirs = reports.carry(VENDORS[provider](first.date(), days), admin_key)
+        theirs = reports.carry(VENDORS[provider].statement(first.date(), days), admin_key)
         ours = _ours(collector, provider, first, days)
     except (UsageReportError, LeaseholdError, OSError, ValueError, RuntimeError) as error:
         click.echo(f"nothing was compared: {error}", err=True)
         sys.exit(UNREADABLE)
     named = {(names.get(key, key), day): counted for (key, day), counted in theirs.items()}
-    found = reconcile(ours, named, threshold)
+    found = reconcile(ours, named, threshold, VENDORS[provider].by_key)
     _print(found, json_=json_)
     if any(one.drift for one in found):
         sys.exit(DRIFT)
@@ -111,9 +112,10 @@ def _ours(collector: str, provider: str, first: datetime, days: int) -> dict[tup
     found: dict[tuple[str, str], Counted] = {}
     for (whose, key, day), one in spent.items():
         if whose == provider:
-            found.setdefault((key, day), Counted()).add(one.input_tokens, one.output_tokens)
-            total = found.setdefault((ALL_KEYS, day), Counted(cost_micro_usd=0))
-            total.cost_micro_usd = (total.cost_micro_usd or 0) + one.cost_micro_usd
+            counted = found.setdefault((key, day), Counted())
+            counted.add(one.input_tokens, one.output_tokens, one.billed)
+            for each in (counted, found.setdefault((ALL_KEYS, day), Counted())):
+                each.cost_micro_usd += one.cost_micro_usd
     return found
 
 
@@ -124,8 +126,8 @@ def _print(found: Sequence[Difference], *, json_: bool) -> None:
         return
     for one in found:
         mark = "UNSEEN" if one.unseen else "drift" if one.drift else "ok"
-        amounts = (usd(one.ours), usd(one.theirs)) if one.what == _COST else (str(one.ours), str(one.theirs))
-        unit = "USD" if one.what == _COST else one.what
+        amounts = (usd(one.ours), usd(one.theirs)) if one.what == COST else (str(one.ours), str(one.theirs))
+        unit = "USD" if one.what == COST else one.what
         click.echo(f"{mark:7}{one.day}  {one.key}  {unit}: ours {amounts[0]}, theirs {amounts[1]}")
     drifted = sum(one.drift for one in found)
     click.echo(f"{len(found)} numbers compared, {drifted} apart by more than the threshold")

@@ -1,27 +1,39 @@
 """Our ledger held against what a provider says was used. Owns the comparison; reads neither.
 
-Tokens are compared by key and day, money by day: no provider tells money by key. Providers count a call on the UTC day
-it was made, we on the day it was settled, so calls around midnight may lie a day apart.
+What a provider tells by key is compared by key and day; the rest, which may be its money, by day. Providers count a
+call on the UTC day it was made, we on the day it was settled, so calls around midnight may lie a day apart.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 ALL_KEYS = "(all keys)"
+INPUT, OUTPUT, BILLED, COST = "input_tokens", "output_tokens", "billed_calls", "cost_micro_usd"
+BY_DAY: Final = (COST,)
+"""What is compared over all keys."""
 
 
 @dataclass(slots=True)
 class Counted:
-    """What one side says of a key and day. Money None: not told."""
+    """What one side says of a key and day.
+
+    Args:
+        input_tokens, output_tokens: of every kind.
+        billed_calls: that cost money.
+        cost_micro_usd: money.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
-    cost_micro_usd: int | None = None
+    billed_calls: int = 0
+    cost_micro_usd: int = 0
 
-    def add(self, input_tokens: int, output_tokens: int) -> None:
-        """Count more tokens."""
+    def add(self, input_tokens: int, output_tokens: int, billed_calls: int = 0) -> None:
+        """Count more calls."""
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
+        self.billed_calls += billed_calls
 
 
 Statement = Mapping[tuple[str, str], Counted]
@@ -34,13 +46,17 @@ class Threshold:
 
     Args:
         permille: of the provider's number.
-        tokens: absolute.
-        micro_usd: absolute.
+        tokens, micro_usd, calls: absolute.
     """
 
     permille: int
     tokens: int
     micro_usd: int
+    calls: int = 0
+
+    def floor(self, what: str) -> int:
+        """The absolute one of a number."""
+        return {COST: self.micro_usd, BILLED: self.calls}.get(what, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +76,23 @@ class Difference:
         return self.drift and self.theirs > self.ours
 
 
-def reconcile(ours: Statement, theirs: Statement, threshold: Threshold) -> list[Difference]:
-    """Every number that either side has, by day and key."""
+def reconcile(
+    ours: Statement, theirs: Statement, threshold: Threshold, by_key: tuple[str, ...] = (INPUT, OUTPUT)
+) -> list[Difference]:
+    """Every number that either side has, by day and key.
+
+    Args:
+        ours: what the log says.
+        theirs: what the provider says.
+        threshold: when a difference is drift.
+        by_key: what this provider tells of a key; `BY_DAY` is compared over all keys.
+    """
     found: list[Difference] = []
     for key, day in sorted({*ours, *theirs}, key=lambda place: (place[1], place[0])):
         mine, their = ours.get((key, day), Counted()), theirs.get((key, day), Counted())
-        if key == ALL_KEYS:
-            pairs = [("cost_micro_usd", mine.cost_micro_usd or 0, their.cost_micro_usd or 0, threshold.micro_usd)]
-        else:
-            pairs = [
-                ("input_tokens", mine.input_tokens, their.input_tokens, threshold.tokens),
-                ("output_tokens", mine.output_tokens, their.output_tokens, threshold.tokens),
-            ]
-        for what, one, other, floor in pairs:
+        for what in BY_DAY if key == ALL_KEYS else by_key:
+            one, other = getattr(mine, what), getattr(their, what)
             gap = abs(one - other)
-            found.append(
-                Difference(key, day, what, one, other, gap > floor and gap * 1000 > other * threshold.permille)
-            )
+            drift = gap > threshold.floor(what) and gap * 1000 > other * threshold.permille
+            found.append(Difference(key, day, what, one, other, drift))
     return found

@@ -1,22 +1,25 @@
 """What the vendors' admin APIs say was used, and what it cost: questions and answers, pure. Opens no connection.
 
-OpenAI: GET /v1/organization/usage/{completions,embeddings} by key, /v1/organization/costs by day (money as a number).
+OpenAI: GET /v1/organization/usage/{completions,embeddings,moderations,images,audio_speeches,audio_transcriptions} by
+key (tokens, and calls of each kind), /v1/organization/costs by key and day (money as a number).
 Anthropic: GET /v1/organizations/usage_report/messages by key, /v1/organizations/cost_report by day (money as a text of
 cents). All are paged: `has_more`, `next_page`, asked again with `page`.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
-from leasehold_broker.domain.reconciliation import ALL_KEYS, Counted
+from leasehold_broker.domain.reconciliation import ALL_KEYS, BILLED, COST, INPUT, OUTPUT, Counted
 from leasehold_broker.ports.usage_report import ReportAsk, Reporting, UsageReportError
 
 DAYS_MAX = 31
 PAGES_MAX = 100
+OPENAI_KINDS = ("completions", "embeddings", "moderations", "images", "audio_speeches", "audio_transcriptions")
 NO_KEY = "(no key)"
 """Usage without a key, such as of a console."""
 _MICRO_PER_USD = 1_000_000
@@ -33,6 +36,7 @@ class _Result(msgspec.Struct):
     uncached_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation: dict[str, int] = {}
+    num_model_requests: int = 0
     amount: Any = None
     currency: str = "usd"
 
@@ -63,12 +67,13 @@ def openai(first: date, days: int) -> Reporting:
         return ReportAsk(f"/v1/organization/{path}", (*window, *query), "authorization", "Bearer ")
 
     found: Statement = {}
-    for kind in ("completions", "embeddings"):
+    for kind in OPENAI_KINDS:
         for bucket in (yield from _pages(ask(f"usage/{kind}", ("group_by", "api_key_id")))):
             for result in bucket.results:
                 place = (result.api_key_id or NO_KEY, bucket.day)
-                found.setdefault(place, Counted()).add(result.input_tokens, result.output_tokens)
-    yield from _costs(found, ask("costs"), _openai_micro_usd)
+                counted = found.setdefault(place, Counted())
+                counted.add(result.input_tokens, result.output_tokens, result.num_model_requests)
+    yield from _costs(found, ask("costs", ("group_by", "api_key_id")), _openai_micro_usd, by_key=True)
     return found
 
 
@@ -91,11 +96,22 @@ def anthropic(first: date, days: int) -> Reporting:
             place = (result.api_key_id or NO_KEY, bucket.day)
             read = result.uncached_input_tokens + result.cache_read_input_tokens + sum(result.cache_creation.values())
             found.setdefault(place, Counted()).add(read, result.output_tokens)
-    yield from _costs(found, ask("cost_report"), _anthropic_micro_usd)
+    yield from _costs(found, ask("cost_report"), _anthropic_micro_usd, by_key=False)
     return found
 
 
-VENDORS = {"openai": openai, "anthropic": anthropic}
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a vendor tells: how it is asked, and what of it is by key."""
+
+    statement: Callable[[date, int], Reporting]
+    by_key: tuple[str, ...]
+
+
+VENDORS = {
+    "openai": Account(openai, (INPUT, OUTPUT, BILLED, COST)),
+    "anthropic": Account(anthropic, (INPUT, OUTPUT)),
+}
 
 
 def _pages(ask: ReportAsk) -> Generator[ReportAsk, bytes, list[_Bucket]]:
@@ -119,20 +135,27 @@ def _pages(ask: ReportAsk) -> Generator[ReportAsk, bytes, list[_Bucket]]:
     raise UsageReportError(message)
 
 
-def _costs(found: Statement, ask: ReportAsk, read: Callable[[Any], Decimal]) -> Generator[ReportAsk, bytes, None]:
+def _costs(
+    found: Statement, ask: ReportAsk, read: Callable[[_Result], Decimal], *, by_key: bool
+) -> Generator[ReportAsk, bytes, None]:
+    """Add up the money of each day, and of each key where it is told; rounded once for each."""
+    sums: dict[tuple[str, str], Decimal] = {}
     for bucket in (yield from _pages(ask)):
-        total = sum(_amounts(bucket, read), Decimal(0))
-        counted = found.setdefault((ALL_KEYS, bucket.day), Counted(cost_micro_usd=0))
-        counted.cost_micro_usd = (counted.cost_micro_usd or 0) + round(total)
+        sums.setdefault((ALL_KEYS, bucket.day), Decimal(0))
+        for result in bucket.results:
+            amount = _amount(result, bucket.day, read)
+            for key in (ALL_KEYS, result.api_key_id or NO_KEY) if by_key else (ALL_KEYS,):
+                sums[key, bucket.day] = sums.get((key, bucket.day), Decimal(0)) + amount
+    for place, total in sums.items():
+        found.setdefault(place, Counted()).cost_micro_usd += round(total)
 
 
-def _amounts(bucket: _Bucket, read: Callable[[Any], Decimal]) -> Iterator[Decimal]:
-    for result in bucket.results:
-        try:
-            yield read(result)
-        except (InvalidOperation, TypeError, KeyError, ValueError):
-            message = f"an amount of {bucket.day} cannot be read"
-            raise UsageReportError(message) from None
+def _amount(result: _Result, day: str, read: Callable[[_Result], Decimal]) -> Decimal:
+    try:
+        return read(result)
+    except (InvalidOperation, TypeError, KeyError, ValueError):
+        message = f"an amount of {day} cannot be read"
+        raise UsageReportError(message) from None
 
 
 def _openai_micro_usd(result: _Result) -> Decimal:

@@ -19,13 +19,14 @@ OPEN_CALLS_MAX = 1_000_000
 
 @dataclass(slots=True)
 class Spent:
-    """Sums of one group: money in micro-USD, tokens, calls, and how many of those were charged by an estimate."""
+    """Sums of one group: micro-USD, tokens, calls, and of these the ones that were estimated, and that cost money."""
 
     cost_micro_usd: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     calls: int = 0
     estimated: int = 0
+    billed: int = 0
 
     def add(self, details: Mapping[str, Any]) -> None:
         """Count one settlement."""
@@ -35,6 +36,7 @@ class Spent:
         self.output_tokens += charged.get("output_tokens", 0)
         self.calls += 1
         self.estimated += bool(details.get("estimated"))
+        self.billed += charged.get("cost_micro_usd", 0) > 0
 
 
 def spent_by(records: Iterable[Record], groups: Sequence[str]) -> dict[tuple[str, ...], Spent]:
