@@ -366,6 +366,8 @@ def _abandoning(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Ro
             return _to(rotation, RotationState.DRAINING, version=version)
         case Done():
             return _to(rotation, RotationState.FAILED, why=rotation.why)
+        case NeedsPerson(why):
+            return _to(rotation, RotationState.FAILED, why=_short(f"{rotation.why}; not undone: {why}"))
         case Faulted(why, final):
             if final or elapsed > limits.give_up:
                 return _to(rotation, RotationState.FAILED, why=_short(f"{rotation.why}; not undone: {why}"))

@@ -4,7 +4,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -179,6 +179,34 @@ def _create_followers(database: Database) -> None:
     )
 
 
+def _create_rotations(database: Database) -> None:
+    rotations = database.create_table(
+        "rotations",
+        {"number": int, "id": str, "key": str, "over": int, "body": bytes},
+        pk="number",
+        not_null=["id", "key", "over", "body"],
+        strict=True,
+    )
+    rotations.create_index(["id"], unique=True)
+    rotations.create_index(["key", "number"])
+    database.execute("CREATE INDEX idx_rotations_open ON rotations (number) WHERE over = 0")
+    database.create_table(
+        "rotation_requests",
+        {"requested_by": str, "request_id": str, "rotation": str},
+        pk=("requested_by", "request_id"),
+        not_null=["rotation"],
+        foreign_keys=[("rotation", "rotations", "id")],
+        strict=True,
+    )
+    database.create_table(
+        "leads",
+        {"name": str, "holder": str, "fence": int, "until_wall_ms": int},
+        pk="name",
+        not_null=["holder", "fence", "until_wall_ms"],
+        strict=True,
+    )
+
+
 _STEPS = (
     _create_first,
     _create_tree,
@@ -187,5 +215,6 @@ _STEPS = (
     _create_budget_changes,
     _create_orders,
     _create_followers,
+    _create_rotations,
 )
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

@@ -20,6 +20,7 @@ from leasehold_broker.adapters.sqlite_collector.followers import read_follower, 
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.retention import drop_bodies
+from leasehold_broker.adapters.sqlite_collector.rotations import SqliteRotations
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
 from leasehold_broker.adapters.sqlite_collector.tree import TreeReader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
@@ -82,6 +83,7 @@ class CollectorStore:
         # Two: a long question to the log must not keep a responder waiting.
         self._log = Reader(path, "collector-log")
         self._state = Reader(path, "collector-state")
+        self.rotations = SqliteRotations(self._writer, self._memory, self._state)
         self._publish()
 
     def __repr__(self) -> str:

@@ -1,0 +1,194 @@
+"""Drive every rotation to its end. Owns the loop: who leads, one rotation a key at a time, pauses, and what is told.
+
+A step is taken, its outcome judged by the domain, the new state made durable with its event, and only then the next one
+begun. Whoever lost the lead learns it from the store when it wants to go on, and stops there.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.rotation import Rotation, RotationState, after
+from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.rotation_events import stepped
+from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.rotation_log import Lead, RotationLog
+
+WATCHERS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often things are looked at, in seconds.
+
+    Args:
+        look: for new rotations, and to keep the lead.
+        lead: how long the lead is held after the last look.
+        retry, retry_max: before a step is tried again; doubled each time.
+        poll: while a drain, a person or the old key's death is waited for.
+        tell: a changed reason for waiting is written down no more often.
+    """
+
+    look: float = 1.0
+    lead: float = 15.0
+    retry: float = 1.0
+    retry_max: float = 60.0
+    poll: float = 2.0
+    tell: float = 10.0
+
+
+_POLLED = frozenset(
+    {RotationState.AWAITING_KEY, RotationState.PROBING, RotationState.DRAINING, RotationState.VERIFYING}
+)
+
+
+@dataclass(slots=True)
+class _Task:
+    task: asyncio.Task[None]
+    fence: int
+
+
+class RotateKeys:
+    """Runs the rotations of these keys."""
+
+    def __init__(
+        self,
+        log: RotationLog,
+        keys: Mapping[str, RotatedKey],
+        steps: RotationSteps,
+        clock: Clock,
+        holder: str,
+        pace: Pace = Pace(),
+        told: Callable[[str, str], None] = lambda _what, _why: None,
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            log: where rotations are kept.
+            keys: by name; a rotation of any other key waits until it is configured again.
+            steps: what is done.
+            clock: for how long a state lasts.
+            holder: our name as leader; never that of another life of this or any process.
+            pace: how often.
+            told: what failed unexpectedly, and why.
+        """
+        self._log = log
+        self._keys = keys
+        self._steps = steps
+        self._clock = clock
+        self._holder = holder
+        self._pace = pace
+        self._told = told
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._tasks: dict[str, _Task] = {}
+        self.leads = False
+
+    def wake(self) -> None:
+        """Look now: there is a new rotation, or a person has done something."""
+        self._wake.set()
+        self._tell_watchers()
+
+    async def changed(self, seconds_max: float) -> None:
+        """Return when some rotation may have changed, or after so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self._changed.wait()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._look()
+                except Refusal as refusal:
+                    self._told("rotations cannot be read", refusal.detail or refusal.message)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pace.look):
+                        await self._wake.wait()
+        finally:
+            for each in self._tasks.values():
+                each.task.cancel()
+            await asyncio.gather(*(each.task for each in self._tasks.values()), return_exceptions=True)
+
+    async def _look(self) -> None:
+        lead = await self._log.take_lead(self._holder, self._pace.lead, self._clock.now().wall_ms)
+        self.leads = lead is not None
+        if lead is None:
+            return
+        first: dict[str, Rotation] = {}
+        for rotation in await self._log.open_rotations():
+            first.setdefault(rotation.key, rotation)
+        for name, rotation in first.items():
+            running = self._tasks.get(name)
+            if name in self._keys and (running is None or running.task.done()):
+                task = asyncio.create_task(self._drive(rotation, lead), name=f"rotation of {name}")
+                self._tasks[name] = _Task(task, lead.fence)
+
+    async def _drive(self, rotation: Rotation, lead: Lead) -> None:
+        key, earlier = self._keys[rotation.key], await self._earlier(rotation)
+        since, told_ns, tries = self._clock.now(), 0, 0
+        while not rotation.over:
+            next_ = await self._step(rotation, key, since, earlier)
+            waits = next_ == rotation or next_ == replace(rotation, why=next_.why)
+            if waits and (next_ == rotation or self._clock.now().boot_ns < told_ns):
+                await self._pause(rotation.state, tries)
+                tries += 1
+                continue
+            if not await self._kept(lead, rotation, next_, key):
+                return
+            if next_.state is not rotation.state:
+                since, told_ns, tries = self._clock.now(), 0, 0
+            if waits:
+                told_ns = self._clock.now().after(self._pace.tell)
+            rotation = next_
+        self._steps.forget(rotation)
+        self._wake.set()
+
+    async def _kept(self, lead: Lead, before: Rotation, next_: Rotation, key: RotatedKey) -> bool:
+        """Make the step durable. False: it could not be, and what is true has to be read anew."""
+        event = stepped(before, next_, self._clock.now().wall_ms)
+        try:
+            await self._log.advance(lead, before, next_, event)
+        except Refusal as refusal:
+            if refusal.reason is Reason.CONCURRENT_UPDATE:
+                await self._steps.lost(before, key)
+            else:
+                self._told(before.name, refusal.detail or refusal.message)
+                await asyncio.sleep(self._pace.retry)
+            return False
+        self._tell_watchers()
+        return True
+
+    async def _step(self, rotation: Rotation, key: RotatedKey, since: Instant, earlier: Rotation | None) -> Rotation:
+        try:
+            outcome = await self._steps.take(rotation, key, since, earlier)
+        except Exception as fault:  # noqa: BLE001 - a library's surprise: its text may hold anything, and is not told
+            self._told(rotation.name, type(fault).__name__)
+            return rotation
+        now = self._clock.now()
+        return after(rotation, outcome, -now.seconds_until(since.boot_ns), key.limits, now.wall_ms)
+
+    async def _earlier(self, rotation: Rotation) -> Rotation | None:
+        found = await self._log.last_rotations(rotation.key, 1, rotation.id)
+        return found[0] if found and found[0].over else None
+
+    async def _pause(self, state: RotationState, failures: int) -> None:
+        pause = min(self._pace.retry_max, self._pace.retry * 2.0 ** min(failures, 30))
+        if state is RotationState.AWAITING_KEY:
+            await self.changed(self._pace.poll)
+        else:
+            await asyncio.sleep(self._pace.poll if state in _POLLED else pause)
+
+    def _tell_watchers(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def keys_by_name(keys: Sequence[RotatedKey]) -> dict[str, RotatedKey]:
+    """By name."""
+    return {key.name: key for key in keys}

@@ -1,0 +1,227 @@
+"""The one thing that each state of a rotation asks to be done. Owns the order of effects within a step.
+
+Each step is safe to repeat at any time, after a crash at any line. A freshly minted value is held here between the
+record of its id and its storing: if the process dies meanwhile the provider is asked again, ends the lost key first
+(its port's promise) and makes another. Refuses to end a key that serves.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from leasehold_broker.domain.keys import KeyRecord, KeyState
+from leasehold_broker.domain.rotation import (
+    Done,
+    Drained,
+    Faulted,
+    Identified,
+    Minted,
+    NeedsPerson,
+    Outcome,
+    Probed,
+    Promoted,
+    Rotation,
+    RotationLimits,
+    RotationState,
+    Stored,
+)
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.time import Instant
+from leasehold_broker.ports.key_admin import KeyAdmin, KeyStage
+from leasehold_broker.ports.key_probe import KeyProbe
+from leasehold_broker.ports.key_source import KeySource, SourceFault, SourceState
+from leasehold_broker.ports.key_users import KeyUsers
+from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeys, ProviderKeyState
+
+_STORE_FINAL = frozenset(
+    {SourceState.DENIED, SourceState.MISSING, SourceState.DISABLED, SourceState.MALFORMED, SourceState.CONFLICT}
+)
+_PROVIDER_FINAL = frozenset(
+    {ProviderKeyState.DENIED, ProviderKeyState.FULL, ProviderKeyState.LOGIN_REFUSED, ProviderKeyState.MALFORMED}
+)
+SERVES = "the key to be ended is the one that serves; nothing was ended"
+
+
+class RotatedStore(KeySource, KeyAdmin, Protocol):
+    """A store whose keys are read and rotated."""
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedKey:
+    """A key and all that its rotation needs.
+
+    Args:
+        name, provider, environment: of the key.
+        store: where it is kept.
+        at_provider: makes and ends it there.
+        probe: asks the provider whether it takes one.
+        limits: how long each part may take.
+    """
+
+    name: str
+    provider: str
+    environment: str
+    store: RotatedStore
+    at_provider: ProviderKeys
+    probe: KeyProbe
+    limits: RotationLimits
+
+    async def status(self, value: Secret) -> int:
+        """The provider's answer to the harmless call with this value."""
+        record = KeyRecord(self.name, self.provider, self.environment, KeyState.ENABLED, 0, 0)
+        return await self.probe.probe(record, value)
+
+
+class RotationSteps:
+    """Takes one step at a time; holds nothing but values that are not stored yet."""
+
+    def __init__(self, users: KeyUsers) -> None:
+        """Ask `users` who still needs an old version."""
+        self._users = users
+        self._fresh: dict[str, ProviderKey] = {}
+
+    async def take(self, rotation: Rotation, key: RotatedKey, since: Instant, earlier: Rotation | None) -> Outcome:
+        """Do what the state asks for.
+
+        Args:
+            rotation: not over.
+            key: the same key.
+            since: when this process took up the state.
+            earlier: the rotation of this key before this one; over, or None.
+        """
+        if rotation.state is RotationState.PLANNED:
+            return await _guarded(lambda: self._identify(key, earlier))
+        if rotation.state is RotationState.DRAINING:
+            return Drained(tuple(self._users.of_older(key.name, rotation.version, since)))
+        step = self._steps()[rotation.state]
+        return await _guarded(lambda: step(rotation, key))
+
+    def forget(self, rotation: Rotation) -> None:
+        """Nothing of this rotation is needed any more."""
+        fresh = self._fresh.pop(rotation.id, None)
+        if fresh is not None:
+            fresh.value.wipe()
+
+    async def lost(self, rotation: Rotation, key: RotatedKey) -> None:
+        """The record of a step was refused: a key that was minted for it, and is known nowhere, is ended again."""
+        fresh = self._fresh.get(rotation.id)
+        if fresh is not None and fresh.id != rotation.new_key_id:
+            with contextlib.suppress(ProviderKeyFault):  # its mark lets the next attempt find it
+                await key.at_provider.end(fresh.id)
+            self.forget(rotation)
+
+    def _steps(self) -> Mapping[RotationState, Callable[[Rotation, RotatedKey], Awaitable[Outcome]]]:
+        return {
+            RotationState.MINTING: self._mint,
+            RotationState.AWAITING_KEY: self._await,
+            RotationState.PROBING: self._probe_new,
+            RotationState.PROMOTING: self._promote,
+            RotationState.ENDING: self._end_old,
+            RotationState.VERIFYING: self._probe_old,
+            RotationState.FORGETTING: self._forget_old,
+            RotationState.ABANDONING: self._abandon,
+        }
+
+    async def _identify(self, key: RotatedKey, earlier: Rotation | None) -> Outcome:
+        if earlier is not None:
+            # What a failed rotation could not clean up would stand in the way of every later one.
+            stages = await key.store.stages(key.name, earlier.id)
+            if stages.mine and (stages.pending or stages.previous):
+                await key.store.retire(key.name, earlier.id)
+        return Identified(await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT)))
+
+    async def _mint(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        stages = await key.store.stages(key.name, rotation.id)
+        if stages.mine:
+            return Stored()
+        if stages.pending or stages.previous:
+            return Faulted(f"a value of another rotation is in the store of {key.name!r}", final=True)
+        fresh = self._fresh.get(rotation.id)
+        if fresh is None or fresh.id != rotation.new_key_id:
+            fresh = self._fresh[rotation.id] = await key.at_provider.mint(rotation.id)
+            return Minted(fresh.id)
+        await key.store.put_pending(key.name, fresh.value, rotation.id)
+        self.forget(rotation)
+        return Stored()
+
+    async def _await(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        stages = await key.store.stages(key.name, rotation.id)
+        if not stages.mine:
+            return Faulted(rotation.why)
+        if not stages.pending:
+            return Stored()
+        return Stored(await _id_of(key, await key.store.staged(key.name, KeyStage.PENDING)))
+
+    async def _probe_new(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        if not key.limits.probed:
+            return Done()
+        stages = await key.store.stages(key.name, rotation.id)
+        if not stages.mine:
+            return Faulted("the new value is in the store no more: another hand has changed the key", final=True)
+        stage = KeyStage.PENDING if stages.pending else KeyStage.CURRENT
+        return Probed(await key.status(await key.store.staged(key.name, stage)))
+
+    async def _promote(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        await key.store.promote(key.name, rotation.id)
+        return await _promoted(key)
+
+    async def _end_old(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        if not rotation.old_key_id:
+            return NeedsPerson("the provider's id of the old key cannot be told: end that key at the provider by hand")
+        if await _serves(key, rotation.old_key_id):
+            return Faulted(SERVES, final=True)
+        await key.at_provider.end(rotation.old_key_id)
+        return Done()
+
+    async def _probe_old(self, _rotation: Rotation, key: RotatedKey) -> Outcome:
+        if not key.limits.probed:
+            return Done()
+        return Probed(await key.status(await key.store.staged(key.name, KeyStage.PREVIOUS)))
+
+    async def _forget_old(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        await key.store.retire(key.name, rotation.id)
+        return Done()
+
+    async def _abandon(self, rotation: Rotation, key: RotatedKey) -> Outcome:
+        self.forget(rotation)
+        stages = await key.store.stages(key.name, rotation.id)
+        if stages.mine and not stages.pending:
+            return await _promoted(key)
+        if stages.mine:
+            await key.store.retire(key.name, rotation.id)
+        if not rotation.new_key_id:
+            return Done()
+        if await _serves(key, rotation.new_key_id):
+            return Faulted(SERVES, final=True)
+        await key.at_provider.end(rotation.new_key_id)
+        return Done()
+
+
+async def _guarded(step: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    try:
+        return await step()
+    except SourceFault as fault:
+        return Faulted(f"key store: {fault}", final=fault.state in _STORE_FINAL)
+    except ProviderKeyFault as fault:
+        if fault.state is ProviderKeyState.BY_HAND:
+            return NeedsPerson(str(fault))
+        return Faulted(f"provider: {fault}", final=fault.state in _PROVIDER_FINAL)
+
+
+async def _promoted(key: RotatedKey) -> Outcome:
+    found = await key.store.read(key.name)
+    return Promoted(found.number if found.number is not None else found.created_wall_ms)
+
+
+async def _id_of(key: RotatedKey, value: Secret) -> str:
+    try:
+        return await key.at_provider.current_id(value)
+    except ProviderKeyFault as fault:
+        if fault.state is ProviderKeyState.BY_HAND:
+            return ""
+        raise
+
+
+async def _serves(key: RotatedKey, key_id: str) -> bool:
+    return key_id == await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT))

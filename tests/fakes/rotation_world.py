@@ -1,0 +1,165 @@
+"""A world in which keys are rotated and everything may die at any moment, seen by someone who knows all.
+
+Each effect, at the provider, in the store and in the log, passes `effect` before and after it: there the process dies
+when the test wants it (`deaths`: after so many effects each), and the truth is checked: the key that is served works,
+and no rotation has two keys.
+"""
+
+import asyncio
+
+from tests.fakes.manual_clock import ManualClock
+from tests.fakes.memory_key_source import MemoryKeySource
+from tests.fakes.memory_rotation_log import MemoryRotationLog
+from tests.fakes.provider_account import ProviderAccount
+
+from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.flows.rotate_keys import Pace, RotateKeys
+from leasehold_broker.flows.rotation_events import started
+from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps
+from leasehold_broker.ports.rotation_log import RotationRequest
+
+KEY = "openai-prod"
+PACE = Pace(look=0.002, lead=15.0, retry=0.001, retry_max=0.002, poll=0.001, tell=0.0)
+LIMITS = RotationLimits(drain_min=0.0)
+EFFECTS = ("mint", "end", "put_pending", "promote", "retire", "advance", "request")
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class _Dying:
+    """Passes every effect of `inner` through `effect`, before and after."""
+
+    def __init__(self, inner, effect):
+        """Around this."""
+        self._inner = inner
+        self._effect = effect
+
+    def __getattr__(self, name):
+        method = getattr(self._inner, name)
+        if name not in EFFECTS:
+            return method
+
+        async def through(*args):
+            self._effect(f"before {name}")
+            result = await method(*args)
+            self._effect(f"after {name}")
+            return result
+
+        return through
+
+
+class Users:
+    """Implements `KeyUsers`."""
+
+    def __init__(self):
+        """Nobody."""
+        self.names = ()
+
+    def of_older(self, _key, _version, _since):
+        """See the port."""
+        return self.names
+
+
+class RotationWorld:
+    """One key, its provider and store, and the log; `life` is one process that rotates it."""
+
+    def __init__(self, store=None, log=None):
+        """All is well; nothing was asked for."""
+        self.clock = ManualClock()
+        self.account = ProviderAccount()
+        self.store = store or MemoryKeySource()
+        if store is None:
+            self.store.put(KEY, "sk-old")
+        self.log = log or MemoryRotationLog()
+        self.users = Users()
+        self.limits = LIMITS
+        self.deaths = []
+        self.crashed_at = ""
+        self.stop_at = None
+        self.stopped = False
+        self.effects = []
+        self.told = []
+        self._lives = 0
+        self._since = 0
+
+    def effect(self, where):
+        """Everything that lasts passes here."""
+        self.check()
+        self.effects.append(where)
+        if self.stop_at in {each.state for each in self.log.rotations.values()}:
+            self.stop_at, self.stopped = None, True
+            raise Crash(where)
+        self._since += 1
+        if self.deaths and self._since > self.deaths[0]:
+            del self.deaths[0]
+            self._since = 0
+            self.crashed_at = where
+            raise Crash(where)
+
+    def check(self):
+        """What must hold at every moment: the served key works; a rotation has one key at most."""
+        entry = self.store.entries[KEY]
+        assert self.account.works(entry.current), f"the key that is served is dead, after {self.effects[-3:]}"
+        for made in self.account.keys:
+            assert not made.mark or len(self.account.minted_for(made.mark)) <= 1, "two keys of one rotation"
+
+    def key(self):
+        """All that the rotation needs."""
+        account = _Dying(self.account, self.effect)
+        return RotatedKey(KEY, "openai", "prod", _Dying(self.store, self.effect), account, account, self.limits)
+
+    def process(self):
+        """A new process."""
+        self._lives += 1
+        steps = RotationSteps(self.users)
+        log = _Dying(self.log, self.effect)
+        tell = lambda what, why: self.told.append((what, why))  # noqa: E731
+        return RotateKeys(log, {KEY: self.key()}, steps, self.clock, f"life-{self._lives}", PACE, tell)
+
+    async def ask(self, number=1, trigger=Trigger.OPERATOR):
+        """A wish for a new key."""
+        now = self.clock.now().wall_ms
+        wanted = Rotation(f"{number:032x}", KEY, "prod", trigger, "dora", RotationState.PLANNED, now, now)
+        return await self.log.request(RotationRequest(wanted, f"{number}"), lambda new: started(new, None, f"{number}"))
+
+    async def state(self, number=1):
+        """The rotation now."""
+        return await self.log.find_rotation(f"{number:032x}")
+
+    async def live(self, over, lives_max=50):
+        """Processes, one after the other as they die, until `over` holds. Gives how many there were."""
+        for life in range(1, lives_max + 1):
+            process = self.process()
+            running = asyncio.create_task(process.run())
+            try:
+                while not await over() and not self.crashed_at:  # noqa: ASYNC110 - the truth is in the log
+                    await asyncio.sleep(0.001)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+            if not self.crashed_at:
+                return life
+            self.crashed_at = ""
+            self.clock.advance(PACE.lead + 1)
+        raise AssertionError("it never ends")
+
+    async def until_over(self, number=1):
+        """Live until this rotation is over; gives it."""
+
+        async def over():
+            return (await self.state(number)).over
+
+        await self.live(over)
+        self.check()
+        return await self.state(number)
+
+    async def until(self, state):
+        """Live until a rotation has this state, and not one effect longer."""
+        self.stop_at, self.stopped = state, False
+
+        async def there():
+            return self.stopped
+
+        await self.live(there)

@@ -1,0 +1,270 @@
+"""Rotations, driven to their end: the whole way, each failure, and a death at every moment of it."""
+
+from dataclasses import replace
+
+import pytest
+from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
+
+from leasehold_broker.domain.rotation import RotationState, Trigger
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.key_source import SourceFault, SourceState
+from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
+
+S = RotationState
+
+
+def entry(world):
+    """What is in the store."""
+    return world.store.entries[KEY]
+
+
+def types(world):
+    """Types of events, each once, in order."""
+    return list(dict.fromkeys(event.type.value for event in world.log.events))
+
+
+async def test_a_key_is_rotated():
+    """One new key serves, the old one is dead and forgotten, and each step has its event."""
+    world = RotationWorld()
+    await world.ask()
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.why) == (S.DONE, "")
+    assert entry(world).current == "sk-minted-000002"
+    assert (entry(world).pending, entry(world).previous) == ("", "")
+    assert [key.id for key in world.account.alive()] == ["key-2"]
+    states = [event.details["state"] for event in world.log.events]
+    way = ["planned", "minting", "probing", "promoting", "draining", "ending", "verifying", "forgetting", "done"]
+    assert list(dict.fromkeys(states)) == way
+    assert types(world) == ["key.rotation_started", "key.rotation_stepped", "key.rotation_done"]
+
+
+async def count_effects():
+    """How many effects a whole rotation has, before and after each."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until_over()
+    return len(world.effects)
+
+
+async def test_a_death_at_every_moment_leaves_one_working_key_and_the_rotation_goes_on():
+    """Killed before or after each effect, it resumes: done, one key alive, never two of it, no value in any event."""
+    total = await count_effects()
+    assert total > 20
+    places = set()
+    for moment in range(total):
+        world = RotationWorld()
+        await world.ask()
+        world.deaths = [moment]
+        rotation = await world.until_over()
+        assert rotation.state is S.DONE, moment
+        assert [key.value for key in world.account.alive()] == [entry(world).current]
+        assert entry(world).previous == entry(world).pending == ""
+        assert "sk-" not in repr(world.log.events) + repr(world.log.rotations) + repr(world.told)
+        places.update(world.effects)
+    assert {place.split()[1] for place in places} == set(EFFECTS) - {"request"}
+
+
+async def test_two_deaths_at_any_two_moments():
+    """A second death, soon after the first one's resumption, changes nothing of that."""
+    total = await count_effects()
+    for moment in range(0, total, 2):
+        world = RotationWorld()
+        await world.ask()
+        world.deaths = [moment, 1 + moment % 5]
+        rotation = await world.until_over()
+        assert rotation.state is S.DONE
+        assert [key.value for key in world.account.alive()] == [entry(world).current]
+
+
+@pytest.mark.parametrize("place", ["mint", "put_pending", "promote", "end", "retire"])
+async def test_while_something_is_down_it_waits_and_says_so(place):
+    """An outage of provider or store at any step is waited out, told once, and then the rotation is done."""
+    world = RotationWorld()
+    await world.ask()
+    down = True
+
+    def fail(where):
+        if down and where == f"before {place}":
+            if place in {"mint", "end"}:
+                raise ProviderKeyFault(ProviderKeyState.UNREACHABLE, "no answer")
+            raise SourceFault(SourceState.SEALED, "sealed")
+
+    plain = world.effect
+    world.effect = lambda where: (plain(where), fail(where))
+
+    async def told():
+        return "key.rotation_delayed" in types(world)
+
+    await world.live(told)
+    down = False
+    world.clock.advance(60)
+    assert (await world.until_over()).state is S.DONE
+    delayed = [event for event in world.log.events if event.type.value == "key.rotation_delayed"]
+    assert len(delayed) == 1
+
+
+@pytest.mark.parametrize("state", [ProviderKeyState.DENIED, ProviderKeyState.FULL, ProviderKeyState.LOGIN_REFUSED])
+async def test_a_provider_that_says_no_leaves_the_old_key_and_an_alert(state):
+    """A clear no to minting: failed at once, the old key serves, nothing is left over."""
+    world = RotationWorld()
+    await world.ask()
+    world.account.mint_fault = ProviderKeyFault(state, "not allowed; grant api_keys.write")
+    rotation = await world.until_over()
+    assert (rotation.state, entry(world).current, entry(world).pending) == (S.FAILED, "sk-old", "")
+    assert "grant api_keys.write" in rotation.why
+    assert [key.id for key in world.account.alive()] == ["key-1"]
+    assert types(world)[-1] == "key.rotation_failed"
+
+
+async def test_a_new_key_that_does_not_work_is_ended_and_the_old_one_serves():
+    """The provider never takes the new key: given up, ended there, gone from the store."""
+    world = RotationWorld()
+    world.limits = replace(LIMITS, probe=-1.0)
+    await world.ask()
+    world.account.mute = True
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.why) == (S.FAILED, "the provider gives no answer to the new key")
+    assert (entry(world).current, entry(world).pending) == ("sk-old", "")
+    assert [key.id for key in world.account.alive()] == ["key-1"]
+
+
+async def test_a_hand_that_changes_the_key_meanwhile_wins():
+    """An operator stores another key before promotion: the rotation fails, its key is ended, theirs serves."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.PROBING)
+    world.account.by_person("sk-by-hand")
+    entry(world).current, entry(world).pending, entry(world).rotation = "sk-by-hand", "", ""
+    world.clock.advance(60)
+    rotation = await world.until_over()
+    assert rotation.state is S.FAILED
+    assert "another hand" in rotation.why
+    assert {key.id for key in world.account.alive()} == {"key-1", "key-3"}
+
+
+async def test_the_old_key_is_kept_while_a_sidecar_uses_it():
+    """Draining waits for every user; only then is the old key ended."""
+    world = RotationWorld()
+    world.users.names = ("sidecar-1", "sidecar-2")
+    await world.ask()
+
+    async def waiting():
+        return (await world.state()).why != ""
+
+    await world.live(waiting)
+    assert (await world.state()).why == "still used by sidecar-1, sidecar-2"
+    assert world.account.works("sk-old")
+    world.users.names = ()
+    world.clock.advance(60)
+    assert (await world.until_over()).state is S.DONE
+    assert not world.account.works("sk-old")
+
+
+async def test_a_person_supplies_the_key_and_ends_the_old_one():
+    """A provider without an interface for it: it waits for a person twice, says so, and proves the end."""
+    world = RotationWorld()
+    world.account.by_hand = True
+    await world.ask()
+    await world.until(S.AWAITING_KEY)
+    world.account.by_person("sk-by-person")
+    await world.store.put_pending(KEY, Secret(b"sk-by-person"), (await world.state()).id)
+    world.clock.advance(60)
+    await world.until(S.VERIFYING)
+    assert (await world.state()).by_hand
+    assert entry(world).current == "sk-by-person"
+    world.account.keys[0].alive = False
+    world.clock.advance(60)
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.new_key_id) == (S.DONE, "key-2")
+    awaits = [event for event in world.log.events if event.type.value == "key.rotation_awaits_person"]
+    assert [event.details["state"] for event in awaits] == ["awaiting_key", "verifying"]
+
+
+async def test_an_old_key_without_an_id_is_left_to_a_person():
+    """Where the provider cannot tell which key is the old one, nothing is ended by guess."""
+    world = RotationWorld()
+    world.account.tells_ids = False
+    world.limits = replace(LIMITS, by_hand=-1.0)
+    await world.ask()
+    rotation = await world.until_over()
+    assert rotation.state is S.FAILED
+    assert "was not seen dead" in rotation.why
+    assert [key.id for key in world.account.alive()] == ["key-1", "key-2"]
+    assert (entry(world).current, entry(world).previous) == ("sk-minted-000002", "")
+
+
+async def test_what_a_failed_rotation_left_in_the_store_does_not_stop_the_next_one():
+    """A previous value that could not be forgotten is cleaned up by the next rotation of that key."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.FORGETTING)
+    before = await world.state()
+    world.log.rotations[before.id] = replace(before, state=S.FAILED, why="denied")
+    assert entry(world).previous == "sk-old"
+    world.clock.advance(60)
+    await world.ask(2)
+    assert (await world.until_over(2)).state is S.DONE
+
+
+async def test_a_wish_after_promotion_waits_for_the_end_of_the_first_rotation():
+    """Two rotations of a key never overlap: the second one begins when the first is over."""
+    world = RotationWorld()
+    world.users.names = ("sidecar-1",)
+    await world.ask()
+    await world.until(S.DRAINING)
+    await world.ask(2, Trigger.INCIDENT)
+    assert (await world.state(2)).state is S.PLANNED
+    world.users.names = ()
+    world.clock.advance(60)
+    assert (await world.until_over(2)).state is S.DONE
+    assert (await world.state(1)).state is S.DONE
+    assert [key.id for key in world.account.alive()] == ["key-3"]
+
+
+async def test_a_leader_that_is_no_more_ends_what_it_has_just_made():
+    """It minted, and then may not write that down: it stores nothing, and the key it made is ended."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.MINTING)
+    plain = world.effect
+
+    def usurp(where):
+        plain(where)
+        if where == "after mint":
+            world.effect = plain
+            world.log.lead = replace(world.log.lead, holder="usurper", fence=99)
+            world.log.until_ms = world.clock.now().wall_ms + 10_000
+
+    world.effect = usurp
+    world.clock.advance(60)
+
+    async def lost():
+        return "after end" in world.effects
+
+    await world.live(lost)
+    assert [key.id for key in world.account.alive()] == ["key-1"]
+    assert entry(world).pending == ""
+    world.clock.advance(60)
+    assert (await world.until_over()).state is S.DONE
+
+
+async def test_a_surprise_of_a_library_ends_no_rotation_and_tells_no_text():
+    """An exception that nobody expected is told by its kind alone, and the step is tried again."""
+    world = RotationWorld()
+    await world.ask()
+    surprises = [RuntimeError("sk-planted in a library's words")]
+
+    def surprise(where):
+        if where == "before promote" and surprises:
+            raise surprises.pop()
+
+    plain = world.effect
+    world.effect = lambda where: (plain(where), surprise(where))
+    assert (await world.until_over()).state is S.DONE
+    assert "RuntimeError" in repr(world.told)
+    assert "sk-planted" not in repr(world.told)
+
+
+def test_a_crash_is_no_exception_that_code_may_catch():
+    """The harness's crash passes every `except Exception`."""
+    assert not issubclass(Crash, Exception)
