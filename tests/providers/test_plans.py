@@ -20,6 +20,7 @@ from leasehold_broker.providers import (
     openai_audio,
     openai_body,
     openai_images,
+    openai_response_body,
 )
 
 PROVIDERS = all_providers()
@@ -75,7 +76,7 @@ UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"speed": "faster"}),
     ("messages", {"inference_geo": "mars"}),
     ("messages", {"service_tier": "priority"}),
-    ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]}),
+    ("messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     ("messages", {"tools": [{"type": "code_execution_20250825", "name": "c"}]}),
     ("messages", {"tools": [{"name": "f", "input_schema": {}, "allowed_callers": ["code_execution_20250825"]}]}),
     ("messages", {"thinking": {"type": "enabled", "budget_tokens": 64}}),
@@ -106,10 +107,10 @@ UNBOUNDED: list[tuple[str, dict[str, Any]]] = [
     ("responses", {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}),
     ("generate", {"cachedContent": "cachedContents/1"}),
     ("generate", {"cached_content": "cachedContents/1"}),
-    ("generate", {"tools": [{"googleSearch": {}}]}),
-    ("generate", {"tools": [{"google_search": {}}]}),
+    ("generate", {"tools": [{"googleMaps": {}}]}),
+    ("generate", {"tools": [{"google_maps": {}}]}),
     ("generate", {"tools": [{"codeExecution": {}}]}),
-    ("generate", {"tools": [{"urlContext": {}}]}),
+    ("generate", {"tools": [{"codeExecution": {}}]}),
     ("generate", {"serviceTier": "turbo"}),
     ("generate", {"generationConfig": {"responseModalities": ["IMAGE"]}}),
     ("generate", {"generationConfig": {"speechConfig": {}}}),
@@ -267,8 +268,8 @@ def test_no_field_of_the_sdks_is_forgotten() -> None:
         (
             "openai.types.responses.response_create_params",
             "ResponseCreateParamsStreaming",
-            openai_body.RESPONSE_FIELDS,
-            openai_body.RESPONSE_REFUSED,
+            openai_response_body.RESPONSE_FIELDS,
+            openai_response_body.RESPONSE_REFUSED,
         ),
         ("openai.types.embedding_create_params", "EmbeddingCreateParams", openai_body.EMBEDDING_FIELDS, {}),
         (
@@ -323,7 +324,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 FIELDS = st.sampled_from(
-    sorted(anthropic_body.FIELDS | openai_body.CHAT_FIELDS | openai_body.RESPONSE_FIELDS | gemini_body.FIELDS)
+    sorted(anthropic_body.FIELDS | openai_body.CHAT_FIELDS | openai_response_body.RESPONSE_FIELDS | gemini_body.FIELDS)
 )
 
 

@@ -195,8 +195,8 @@ def test_gemini_sdk_raises_its_own_errors() -> None:
     """Refusals arrive as the SDK's exceptions and name who refused and why; so does a cut stream."""
     with serving(VendorServer(Gemini())) as server:
         client = genai.Client(api_key=TOKEN, http_options=genai_types.HttpOptions(base_url=server.base_url))
-        search = genai_types.GenerateContentConfig(tools=[genai_types.Tool(google_search=genai_types.GoogleSearch())])
-        with pytest.raises(genai_errors.ClientError, match="googleSearch"):
+        search = genai_types.GenerateContentConfig(tools=[genai_types.Tool(google_maps=genai_types.GoogleMaps())])
+        with pytest.raises(genai_errors.ClientError, match="googleMaps"):
             client.models.generate_content(model="gemini-2.5-flash", contents="Hi", config=search)
         server.cut = REVOKED
         canned(server, "stream_cut")

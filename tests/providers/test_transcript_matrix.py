@@ -22,6 +22,7 @@ STATES = (
     "normal",
     "tools",
     "thinking",
+    "server_tools",
     "cache_read",
     "cache_write_5m",
     "cache_write_1h",
@@ -29,6 +30,7 @@ STATES = (
     "error_in_stream",
     "cut_at_every_event",
 )
+WRITES = ("cache_write_5m", "cache_write_1h")
 CALLS_A_TOOL = re.compile(r'"(?:tool_calls|tool_use|toolUse|functionCall|function_call|tool-call-start)"')
 THINKS = re.compile(r'"(?:thinking|thinking_delta|reasoningContent|reasoning_content|reasoning|reasoning_tokens)":?')
 FAILS = re.compile(r'"(?:error|:exception-type|finish_reason": ?"ERROR)"')
@@ -65,13 +67,14 @@ def states_of(vector: dict[str, Any]) -> Iterable[str]:
     usage = vector["usage"] or {}
     if vector["final"] and vector["micro_usd"] is not None:
         yield "normal"
-        if CALLS_A_TOOL.search(said):
-            yield "tools"
-        if usage.get("reasoning_tokens") or THINKS.search(said):
-            yield "thinking"
-        for unit in ("cache_read", "cache_write_5m", "cache_write_1h"):
-            if usage.get(f"{unit}_tokens"):
-                yield unit
+        for state, shown in (
+            ("tools", CALLS_A_TOOL.search(said)),
+            ("thinking", usage.get("reasoning_tokens") or THINKS.search(said)),
+            ("server_tools", usage.get("web_searches") or usage.get("file_searches")),
+            *((unit, usage.get(f"{unit}_tokens")) for unit in ("cache_read", *WRITES)),
+        ):
+            if shown:
+                yield state
     elif "event" in vector["content_type"]:
         if FAILS.search(said):
             yield "error_in_stream"
@@ -86,7 +89,8 @@ NO_HOUR = "it has no cache writes of an hour"
 NO_CACHE = "it has no prompt cache"
 NO_ANSWER = "a vector, a text or a picture is no answer that thinks or calls tools"
 NO_STREAM = "it is not streamed"
-WRITES = ("cache_write_5m", "cache_write_1h")
+SEARCHES = {"anthropic messages", "gemini generate", "openai responses", "vertex generate"}
+NO_SEARCH = "what the vendor runs is refused here: it has no limit, or no price, or there is none"
 EMBEDS = dict.fromkeys(("tools", "thinking"), NO_ANSWER) | dict.fromkeys(("cache_read", *WRITES), NO_CACHE)
 EMBEDS_WHOLE = EMBEDS | dict.fromkeys(("error_in_stream", "cut_at_every_event"), NO_STREAM)
 BY_ITSELF = dict.fromkeys(WRITES, CACHES_BY_ITSELF)
@@ -142,6 +146,8 @@ def test_every_cell_has_a_transcript_or_a_reason(api: str, state: str) -> None:
     """Each API of each vendor in each state: a golden transcript, or a sentence that says why there is none."""
     shown = MATRIX.get(api, {}).get(state, [])
     reason = WITHOUT.get(api, {}).get(state)
+    if state == "server_tools" and api not in SEARCHES:
+        reason = NO_SEARCH
     assert shown or reason, f"{api}: no transcript of {state}, and no reason why not"
     assert not (shown and reason), f"{api}: {shown} show {state}, so its reason is out of date"
 

@@ -141,7 +141,7 @@ def test_plans_and_what_is_sent() -> None:
         (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "cachedContent": "c"}, Reason.COST_UNBOUNDED),
         (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "serviceTier": "flex"}, Reason.COST_UNBOUNDED),
         (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "service_tier": "flex"}, Reason.COST_UNBOUNDED),
-        (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "tools": [{"googleSearch": {}}]}, Reason.COST_UNBOUNDED),
+        (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "tools": [{"googleMaps": {}}]}, Reason.COST_UNBOUNDED),
         (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "model": "other"}, Reason.BODY_INVALID),
         (f"{GOOGLE}/gemini-2.5-pro:generateContent", {**TEXT, "modelArmorConfig": {}}, Reason.BODY_INVALID),
         (f"{CLAUDE}/{SONNET}:rawPredict", {**MESSAGE, "stream": True}, Reason.BODY_INVALID),

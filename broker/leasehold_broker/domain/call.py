@@ -48,6 +48,8 @@ class CallPlan:
         service_tiers, regions: where it may be served, in the words of the price table; the dearest is held.
         output_tokens_floor: smallest output limit that may be chosen for this request: below it the vendor refuses it,
             or the answer is of no use.
+        rereads: how often the provider may read the conversation again, because of tools that it runs: each time it
+            reads no more than the model's context window. Its answers in between are counted as choices.
         cache_writes: False when the request provably makes the provider write nothing to a prompt cache, so that the
             dearer rates of doing so cannot apply.
     """
@@ -68,11 +70,12 @@ class CallPlan:
     service_tiers: tuple[str, ...] = ("",)
     regions: tuple[str, ...] = ("",)
     cache_writes: bool = True
+    rereads: int = 0
 
     @property
     def runs_server_tools(self) -> bool:
         """The provider may run tools, which go on after its last report."""
-        return self.units_bound.tool_uses > 0
+        return self.rereads > 0 or self.units_bound.tool_uses > 0
 
 
 class CallEnd(StrEnum):
@@ -139,7 +142,7 @@ def worst_case(
 
     Raises:
         Refusal: PRICE_UNKNOWN (of the model, or of a unit, tier or region that the request may use), SCOPE_EXCEEDED
-            (stated limit above the scope's).
+            (stated limit above the scope's), COST_UNBOUNDED (a tool reads into a window whose size is not known).
     """
     if not plan.metered:
         return WorstCase(Amounts(requests=1, concurrency=1), None)
@@ -148,10 +151,7 @@ def worst_case(
             Reason.PRICE_UNKNOWN,
             f"no price is known for model {plan.model!r} of {plan.provider}; ask the platform team to add one",
         )
-    if price.context_tokens_max and not price.tiered:
-        text_bound = min(plan.input_tokens_bound, price.context_tokens_max)
-    else:
-        text_bound = plan.input_tokens_bound
+    text_bound = _text_bound(plan, price)
     input_bound = text_bound + plan.units_bound.all_input_tokens
     try:
         rates = price.dearest(input_bound, plan.service_tiers, plan.regions)
@@ -174,6 +174,23 @@ def worst_case(
     placed = limit if plan.output_limited and (lowered or not stated) else None
     held = Amounts(cost, input_bound, output + plan.units_bound.all_output_tokens, 1, 1)
     return WorstCase(held, placed, lowered)
+
+
+def _text_bound(plan: CallPlan, price: ModelPrice) -> int:
+    """The most input that is text: of the request, and of the tools that the provider runs for it."""
+    window = price.window_tokens_max
+    if plan.rereads and not window:
+        raise Refusal(
+            Reason.COST_UNBOUNDED,
+            f"how much {plan.model} of {plan.provider} reads at once is not in the price table, so its own tools have "
+            "no bound; name another model, run the tool yourself, or ask the platform team to add context_tokens_max",
+        )
+    read = (
+        min(plan.input_tokens_bound, window)
+        if window and (plan.rereads or not price.tiered)
+        else (plan.input_tokens_bound)
+    )
+    return read + plan.rereads * window
 
 
 def _input_rate(rates: Rates, plan: CallPlan) -> int:

@@ -223,6 +223,13 @@ class ModelPrice:
         """True when the price depends on the size of the input, in whatever service tier."""
         return bool(self.tiers) or any(variant.tiers for variant in self.variants.values())
 
+    @property
+    def window_tokens_max(self) -> int:
+        """The most input that one reading can have; 0 when unknown, as where a tier begins at or above the window."""
+        tiers = (*self.tiers, *(tier for variant in self.variants.values() for tier in variant.tiers))
+        highest = max((tier.above_input_tokens for tier in tiers), default=0)
+        return self.context_tokens_max if self.context_tokens_max > highest else 0
+
     def schedule(self, service_tier: str) -> Schedule:
         """Rates at a service tier.
 

@@ -135,7 +135,7 @@ class Anthropic:
         content = required_body(body)
         counts = route.operation == "count_tokens"
         check_fields(content, "", shapes.COUNT_FIELDS if counts else shapes.FIELDS, shapes.REFUSED)
-        parts = shapes.walk(content)
+        parts = shapes.walk(content, server_tools=True)
         model = model_name(content)
         if counts:
             return CallPlan(_NAME, route.operation, model, metered=False, stream=False)
@@ -154,6 +154,10 @@ class Anthropic:
             cache_writes=b'"cache_control"' in canonical(content),
             service_tiers=shapes.service_tiers(content),
             regions=shapes.regions(content),
+            choices=1 + parts.rereads,
+            tools=tuple(parts.tools),
+            units_bound=parts.tool_uses,
+            rereads=parts.rereads,
         )
 
     def request(

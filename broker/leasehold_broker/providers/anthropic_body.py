@@ -67,14 +67,43 @@ REFUSED: Final = {
 COUNT_FIELDS: Final = FIELDS - {"max_tokens", "stream"}
 
 _TEXT_BLOCKS: Final = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"))
+_SERVER_BLOCKS: Final = frozenset(("server_tool_use", "web_search_tool_result", "web_fetch_tool_result"))
+SERVER_TOOLS: Final = ("web_search_", "web_fetch_")
+SERVER_TOOL_FIELDS: Final = frozenset(
+    [
+        "allowed_callers",
+        "allowed_domains",
+        "blocked_domains",
+        "cache_control",
+        "citations",
+        "max_content_tokens",
+        "max_uses",
+        "name",
+        "response_inclusion",
+        "strict",
+        "type",
+        "url_sources",
+        "use_cache",
+        "user_location",
+    ]
+)
+_CALLED_DIRECTLY: Final = frozenset(("web_search_20250305", "web_fetch_20250910"))
+"""Versions whose default caller is the model itself; later ones are called by code of the vendor's."""
+_USES_MAX: Final = 1_000
+_ITERATIONS: Final = 10
+"""The vendor's own loop samples so often before it gives the turn back with `pause_turn` (documented)."""
 _CLIENT_TOOLS: Final = ("bash_", "text_editor_", "memory_")
 _IMAGE_FIELDS: Final = frozenset(("type", "source", "cache_control"))
 _IMAGE_SOURCE_FIELDS: Final = frozenset(("type", "media_type", "data"))
 _EDITS: Final = frozenset(("clear_tool_uses_20250919", "clear_thinking_20251015"))
 
 
-def walk(body: Object) -> Parts:
+def walk(body: Object, *, server_tools: bool = False) -> Parts:
     """Check every part of a request and add up what its bytes do not bound.
+
+    Args:
+        body: the request.
+        server_tools: this house runs tools of its own, whose uses have a price.
 
     Raises:
         Refusal: BODY_INVALID, COST_UNBOUNDED.
@@ -97,7 +126,7 @@ def walk(body: Object) -> Parts:
             _blocks(content, f"{where}.content", parts)
         elif not isinstance(content, str):
             raise invalid(at(where, "content"), "must be a string or a list of blocks")
-    _tools(body.get("tools"), parts)
+    _tools(body.get("tools"), parts, server_tools=server_tools)
     output = body.get("output_config")
     if output is not None and as_object(output, "output_config").get("format") is not None:
         parts.extra_tokens += TOOLS_OVERHEAD
@@ -159,11 +188,15 @@ def _block(block: Object, where: str, parts: Parts) -> None:
     if kind == "document":
         _document(block, where, parts)
         return
+    if kind in _SERVER_BLOCKS:
+        _server_block(block, where, parts)
+        return
     if kind not in _TEXT_BLOCKS:
         raise unbounded(at(where, "type"), "this kind of block has no bound on its cost; send text or inline images")
     if kind == "text" and not isinstance(block.get("text"), str):
         raise invalid(at(where, "text"), "must be a string")
     _no_citations(block, where)
+    _cited(block.get("citations"), parts)
     parts.opaque(block.get("signature"))
     parts.opaque(block.get("data"))
     content = block.get("content")
@@ -174,6 +207,28 @@ def _block(block: Object, where: str, parts: Parts) -> None:
             if as_object(part, f"{where}.content[{index}]").get("type") == "tool_result":
                 raise invalid(at(where, "content"), "a tool_result cannot hold another")
         _blocks(content, f"{where}.content", parts)
+
+
+def _server_block(block: Object, where: str, parts: Parts) -> None:
+    """What a tool of the vendor's found in an earlier turn: it comes back as it was given, its texts encrypted."""
+    content = block.get("content")
+    if isinstance(content, list):
+        parts.messages(len(content))
+        for index, entry in enumerate(content):
+            found = as_object(entry, f"{where}.content[{index}]")
+            if kind_of(found) != "web_search_result":
+                raise unbounded(
+                    at(f"{where}.content[{index}]", "type"), "only web_search_result is a result of a search"
+                )
+            parts.opaque(found.get("encrypted_content"))
+    elif isinstance(content, dict) and content.get("content") is not None:
+        _document(as_object(content["content"], f"{where}.content.content"), f"{where}.content.content", parts)
+
+
+def _cited(citations: Json, parts: Parts) -> None:
+    for entry in citations if isinstance(citations, list) else []:
+        if isinstance(entry, dict):
+            parts.opaque(entry.get("encrypted_index"))
 
 
 def _no_citations(block: Object, where: str) -> None:
@@ -207,7 +262,7 @@ def _document(block: Object, where: str, parts: Parts) -> None:
         raise unbounded(at(where, "source"), "PDFs, files and remote documents have no bound; send their text")
 
 
-def _tools(value: Json, parts: Parts) -> None:
+def _tools(value: Json, parts: Parts, *, server_tools: bool) -> None:
     if value is None:
         return
     tools = as_list(value, "tools")
@@ -224,8 +279,25 @@ def _tools(value: Json, parts: Parts) -> None:
                 raise unbounded(at(where, "allowed_callers"), "only direct calls are bounded; leave it out")
         elif isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS):
             parts.extra_tokens += VENDOR_TOOL_OVERHEAD
+        elif server_tools and isinstance(kind, str) and kind.startswith(SERVER_TOOLS):
+            _server_tool(tool, kind, where, parts)
         else:
             raise unbounded(
                 at(where, "type"),
                 f"the tool {kind!r} is run or described by the vendor without a bound; use custom tools",
             )
+
+
+def _server_tool(tool: Object, kind: str, where: str, parts: Parts) -> None:
+    """A search or fetch of the vendor's: a use is bounded by `max_uses`, what is read for it by the vendor's loop."""
+    check_fields(tool, where, SERVER_TOOL_FIELDS, {"defer_loading": "a tool that is loaded later is not bounded"})
+    callers = tool.get("allowed_callers")
+    if callers != ["direct"] and not (callers is None and kind in _CALLED_DIRECTLY):
+        raise unbounded(
+            at(where, "allowed_callers"), 'code that calls the tool is billed by its time; set it to ["direct"]'
+        )
+    uses = whole(tool, "max_uses", 1, _USES_MAX, f"{where}.")
+    if uses is None:
+        raise unbounded(at(where, "max_uses"), f"without it {kind} has no bound on its cost; set it")
+    parts.extra_tokens += VENDOR_TOOL_OVERHEAD
+    parts.server_tool(kind, _ITERATIONS, web_searches=uses if kind.startswith("web_search_") else 0)

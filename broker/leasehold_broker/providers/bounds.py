@@ -9,10 +9,11 @@ other text (encrypted reasoning) is counted several times. Reasons: broker/decis
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from leasehold_broker.domain.price import Usage
 from leasehold_broker.ports.provider import Json
 from leasehold_broker.providers.checks import invalid
 
@@ -48,6 +49,10 @@ class Parts:
 
     left_out_bytes: int = 0
     extra_tokens: int = REQUEST_OVERHEAD
+    tools: list[str] = field(default_factory=list)
+    rereads: int = 0
+    web_searches: int = 0
+    file_searches: int = 0
 
     def image(self, data: str, tokens_max: int) -> None:
         """An inline image: its base64 is not text, its tokens have a maximum."""
@@ -58,6 +63,18 @@ class Parts:
         """Text that stands for other text."""
         if isinstance(value, str):
             self.extra_tokens += (OPAQUE_FACTOR - 1) * len(value)
+
+    def server_tool(self, kind: str, rereads: int, *, web_searches: int = 0, file_searches: int = 0) -> None:
+        """A tool that the vendor runs: how often the conversation is read again for it, and its own uses."""
+        self.tools.append(kind)
+        self.rereads = max(self.rereads, rereads)
+        self.web_searches += web_searches
+        self.file_searches += file_searches
+
+    @property
+    def tool_uses(self) -> Usage:
+        """The most uses of the vendor's tools."""
+        return Usage(web_searches=self.web_searches, file_searches=self.file_searches)
 
     def messages(self, count: int) -> None:
         """Messages or parts."""

@@ -6,6 +6,7 @@ Base URL for the SDK: our prefix without a version. Source of the shapes: google
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -64,6 +65,11 @@ _STATUS: Final = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
+
+
+_READ: Final = (b'"usageMetadata"', b'"finishReason"', b'"groundingMetadata"')
+_FOUND: Final = ("webSearchQueries", "searchEntryPoint")
+"""Grounding that was searched for; pages that were named in the request leave chunks only."""
 
 
 class Gemini:
@@ -147,9 +153,7 @@ class Gemini:
         del route, body
         if not plan.metered:
             return JsonMeter(lambda _: None)
-        return choose(
-            content_type, lambda answer: gemini_usage(answer.get("usageMetadata")), lambda: SseMeter(Chunks())
-        )
+        return choose(content_type, answer_usage, lambda: SseMeter(Chunks()))
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""
@@ -183,7 +187,7 @@ def plan_body(provider: str, operation: str, model: str, body: Object) -> CallPl
 def _sampled(provider: str, operation: str, model: str, body: Object) -> CallPlan:
     check_fields(body, "", shapes.FIELDS, shapes.REFUSED)
     shapes.check_model(body, model)
-    parts = shapes.walk(body)
+    parts = shapes.walk(body, model)
     settings = shapes.config(body)
     return CallPlan(
         provider,
@@ -195,8 +199,11 @@ def _sampled(provider: str, operation: str, model: str, body: Object) -> CallPla
         output_tokens_stated=whole(settings, "maxOutputTokens", 1, OUTPUT_TOKENS_MAX, "generationConfig."),
         output_limited=True,
         output_tokens_floor=shapes.thinking_budget(settings) + OUTPUT_TOKENS_FLOOR,
-        choices=whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1,
+        choices=(whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1) * (1 + parts.rereads),
         service_tiers=shapes.service_tiers(body),
+        tools=tuple(parts.tools),
+        units_bound=parts.tool_uses,
+        rereads=parts.rereads,
     )
 
 
@@ -248,22 +255,42 @@ class Chunks:
         """Start before the first chunk."""
         self.usage: Usage | None = None
         self.final = False
+        self._grounded = False
 
     def event(self, event: SseEvent) -> bool:
         """Take one event; none is hidden."""
         if event.oversized:
             return False
-        if b'"usageMetadata"' not in event.data and b'"finishReason"' not in event.data:
+        if not any(name in event.data for name in _READ):
             return False
         chunk = decode(event.data)
         if chunk is None:
             return False
+        self._grounded = self._grounded or _is_grounded(chunk)
         report = chunk.get("usageMetadata")
         if report is not None:
             self.usage = gemini_usage(report)
+        if self.usage is not None and self._grounded:
+            self.usage = replace(self.usage, web_searches=1)
         if _finished(chunk):
             self.final = True
         return False
+
+
+def answer_usage(answer: Object) -> Usage | None:
+    """Usage of a whole answer."""
+    usage = gemini_usage(answer.get("usageMetadata"))
+    return replace(usage, web_searches=1) if usage is not None and _is_grounded(answer) else usage
+
+
+def _is_grounded(chunk: Object) -> bool:
+    """The vendor searched for this answer, which it bills once for a prompt."""
+    candidates = chunk.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else []:
+        found = candidate.get("groundingMetadata") if isinstance(candidate, dict) else None
+        if isinstance(found, dict) and any(found.get(name) for name in _FOUND):
+            return True
+    return False
 
 
 def _finished(chunk: Object) -> bool:

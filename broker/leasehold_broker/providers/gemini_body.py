@@ -78,14 +78,16 @@ _TOOLS_REFUSED: Final = dict.fromkeys(
         "computerUse",
         "fileSearch",
         "googleMaps",
-        "googleSearch",
         "googleSearchRetrieval",
         "mcpServers",
         "retrieval",
-        "urlContext",
     ],
     "this tool is run by the vendor without a bound on its cost; use functionDeclarations",
 )
+_SERVER_TOOLS: Final = frozenset(("googleSearch", "urlContext"))
+_SEARCH_FIELDS: Final = frozenset(("excludeDomains", "timeRangeFilter"))
+_BILLED_BY_PROMPT: Final = ("gemini-2.0-", "gemini-2.5-")
+"""Here a prompt that was grounded costs once; later models are billed by the query, and nothing limits these."""
 _PART_FIELDS: Final = frozenset(
     ["text", "thought", "thoughtSignature", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"]
 )
@@ -130,7 +132,7 @@ def check_model(body: Object, model: str, where: str = "") -> None:
         raise invalid(where + "model", f"must be models/{model}, as in the path")
 
 
-def walk(body: Object) -> Parts:
+def walk(body: Object, model: str) -> Parts:
     """Check every part of a generateContent request and add up what its bytes do not bound.
 
     Raises:
@@ -148,10 +150,27 @@ def walk(body: Object) -> Parts:
     for index, entry in enumerate(as_list(body.get("tools") or [], "tools")):
         where = f"tools[{index}]"
         tool = camel(entry, where)
-        check_fields(tool, where, frozenset(("functionDeclarations",)), _TOOLS_REFUSED)
+        check_fields(tool, where, _SERVER_TOOLS | {"functionDeclarations"}, _TOOLS_REFUSED)
+        _server_tools(tool, where, model, parts)
         declared = as_list(tool.get("functionDeclarations") or [], f"{where}.functionDeclarations")
         parts.extra_tokens += TOOLS_OVERHEAD + TOOL_OVERHEAD * len(declared)
     return parts
+
+
+def _server_tools(tool: Object, where: str, model: str, parts: Parts) -> None:
+    """A search or a reading of pages by the vendor: what it finds fits into the window, and is read once more."""
+    if tool.get("googleSearch") is not None:
+        check_fields(camel(tool["googleSearch"], f"{where}.googleSearch"), f"{where}.googleSearch", _SEARCH_FIELDS, {})
+        if not model.startswith(_BILLED_BY_PROMPT):
+            raise unbounded(
+                at(where, "googleSearch"),
+                "this model's searches are billed by the query, and nothing limits them; use a model of Gemini 2.5, "
+                "or functionDeclarations",
+            )
+        parts.server_tool("google_search", 1, web_searches=1)
+    if tool.get("urlContext") is not None:
+        check_fields(camel(tool["urlContext"], f"{where}.urlContext"), f"{where}.urlContext", frozenset(), {})
+        parts.server_tool("url_context", 1)
 
 
 def service_tiers(body: Object) -> tuple[str, ...]:

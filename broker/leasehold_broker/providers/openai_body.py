@@ -1,7 +1,7 @@
-"""Bodies of OpenAI's Chat Completions, Responses and Embeddings: what is sent on, and the most it can cost as input.
+"""Bodies of OpenAI's Chat Completions and Embeddings: what is sent on, and the most it can cost as input.
 
 Owns the lists; a test holds the top-level lists against the official SDK. Source of the shapes: openai 3.54.0,
-types/chat/completion_create_params.py, types/responses/response_create_params.py, types/embedding_create_params.py.
+types/chat/completion_create_params.py, types/embedding_create_params.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from leasehold_broker.ports.provider import Json
-from leasehold_broker.providers.bounds import OPAQUE_FACTOR, TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts, canonical
+from leasehold_broker.providers.bounds import (
+    OPAQUE_FACTOR,
+    TOOL_OVERHEAD,
+    TOOLS_OVERHEAD,
+    Parts,
+    canonical,
+)
 from leasehold_broker.providers.checks import (
     Object,
     as_list,
@@ -28,10 +34,6 @@ _PATCHES_MAX: Final = 24_640
 """10,000 patches (the most at any detail) at 2.46 tokens a patch, the dearest multiplier, rounded up."""
 _TILES_MINI: Final = 49_152
 """gpt-4o-mini: 2,833 and eight tiles of 5,667 tokens, rounded up."""
-_REASONING_MAX: Final = 131_072
-"""Reasoning given by reference is what one earlier answer reasoned: at most the largest answer of any model."""
-
-_STORED: Final = "a stored conversation has no bound on its cost; send the messages themselves"
 _AUDIO: Final = "audio has a price of its own, which this broker does not bound; use text"
 CHAT_FIELDS: Final = frozenset(
     [
@@ -76,50 +78,10 @@ CHAT_REFUSED: Final = {
     "prediction": "rejected predictions are billed beyond the output limit; leave it out",
     "web_search_options": "the vendor's own searches have no bound on their cost; leave it out",
 }
-RESPONSE_FIELDS: Final = frozenset(
-    [
-        "include",
-        "input",
-        "instructions",
-        "max_output_tokens",
-        "max_tool_calls",
-        "metadata",
-        "model",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "reasoning",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "stream",
-        "stream_options",
-        "temperature",
-        "text",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "truncation",
-        "user",
-        "background",
-    ]
-)
-RESPONSE_REFUSED: Final = {
-    "access_programs": "it changes what the key may reach; leave it out",
-    "background_options": "a call in the background outlives its lease; leave it out",
-    "context_management": "compaction samples more than once; leave it out",
-    "conversation": _STORED,
-    "image": "request-level image options change the token count; leave it out",
-    "moderation": CHAT_REFUSED["moderation"],
-    "previous_response_id": _STORED,
-    "prompt": "a stored prompt has no bound on its cost; send its text as instructions",
-}
 EMBEDDING_FIELDS: Final = frozenset(["dimensions", "encoding_format", "input", "model", "user"])
 
-_TIERS: Final = frozenset(("auto", "default", "fast", "flex", "priority"))
-_STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
+TIERS: Final = frozenset(("auto", "default", "fast", "flex", "priority"))
+STREAM_OPTIONS: Final = frozenset(("include_usage", "include_obfuscation"))
 _CHAT_TEXT_PARTS: Final = frozenset(("text", "refusal"))
 MESSAGE_FIELDS: Final = frozenset(
     [
@@ -136,10 +98,6 @@ MESSAGE_FIELDS: Final = frozenset(
 CHAT_TOOLS: Final = frozenset(("function", "custom"))
 _OPAQUE: Final = frozenset(("reasoning_details",))
 """Members of a message that may hold encrypted reasoning, at any depth."""
-_TEXT_ITEMS: Final = frozenset(
-    ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"]
-)
-_TEXT_PARTS: Final = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
 
 
 def image_tokens_max(model: str) -> int:
@@ -197,14 +155,19 @@ OPENAI_CHAT: Final = ChatRules(
     refused=CHAT_REFUSED,
     message_fields=MESSAGE_FIELDS,
     tools=CHAT_TOOLS,
-    service_tiers=_TIERS,
-    stream_options=_STREAM_OPTIONS,
+    service_tiers=TIERS,
+    stream_options=STREAM_OPTIONS,
     image_tokens_max=image_tokens_max,
     service_tier="default",
 )
 
 
-def _shared_options(body: Object, tiers: frozenset[str], stream_options: frozenset[str]) -> None:
+def shared_options(body: Object, tiers: frozenset[str], stream_options: frozenset[str]) -> None:
+    """Check what Chat and Responses have in common.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
     one_of(body, "service_tier", tiers, "no price is known for it")
     cache = body.get("prompt_cache_options")
     if cache is not None:
@@ -216,7 +179,12 @@ def _shared_options(body: Object, tiers: frozenset[str], stream_options: frozens
         check_fields(as_object(options, "stream_options"), "stream_options", stream_options, {})
 
 
-def _breakpoint(part: Object, where: str) -> None:
+def cache_breakpoint(part: Object, where: str) -> None:
+    """Check the mark that ends a part of a prompt which is to be cached.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
     mark = part.get("prompt_cache_breakpoint")
     if mark is not None:
         field = f"{where}.prompt_cache_breakpoint"
@@ -230,7 +198,7 @@ def walk_chat(body: Object, model: str, rules: ChatRules) -> Parts:
         Refusal: BODY_INVALID, COST_UNBOUNDED.
     """
     parts = Parts()
-    _shared_options(body, rules.service_tiers, rules.stream_options)
+    shared_options(body, rules.service_tiers, rules.stream_options)
     modalities = body.get("modalities")
     if modalities is not None and modalities != ["text"]:
         raise unbounded("modalities", _AUDIO)
@@ -241,7 +209,7 @@ def walk_chat(body: Object, model: str, rules: ChatRules) -> Parts:
         where = f"messages[{index}]"
         message = as_object(entry, where)
         check_fields(message, where, rules.message_fields, {"audio": _AUDIO})
-        _breakpoint(message, where)
+        cache_breakpoint(message, where)
         for name in _OPAQUE & message.keys():
             parts.extra_tokens += (OPAQUE_FACTOR - 1) * len(canonical(message[name]))
         content = message.get("content")
@@ -252,14 +220,14 @@ def walk_chat(body: Object, model: str, rules: ChatRules) -> Parts:
         elif content is not None and not isinstance(content, str):
             raise invalid(at(where, "content"), "must be a string or a list of parts")
     for name in ("tools", "functions"):
-        _tools(body.get(name), name, parts, rules.tools if name == "tools" else None)
+        client_tools(body.get(name), name, parts, rules.tools if name == "tools" else None)
     if body.get("response_format") is not None:
         parts.extra_tokens += TOOLS_OVERHEAD
     return parts
 
 
 def _chat_part(part: Object, where: str, image_tokens: int, parts: Parts) -> None:
-    _breakpoint(part, where)
+    cache_breakpoint(part, where)
     kind = kind_of(part)
     if kind == "image_url":
         if not image_tokens:
@@ -273,7 +241,12 @@ def _chat_part(part: Object, where: str, image_tokens: int, parts: Parts) -> Non
         raise unbounded(at(where, "type"), "this kind of part has no bound on its cost; send text or inline images")
 
 
-def _tools(value: Json, name: str, parts: Parts, kinds: frozenset[str] | None) -> None:
+def client_tools(value: Json, name: str, parts: Parts, kinds: frozenset[str] | None) -> None:
+    """Check tools that the client runs; `kinds`: their types, None where they have none.
+
+    Raises:
+        Refusal: BODY_INVALID, COST_UNBOUNDED.
+    """
     if value is None:
         return
     tools = as_list(value, name)
@@ -288,65 +261,6 @@ def _tools(value: Json, name: str, parts: Parts, kinds: frozenset[str] | None) -
                 at(where, "type"),
                 f"the tool {kind_of(tool)!r} is run by the vendor without a bound; use function or custom tools",
             )
-
-
-def walk_response(body: Object, model: str) -> Parts:
-    """Check every part of a Responses request and add up what its bytes do not bound.
-
-    Raises:
-        Refusal: BODY_INVALID, COST_UNBOUNDED.
-    """
-    parts = Parts()
-    _shared_options(body, _TIERS, _STREAM_OPTIONS)
-    if flag(body, "background"):
-        raise unbounded("background", "a call in the background outlives its lease; leave it out")
-    flag(body, "store")
-    instructions = body.get("instructions")
-    if instructions is not None and not isinstance(instructions, str):
-        raise invalid("instructions", "must be a string")
-    content = body.get("input")
-    if isinstance(content, list):
-        parts.messages(len(content))
-        for index, item in enumerate(content):
-            _item(as_object(item, f"input[{index}]"), f"input[{index}]", model, parts)
-    elif not isinstance(content, str):
-        raise invalid("input", "must be a string or a list of items")
-    _tools(body.get("tools"), "tools", parts, CHAT_TOOLS)
-    if body.get("text") is not None:
-        parts.extra_tokens += TOOLS_OVERHEAD
-    return parts
-
-
-def _item(item: Object, where: str, model: str, parts: Parts) -> None:
-    kind = kind_of(item) if "type" in item else "message" * ("role" in item)
-    if kind == "item_reference":
-        raise unbounded(where, _STORED)
-    if kind not in _TEXT_ITEMS:
-        raise unbounded(
-            at(where, "type"), "this kind of item has no bound on its cost; send messages and function calls"
-        )
-    parts.opaque(item.get("encrypted_content"))
-    if kind == "reasoning" and not isinstance(item.get("encrypted_content"), str):
-        parts.extra_tokens += _REASONING_MAX
-    for name in ("content", "output", "summary"):
-        value = item.get(name)
-        if isinstance(value, list):
-            parts.messages(len(value))
-            for index, part in enumerate(value):
-                _part(as_object(part, f"{where}.{name}[{index}]"), f"{where}.{name}[{index}]", model, parts)
-        elif value is not None and not isinstance(value, str):
-            raise invalid(at(where, name), "must be a string or a list of parts")
-
-
-def _part(part: Object, where: str, model: str, parts: Parts) -> None:
-    _breakpoint(part, where)
-    kind = kind_of(part)
-    if kind == "input_image":
-        if part.get("file_id") is not None:
-            raise unbounded(at(where, "file_id"), "a stored image has no bound; send it inline")
-        parts.image(inline_image(part.get("image_url"), f"{where}.image_url"), image_tokens_max(model))
-    elif kind not in _TEXT_PARTS:
-        raise unbounded(at(where, "type"), "this kind of part has no bound on its cost; send text or inline images")
 
 
 def walk_embedding(body: Object) -> Parts:

@@ -1,12 +1,12 @@
 """The Responses API of OpenAI and Azure. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.ports.provider import Meter
-from leasehold_broker.providers import openai_body as shapes
+from leasehold_broker.providers import openai_response_body as shapes
 from leasehold_broker.providers.bounds import input_tokens_bound
 from leasehold_broker.providers.checks import (
     OUTPUT_TOKENS_FLOOR,
@@ -14,10 +14,12 @@ from leasehold_broker.providers.checks import (
     Object,
     check_fields,
     flag,
+    kind_of,
     whole,
 )
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import SseMeter, choose
+from leasehold_broker.providers.openai_body import service_tier, service_tiers
 from leasehold_broker.providers.operation import TakesJson
 from leasehold_broker.providers.usage import openai_usage
 
@@ -47,14 +49,18 @@ class Responses(TakesJson):
             output_limited=True,
             output_tokens_floor=OUTPUT_TOKENS_FLOOR,
             output_rates=("output",),
-            service_tiers=shapes.service_tiers(body) if self.tiers else ("",),
+            service_tiers=service_tiers(body) if self.tiers else ("",),
+            choices=1 + parts.rereads,
+            tools=tuple(parts.tools),
+            units_bound=parts.tool_uses,
+            rereads=parts.rereads,
         )
 
     def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
         """See the protocol. The default tier is asked for by name: a project may have another one as its default."""
         sent = dict(body)
         if self.tiers:
-            sent["service_tier"] = shapes.service_tier(body)
+            sent["service_tier"] = service_tier(body)
         if output_tokens_limit is not None:
             sent["max_output_tokens"] = output_tokens_limit
         return sent
@@ -66,7 +72,18 @@ class Responses(TakesJson):
 
 
 def _usage(answer: Object) -> Usage | None:
-    return openai_usage(answer.get("usage"), answer.get("service_tier"), prompt="input", completion="output")
+    usage = openai_usage(answer.get("usage"), answer.get("service_tier"), prompt="input", completion="output")
+    output = answer.get("output")
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    web, files = sum(map(_searched, items)), sum(kind_of(item) == "file_search_call" for item in items)
+    return replace(usage, web_searches=web, file_searches=files) if usage is not None and web + files else usage
+
+
+def _searched(item: Object) -> bool:
+    """The item is a search that is billed: opening a page that was found, and looking through it, is none."""
+    action = item.get("action")
+    opened = isinstance(action, dict) and kind_of(action) in {"open_page", "find_in_page"}
+    return kind_of(item) == "web_search_call" and not opened
 
 
 def _nested(event: Object) -> Usage | None:

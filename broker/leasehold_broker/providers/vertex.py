@@ -26,7 +26,7 @@ from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import MODEL_NAME, Object, flag, invalid, required_body, unbounded
 from leasehold_broker.providers.meters import JsonMeter, SseMeter, StreamReading, choose
 from leasehold_broker.providers.sse import SseEvent
-from leasehold_broker.providers.usage import anthropic_usage, gemini_usage
+from leasehold_broker.providers.usage import anthropic_usage
 
 _NAME: Final = "vertex"
 _CLAUDE_VERSION: Final = "vertex-2023-10-16"
@@ -170,7 +170,7 @@ class Vertex:
         def whole(answer: Object) -> Usage | None:
             if claude:
                 return self._placed(anthropic_usage(answer.get("usage"), writes_1h=hour))
-            return self._placed(gemini_usage(answer.get("usageMetadata")))
+            return self._placed(gemini.answer_usage(answer))
 
         def stream() -> Meter:
             reading = Messages(writes_1h=hour) if claude else gemini.Chunks()
