@@ -8,7 +8,8 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from tests.fakes.cloud_secrets import CloudSecrets, serve
 
-from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys
+from leasehold_broker.adapters.aws_client import AwsAt
+from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
 from leasehold_broker.adapters.keys_gcp import GcpAt, GcpKeyAt, GcpKeys
 from leasehold_broker.adapters.stored_value import stored_key
 from leasehold_broker.domain.secret import Secret

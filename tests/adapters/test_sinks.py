@@ -23,7 +23,7 @@ from leasehold_broker.adapters.sinks import (
     Transport,
     WebhookSink,
 )
-from leasehold_broker.adapters.sinks.webhook import signature
+from leasehold_broker.adapters.standard_webhooks import signature
 from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.ports.event_sink import SinkFailedError
 

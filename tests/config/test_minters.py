@@ -5,7 +5,25 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from leasehold_broker.config.minters import ExecMinter, Minter, OpenAIMinter, minter_at, wrong_minter
+from leasehold_broker.config.minters import (
+    AnthropicMinter,
+    AwsAccessKeyMinter,
+    AzureMinter,
+    BedrockMinter,
+    ExecMinter,
+    GoogleMinter,
+    Minter,
+    OpenAIMinter,
+    OpenRouterMinter,
+    Reset,
+    VaultRoleMinter,
+    WebhookMinter,
+    minter_at,
+    wrong_minter,
+)
+from leasehold_broker.config.vault import LoginMethod, VaultLogin
+
+TOKEN = VaultLogin(LoginMethod.TOKEN, token_file="token")
 
 
 def read(**table) -> Minter:
@@ -27,8 +45,11 @@ def test_a_program_is_found_from_the_folder_of_the_file():
     found = minter_at(ExecMinter("bin/mint"), Path("/etc/leasehold"))
     assert isinstance(found, ExecMinter)
     assert found.program == "/etc/leasehold/bin/mint"
+    role = minter_at(VaultRoleMinter("https://vault", "r", TOKEN, ca_file="ca.pem"), Path("/etc/leasehold"))
+    assert isinstance(role, VaultRoleMinter)
+    assert (role.ca_file, role.login.token_file) == ("/etc/leasehold/ca.pem", "/etc/leasehold/token")
     kept = OpenAIMinter("a", "p")
-    assert minter_at(kept, Path("/etc/leasehold")) is kept
+    assert minter_at(kept, Path("/etc/leasehold")) == kept
 
 
 @pytest.mark.parametrize(
@@ -42,6 +63,21 @@ def test_a_program_is_found_from_the_folder_of_the_file():
         (ExecMinter("x", seconds_max=float("nan")), "seconds_max"),
         (ExecMinter("x", seconds_max=601), "seconds_max"),
         (ExecMinter(""), "program is empty"),
+        (GoogleMinter("a", "p", ()), "services is empty"),
+        (AwsAccessKeyMinter("u", "a", "arn", "f"), "says twice"),
+        (AwsAccessKeyMinter("u", role_arn="arn"), "belong together"),
+        (AwsAccessKeyMinter("u", endpoint="ftp://x"), "nothing more"),
+        (BedrockMinter("u", "a", age_days=-1), "age_days"),
+        (AzureMinter("a", "s", "", "n"), "resource_group is empty"),
+        (OpenRouterMinter("a", limit_usd=-1), "limit_usd"),
+        (OpenRouterMinter("a", limit_reset=Reset.DAILY), "limit_reset needs limit_usd"),
+        (AnthropicMinter(""), "admin_key is empty"),
+        (VaultRoleMinter("https://vault", "r", VaultLogin(LoginMethod.TOKEN)), "token_file"),
+        (VaultRoleMinter("https://vault", "../r", TOKEN), "no plain path"),
+        (VaultRoleMinter("https://vault", "r", TOKEN, mount="db/../sys"), "no plain path"),
+        (WebhookMinter("http://keys.internal/", "s"), "in the clear"),
+        (WebhookMinter("https://user:pw@keys.internal/", "s"), "nothing more"),
+        (WebhookMinter("", "s"), "url is empty"),
     ],
 )
 def test_what_is_wrong_is_said(minter, words):
@@ -49,7 +85,22 @@ def test_what_is_wrong_is_said(minter, words):
     assert any(words in wrong for wrong in wrong_minter(minter))
 
 
-@pytest.mark.parametrize("minter", [OpenAIMinter("a", "p"), ExecMinter("/bin/true")])
+@pytest.mark.parametrize(
+    "minter",
+    [
+        OpenAIMinter("a", "p"),
+        GoogleMinter("a", "p", ("generativelanguage.googleapis.com",)),
+        AwsAccessKeyMinter("u"),
+        AwsAccessKeyMinter("u", "", "arn", "f"),
+        BedrockMinter("u", "a", age_days=90),
+        AzureMinter("a", "s", "g", "n"),
+        OpenRouterMinter("a", "", 25, Reset.MONTHLY),
+        AnthropicMinter("a"),
+        VaultRoleMinter("https://vault", "agents", TOKEN),
+        ExecMinter("/bin/true"),
+        WebhookMinter("https://keys.internal/path?tenant=a", "s"),
+    ],
+)
 def test_what_is_right_is_taken(minter):
     """Nothing to say."""
     assert wrong_minter(minter) == []

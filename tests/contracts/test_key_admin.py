@@ -8,7 +8,8 @@ import pytest
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 
-from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys
+from leasehold_broker.adapters.aws_client import AwsAt
+from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
 from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.keys_local_admin import LocalKeyAdmin
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys

@@ -15,7 +15,8 @@ from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 from tests.fakes.memory_world import MemoryKeys
 
-from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys
+from leasehold_broker.adapters.aws_client import AwsAt
+from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
 from leasehold_broker.adapters.keys_azure import AzureAt, AzureKeyAt, AzureKeys
 from leasehold_broker.adapters.keys_gcp import GcpAt, GcpKeyAt, GcpKeys
 from leasehold_broker.adapters.keys_local import LocalKeys

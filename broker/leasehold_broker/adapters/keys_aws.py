@@ -10,12 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import boto3
-from botocore.config import Config
-from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import Session, get_session
 
+from leasehold_broker.adapters.aws_client import AwsAt, aws_client
 from leasehold_broker.adapters.stored_value import stored_key
 from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.domain.secret import Secret
@@ -39,26 +36,6 @@ _STATES = {
     "AccessDenied": (SourceState.LOGIN_REFUSED, "does not let us assume the role; check its trust policy"),
     "UnrecognizedClientException": (SourceState.LOGIN_REFUSED, "does not know our credentials"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class AwsAt:
-    """Where and who.
-
-    Args:
-        region: e.g. "eu-central-1".
-        role_arn, token_file: the role to assume with the workload token of this file; both "" for the machine's own.
-        endpoint: "" for AWS's; another for a private endpoint.
-        sts_endpoint: as above, for the exchange of the token.
-        timeout_seconds: for each connect and each silence.
-    """
-
-    region: str
-    role_arn: str = ""
-    token_file: str = ""
-    endpoint: str = ""
-    sts_endpoint: str = ""
-    timeout_seconds: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,47 +171,13 @@ class AwsKeys:
     def _made(self) -> Any:
         """The client, made on the worker's thread: the library reads its tables from disk, which takes a while."""
         if self._client is None:
-            at = self._at
-            session = get_session()
-            if at.role_arn:
-                session._credentials = _web_identity(session, at)  # noqa: SLF001 - botocore's way for own providers
-            config = Config(
-                connect_timeout=at.timeout_seconds,
-                read_timeout=at.timeout_seconds,
-                retries={"total_max_attempts": 1},
-                proxies={},
-            )
-            self._client = boto3.Session(botocore_session=session, region_name=at.region).client(
-                "secretsmanager", endpoint_url=at.endpoint or None, config=config
-            )
+            self._client = aws_client("secretsmanager", self._at)
         return self._client
 
 
 def version_id(rotation: str) -> str:
     """The version id of a rotation: AWS wants 32 to 64 characters, and a second put with the same one has no effect."""
     return str(uuid.UUID(bytes=hashlib.sha256(f"leasehold/rotation/{rotation}".encode()).digest()[:16]))
-
-
-def _web_identity(session: Session, at: AwsAt) -> DeferredRefreshableCredentials:
-    def client(service: str, **kwargs: Any) -> Any:
-        more = {"endpoint_url": at.sts_endpoint} if at.sts_endpoint else {}
-        return session.create_client(service, region_name=at.region, **(kwargs | more))
-
-    def token() -> str:
-        try:
-            with open(at.token_file, encoding="ascii") as file:  # noqa: PTH123 - one bounded read
-                return file.read(16 * 1024).strip()
-        except (OSError, ValueError):
-            message = f"workload token file {at.token_file} cannot be read"
-            raise SourceFault(SourceState.LOGIN_REFUSED, message) from None
-
-    fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
-        client_creator=client,
-        web_identity_token_loader=token,
-        role_arn=at.role_arn,
-        extra_args={"RoleSessionName": "leasehold"},
-    )
-    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "leasehold-web-identity")
 
 
 def _fault(error: ClientError) -> SourceFault:

@@ -150,7 +150,8 @@ def _vault(store: VaultStore, clock: Clock) -> KeySource:
 
 
 def _aws(store: AwsStore) -> KeySource:
-    from leasehold_broker.adapters.keys_aws import AwsAt, AwsKeyAt, AwsKeys  # noqa: PLC0415 - an extra
+    from leasehold_broker.adapters.aws_client import AwsAt  # noqa: PLC0415 - an extra
+    from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys  # noqa: PLC0415 - as above
 
     at = AwsAt(store.region, store.role_arn, store.token_file, store.endpoint, store.sts_endpoint)
     return AwsKeys(at, {key.name: AwsKeyAt(f"{store.path}/{key.secret}", key.field) for key in store.keys})

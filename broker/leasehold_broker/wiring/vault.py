@@ -4,11 +4,13 @@ Apart, because the client that it needs takes a tenth of a second and eight mega
 """
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
+from leasehold_broker.adapters.minters.vault import VaultStaticRole
 from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
 from leasehold_broker.config.engines import EngineKey, Engines
 from leasehold_broker.config.keys import Transit, VaultStore
+from leasehold_broker.config.minters import VaultRoleMinter
 from leasehold_broker.config.vault import VaultLogin
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.secret_engine import Form
@@ -43,6 +45,12 @@ def transit_master_key(transit: Transit, clock: Clock) -> TransitMasterKey:
     """
     server = VaultAt(transit.address, _auth(transit.login), transit.namespace, transit.ca_file)
     return TransitMasterKey(server, transit.mount, transit.key, clock)
+
+
+def vault_static_role(table: VaultRoleMinter, clock: Clock) -> VaultStaticRole:
+    """What makes the password of a static role anew."""
+    at = VaultAt(table.address, _auth(table.login), table.namespace, table.ca_file)
+    return VaultStaticRole(at, table.mount, table.role, clock)
 
 
 def _auth(login: VaultLogin) -> VaultAuth:

@@ -24,6 +24,7 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: dict
+    raw: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Fault:
 
     Args:
         status: answered; 0: the connection is closed without an answer.
-        on: "METHOD /path" has to contain a match of this expression.
+        on: "METHOD /path", a space and the body have to contain a match of this expression.
         effect: it is done all the same.
         body, headers: of the answer; a body that is text is sent as it is.
     """
@@ -78,7 +79,14 @@ class AdminFake:
     def answer(self, request: Request) -> tuple[int, dict, bytes] | None:
         """What is sent back; None: the connection is closed."""
         self.asked.append(request)
-        fault = next((one for one in self.faults if re.search(one.on, f"{request.method} {request.path}")), None)
+        fault = next(
+            (
+                one
+                for one in self.faults
+                if re.search(one.on, f"{request.method} {request.path} {request.raw.decode()}")
+            ),
+            None,
+        )
         if fault is not None:
             self.faults.remove(fault)
         headers: dict = {}
@@ -121,6 +129,7 @@ def serving(fake: AdminFake):
                 {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()},
                 headers,
                 _body(data, headers.get("content-type", "")),
+                data,
             )
             with threads:
                 found = fake.answer(request)

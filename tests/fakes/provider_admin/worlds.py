@@ -2,14 +2,29 @@
 
 import json
 import sys
-from contextlib import ExitStack, contextmanager
+import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fakes.provider_admin import program
+from moto.iam.models import iam_backends
+from tests.fakes.manual_clock import ManualClock
+from tests.fakes.provider_admin import anthropic, azure, google, iam, openrouter, program, webhook
 from tests.fakes.provider_admin.openai import ACCOUNTS_MAX, PROJECT, OpenAIAdmin
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, Fault, serving
 
-from leasehold_broker.config.minters import ExecMinter, OpenAIMinter
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.config.minters import (
+    AnthropicMinter,
+    AwsAccessKeyMinter,
+    AzureMinter,
+    BedrockMinter,
+    ExecMinter,
+    GoogleMinter,
+    OpenAIMinter,
+    OpenRouterMinter,
+    Reset,
+    WebhookMinter,
+)
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.wiring.minters import Minters
@@ -53,6 +68,7 @@ class World:
         """No minter yet."""
         self.admin_keys = AdminKeys()
         self.current = ""
+        self.clock = ManualClock()
         self.made: list[Minters] = []
 
     def table(self):
@@ -61,7 +77,7 @@ class World:
 
     def minter(self):
         """A minter that knows nothing of earlier ones: what a restart after a crash has."""
-        minters = Minters({KEY: self.table()}, self.admin_keys)
+        minters = Minters({KEY: self.table()}, self.admin_keys, self.clock)
         self.made.append(minters)
 
         async def current():
@@ -113,7 +129,7 @@ class AtFake(World):
 class AtOpenAI(AtFake):
     """A project of an organisation."""
 
-    makes = "^POST .*/service_accounts$"
+    makes = "^POST .*/service_accounts "
 
     def __init__(self) -> None:
         """With a hundred others' keys, so that lists have pages."""
@@ -173,13 +189,184 @@ class AtProgram(World):
         self.write(faults=[{"status": {401: 77, 403: 77, 429: 75, 503: 69}[status]}])
 
 
+class AtGoogle(AtFake):
+    """A project, whose operations take a while."""
+
+    makes = "^POST .*/keys "
+
+    def __init__(self) -> None:
+        """With others' keys, on more than one page."""
+        super().__init__()
+        self.fake = google.GoogleAdmin()
+        for number in range(10):
+            self.fake.add(f"other-{number}", {"displayName": f"other {number}"})
+
+    def table(self):
+        """See above."""
+        return GoogleMinter(ADMIN, google.PROJECT, (google.SERVICE,), origin=self.origin)
+
+    def fill(self):
+        """See above."""
+        for number in range(google.KEYS_MAX):
+            self.fake.add(f"more-{number}", {"displayName": "more"})
+
+
+class AtOpenRouter(AtFake):
+    """An account."""
+
+    makes = "^POST .*/keys "
+
+    def __init__(self) -> None:
+        """Without keys."""
+        super().__init__()
+        self.fake = openrouter.OpenRouterAdmin()
+
+    def table(self):
+        """See above."""
+        return OpenRouterMinter(ADMIN, "", 25, Reset.MONTHLY, self.origin)
+
+    def fill(self):
+        """See above."""
+        for number in range(openrouter.KEYS_MAX):
+            self.fake.add({"name": f"other {number}"})
+
+
+class AtAzure(AtFake):
+    """An account with two keys, of which the first is in use."""
+
+    makes = "^POST .*/regenerateKey "
+
+    def __init__(self) -> None:
+        """As a new account."""
+        super().__init__()
+        self.fake = azure.AzureAdmin()
+        self.current = self.fake.keys["key1"]
+
+    def table(self):
+        """See above."""
+        return AzureMinter(ADMIN, azure.SUBSCRIPTION, azure.GROUP, azure.ACCOUNT, self.origin)
+
+
+class AtAnthropic(AtFake):
+    """An organisation, in whose console somebody makes keys."""
+
+    def __init__(self) -> None:
+        """With others' keys, on more than one page."""
+        super().__init__()
+        self.fake = anthropic.AnthropicAdmin()
+        for number in range(7):
+            self.fake.add(f"other {number}", "wrkspc_other")
+
+    def table(self):
+        """See above."""
+        return AnthropicMinter(ADMIN, origin=self.origin)
+
+
+class AtIam(AtFake):
+    """An IAM user of moto's, behind a proxy."""
+
+    makes = "^POST /$"
+    """Of no use alone: every action goes there."""
+    action = ""
+
+    def __init__(self, moto: str) -> None:
+        """A user of its own."""
+        super().__init__()
+        self.fake = iam.IamAdmin(moto=moto)
+        self.user = f"agents-{uuid.uuid4().hex[:12]}"
+        self.admin_keys.value = f"{iam.ADMIN_ID}:{iam.ADMIN_SECRET}"
+        self.users = iam_backends["123456789012"]["aws"]
+        self.users.create_user("us-east-1", self.user)
+
+    def lose_answer(self):
+        """See above."""
+        self.fake.faults.append(Fault(0, effect=True, on=f"Action={self.action}&"))
+
+
+class AtAccessKeys(AtIam):
+    """Access keys."""
+
+    action = "CreateAccessKey"
+
+    def table(self):
+        """See above."""
+        return AwsAccessKeyMinter(self.user, ADMIN, endpoint=self.origin)
+
+    def living(self):
+        """See above."""
+        return [f"{key.access_key_id}:{key.secret_access_key}" for key in self.users.get_user(self.user).access_keys]
+
+    def fill(self):
+        """See above."""
+        while len(self.living()) < 2:
+            self.users.create_access_key(self.user)
+
+
+class AtBedrock(AtIam):
+    """Bedrock's API keys."""
+
+    action = "CreateServiceSpecificCredential"
+
+    def table(self):
+        """See above."""
+        return BedrockMinter(self.user, ADMIN, age_days=90, endpoint=self.origin)
+
+    def living(self):
+        """See above."""
+        return [one["ServiceCredentialSecret"] for one in self.fake.bedrock.values()]
+
+    def fill(self):
+        """See above."""
+        for number in range(2):
+            self.fake.bedrock[f"ACCAOTHER{number}"] = {
+                "UserName": self.user,
+                "ServiceSpecificCredentialId": f"ACCAOTHER{number}",
+                "ServiceCredentialAlias": f"BedrockAPIKey-o{number}-at-123456789012",
+                "ServiceCredentialSecret": f"ABSKother{number}",
+                "Status": "Active",
+                "ServiceName": iam.BEDROCK,
+                "CreateDate": "2026-11-25T19:00:00Z",
+            }
+
+
+class AtWebhook(AtFake):
+    """A service of the operator's."""
+
+    makes = "^POST /keys "
+
+    def __init__(self) -> None:
+        """Without keys. It looks at the clock of the machine."""
+        super().__init__()
+        self.fake = webhook.WebhookService()
+        self.admin_keys.value = webhook.SIGNING_KEY
+        self.clock = SystemClock()
+
+    def table(self):
+        """See above."""
+        return WebhookMinter(f"{self.origin}/keys?tenant=a", ADMIN)
+
+    def fill(self):
+        """See above."""
+        self.fake.keys_max = len(self.fake.keys)
+
+
+AT_FAKES = {
+    "openai": AtOpenAI,
+    "google": AtGoogle,
+    "openrouter": AtOpenRouter,
+    "azure": AtAzure,
+    "anthropic": AtAnthropic,
+    "webhook": AtWebhook,
+}
+AT_AWS = {"aws-access-key": AtAccessKeys, "bedrock": AtBedrock}
+
+
 @contextmanager
-def world_of(kind: str, folder: Path):
+def world_of(kind: str, folder: Path, moto: str = ""):
     """A world of this kind."""
-    with ExitStack() as stack:
-        if kind == "exec":
-            yield AtProgram(folder)
-            return
-        world = {"openai": AtOpenAI}[kind]()
-        world.origin = stack.enter_context(serving(world.fake))
+    if kind == "exec":
+        yield AtProgram(folder)
+        return
+    world = AT_AWS[kind](moto) if kind in AT_AWS else AT_FAKES[kind]()
+    with serving(world.fake) as world.origin:
         yield world

@@ -31,6 +31,7 @@ _STATES = {
     404: (ProviderKeyState.MALFORMED, "knows nothing at this place; check the names in the configuration"),
     409: (ProviderKeyState.FAILING, "says that another change came between; try again"),
     429: (ProviderKeyState.RATE_LIMITED, "limits our rate"),
+    507: (ProviderKeyState.FULL, "keeps no more keys; end one that nobody needs"),
 }
 
 
@@ -159,6 +160,11 @@ class AdminApi:
         except ValueError:
             raise self.malformed("answered with a key that is none: " + ".".join(names)) from None
 
+    def credential(self, admin: Secret, data: bytes) -> tuple[str, bytes]:
+        """Name and value of the header by which a request with this body is believed."""
+        del data
+        return self._place.key_header, self._place.key_prefix + admin.reveal()
+
     async def _answer(self, method: str, path: str, body: Fields | None) -> Answer:
         place, admin = self._place, await self._admin()
         headers = (("accept", "application/json"), ("user-agent", "leasehold"), *place.headers)
@@ -171,7 +177,7 @@ class AdminApi:
                 self._upstream,
                 place.origin,
                 UpstreamRequest(method, path, headers, data),
-                lambda: (place.key_header, place.key_prefix + admin.reveal()),
+                lambda: self.credential(admin, data),
                 seconds_max=ASK_SECONDS_MAX,
                 bytes_max=ANSWER_BYTES_MAX,
             )

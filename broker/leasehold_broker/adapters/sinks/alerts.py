@@ -10,7 +10,8 @@ from pathlib import Path
 
 from leasehold_broker.adapters.private_files import NotPrivateError, read_private
 from leasehold_broker.adapters.sinks.http_post import HttpPoster, HttpTarget
-from leasehold_broker.adapters.sinks.webhook import KEY_BYTES_MAX, signature, signing_key
+from leasehold_broker.adapters.sinks.webhook import KEY_BYTES_MAX, file_key
+from leasehold_broker.adapters.standard_webhooks import signature
 from leasehold_broker.domain.alerts import Alert
 from leasehold_broker.ports.alert_endpoint import AlertNotSentError, AlertRejectedError
 from leasehold_broker.ports.event_sink import SinkFailedError
@@ -100,7 +101,7 @@ class WebhookEndpoint(_Posting):
         if self._key_file is not None:
             seconds = str(self._wall_seconds())
             try:
-                key = signing_key(self._key_file)
+                key = file_key(self._key_file)
             except SinkFailedError as failed:
                 raise AlertNotSentError(str(failed)) from None
             headers |= {"webhook-timestamp": seconds, "webhook-signature": signature(key, name, seconds, body)}

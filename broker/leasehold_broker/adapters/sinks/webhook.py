@@ -1,19 +1,16 @@
 """Batches as JSON to a URL, signed as Standard Webhooks (https://www.standardwebhooks.com) has it."""
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from leasehold_broker.adapters.private_files import NotPrivateError, read_private
 from leasehold_broker.adapters.sinks.encoding import Format, encode
 from leasehold_broker.adapters.sinks.http_post import HttpPoster, HttpTarget
+from leasehold_broker.adapters.standard_webhooks import signature, signing_key
 from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.ports.event_sink import SinkFailedError
 
 KEY_BYTES_MAX = 4096
-_ENCODED = b"whsec_"
 
 
 class WebhookSink:
@@ -50,7 +47,7 @@ class WebhookSink:
             seconds = str(self._wall_seconds())
             headers |= {
                 "webhook-timestamp": seconds,
-                "webhook-signature": signature(signing_key(self._key_file), name, seconds, body),
+                "webhook-signature": signature(file_key(self._key_file), name, seconds, body),
             }
         await self._poster.post(body, headers)
 
@@ -59,21 +56,14 @@ class WebhookSink:
         await self._poster.close()
 
 
-def signature(key: bytes, name: str, seconds: str, body: bytes) -> str:
-    """The header of a message, as Standard Webhooks computes it."""
-    digest = hmac.new(key, f"{name}.{seconds}.".encode() + body, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
-
-
-def signing_key(path: Path) -> bytes:
+def file_key(path: Path) -> bytes:
     """The key in a file, as text or as "whsec_" and base64.
 
     Raises:
         SinkFailedError: it cannot be read.
     """
     try:
-        text = read_private(path, KEY_BYTES_MAX).strip()
-        return base64.b64decode(text[len(_ENCODED) :], validate=True) if text.startswith(_ENCODED) else text
+        return signing_key(read_private(path, KEY_BYTES_MAX).strip())
     except (OSError, NotPrivateError, ValueError) as error:
         message = f"the signing key {path} cannot be read: {type(error).__name__}"
         raise SinkFailedError(message) from None

@@ -1,0 +1,83 @@
+"""Vault's own credentials at a database: the password of a static role, and the root password that nobody is shown.
+
+A static role has one password: making the next one ends the last at once. Whoever reads it from Vault has the new one;
+whoever holds a copy has a dead one, so a rotation of such a key has no time in which both are taken.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from leasehold_broker.adapters.minters.faults import key_fault
+from leasehold_broker.adapters.minters.marks import checked
+from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
+from leasehold_broker.adapters.worker_thread import WorkerThread
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.key_source import SourceFault, SourceState
+from leasehold_broker.ports.provider_keys import ProviderKey
+
+T = TypeVar("T")
+CALL_SECONDS_MAX = 30.0
+"""The database is asked while Vault is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The password now, and when it was made."""
+
+    value: Secret
+    id: str
+
+
+class VaultStaticRole:
+    """Implements `ProviderKeys` for one static role of a database engine."""
+
+    def __init__(self, at: VaultAt, mount: str, role: str, clock: Clock) -> None:
+        """Talk to nobody yet."""
+        self._session = VaultSession(at, clock)
+        self._worker = WorkerThread("vault-role", CALL_SECONDS_MAX)
+        self._mount = mount
+        self._role = role
+
+    async def mint(self, rotation: str) -> ProviderKey:
+        """See the port. There is no mark and none is needed: there is never more than one."""
+        checked(rotation)
+
+        def work() -> ProviderKey:
+            before = self._held()
+            self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})
+            after = self._held()
+            if after.value == before.value:
+                raise SourceFault(SourceState.FAILING, "Vault has rotated the role, and its password is the same")
+            return ProviderKey(after.value, after.id)
+
+        return await self._ask(work)
+
+    async def current_id(self, value: Secret) -> str:
+        """See the port."""
+        held = await self._ask(self._held)
+        return held.id if held.value == value else ""
+
+    async def end(self, key_id: str) -> None:
+        """See the port. Only the password of now is left to be ended: a new one is made, and shown to nobody."""
+
+        def work() -> None:
+            if self._held().id == key_id:
+                self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})
+
+        await self._ask(work)
+
+    def _held(self) -> _Held:
+        reply = self._session.request("get", f"{self._mount}/static-creds/{self._role}")
+        data: Mapping[str, Any] = reply.get("data") or {}
+        password, made = data.get("password"), data.get("last_vault_rotation")
+        if not isinstance(password, str) or not isinstance(made, str) or not password.isascii():
+            raise SourceFault(SourceState.MALFORMED, f"static role {self._role!r} has no password")
+        return _Held(Secret(password.encode("ascii")), f"{self._role}@{made}")
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._worker.run(work)
+        except SourceFault as fault:
+            raise key_fault(fault) from None
