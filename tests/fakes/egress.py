@@ -13,6 +13,7 @@ from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
 from leasehold_broker.domain.amounts import NO_CAPS
 from leasehold_broker.domain.call import CallOutcome, CallPlan
+from leasehold_broker.domain.honeytokens import Traps
 from leasehold_broker.domain.identity import Peer, Subject
 from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.lease import Lease, Mode
@@ -121,6 +122,7 @@ class FakeRefusals:
         """No refusal yet."""
         self.recorded: list[tuple[Reason, str, str | None]] = []
         self.details: list[str] = []
+        self.given: list[Refusal] = []
         self.fail_with: Refusal | None = None
 
     async def call_refused(
@@ -138,6 +140,7 @@ class FakeRefusals:
             raise self.fail_with
         self.recorded.append((refusal.reason, lease.name if lease else "", model))
         self.details.append(refusal.detail)
+        self.given.append(refusal)
 
 
 class FakePeers:
@@ -367,6 +370,7 @@ async def running(
     settings: UpstreamSettings | None = None,
     providers: Mapping[str, Provider] | None = None,
     uid: int | None = 1000,
+    traps: Traps | None = None,
 ) -> AsyncIterator[World]:
     """An egress on loopback over a recording origin."""
     calls, refusals, origin = FakeCalls(), FakeRefusals(), Origin()
@@ -377,7 +381,16 @@ async def running(
     targets = {name: Target(provider, origin.url) for name, provider in (providers or {"fake": FakeProvider()}).items()}
     chosen = limits or EgressLimits(tick_seconds=0.02, drain_seconds=0.3, linger_seconds=0.3)
     server = EgressServer(
-        EgressParts(calls, refusals, targets, upstream, FakePeers(uid), FixedEntropy(), limits=chosen)
+        EgressParts(
+            calls,
+            refusals,
+            targets,
+            upstream,
+            FakePeers(uid),
+            FixedEntropy(),
+            limits=chosen,
+            sprung_by=(traps or Traps()).sprung_by,
+        )
     )
     port = await server.listen_tcp("127.0.0.1", 0)
     world = World(calls, refusals, origin, server, upstream, port)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from leasehold import LeaseholdError
@@ -51,6 +52,8 @@ class OwnSidecar:
         root.chmod(0o700)
         self.root = root
         self.port = 0
+        self.egress_port = 0
+        self._said: list[str] = []
         self._admin = root / "admin" / "admin.sock"
         master = root / "master.key"
         FileMasterKey.create(str(master))
@@ -97,12 +100,13 @@ operator_uids = [{os.geteuid()}]
         arguments = broker("sidecar", "--config", str(self.root / "sidecar.toml"))
         with subprocess.Popen([*launcher, *arguments], stderr=subprocess.PIPE, text=True) as process:
             self._process = process
-            said = []
+            said = self._said = []
             try:
                 for line in process.stderr:
                     said.append(line)
                     if '"serving"' in line and "grpc_port" in (serving := json.loads(line)):
                         self.port = serving["grpc_port"]
+                        self.egress_port = serving["egress_port"]
                         break
                 else:
                     raise RuntimeError("".join(said[-5:]))
@@ -113,6 +117,15 @@ operator_uids = [{os.geteuid()}]
                 if process.poll() is None:
                     process.terminate()
                 process.wait(20)
+
+    def logged(self, event: str) -> dict:
+        """The first line of its log with this event, waited for."""
+        for _ in range(600):
+            for line in tuple(self._said):
+                if f'"{event}"' in line:
+                    return json.loads(line)
+            time.sleep(0.05)
+        raise RuntimeError("".join(self._said[-5:]))
 
     def kill(self) -> None:
         """End it without any goodbye."""

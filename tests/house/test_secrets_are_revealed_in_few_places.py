@@ -25,6 +25,7 @@ MAY_REVEAL = {
     "broker/leasehold_broker/adapters/minters/marks.py": "compares a key with the hint that a list shows of it",
     "broker/leasehold_broker/adapters/usage_reports_http.py": "places an admin key into the header of a usage report",
     "broker/leasehold_broker/adapters/vault_session.py": "places the token of one reading of a secret engine",
+    "broker/leasehold_broker/domain/honeytokens.py": "shows a fresh honeytoken, which opens nothing, once",
     "broker/leasehold_broker/egress/redaction.py": "searches answers for an echo of the key",
     "broker/leasehold_broker/flows/audit_keys.py": "digests each key, to find secrets that are shared",
     "broker/leasehold_broker/flows/issuing.py": "digests a fresh lease token",

@@ -15,6 +15,7 @@ from leasehold_broker.adapters.process_hardening import harden_process
 
 _COMMANDS: Mapping[str, str] = {
     "budget": "leasehold_broker.cli.budget:budget",
+    "honeytoken": "leasehold_broker.cli.honeytoken:honeytoken",
     "keys": "leasehold_broker.cli.keys:keys",
     "policy": "leasehold_broker.cli.policy:policy",
     "prices": "leasehold_broker.cli.prices:prices",
@@ -23,7 +24,7 @@ _COMMANDS: Mapping[str, str] = {
     "demo": "leasehold_broker.cli.demo:demo",
 }
 """Name of the command to "module:attribute". Some of the modules take a fifth of a second to import."""
-_WITH_SECRETS = frozenset({"budget", "keys", "sidecar", "collector"})
+_WITH_SECRETS = frozenset({"budget", "honeytoken", "keys", "sidecar", "collector"})
 REFUSED_TO_START = 2
 
 

@@ -49,6 +49,10 @@ class _Prices(Part, frozen=True):
     override_file: str = ""
 
 
+class _Honeytokens(Part, frozen=True):
+    file: str = ""
+
+
 class _Spool(Part, frozen=True):
     bytes_max: int = 256 * 1024 * 1024
 
@@ -75,6 +79,7 @@ class _File(Part, frozen=True):
     egress: _Egress = _Egress()
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     prices: _Prices = _Prices()
+    honeytokens: _Honeytokens = _Honeytokens()
     spool: _Spool = _Spool()
     collector: _Collector | None = None
     alone: _Alone | None = None
@@ -134,6 +139,7 @@ class SidecarConfig:
     issuers: tuple[IssuerRule, ...]
     providers: dict[str, ProviderAt]
     prices: PricesAt
+    honeytokens: Path | None
     spool_bytes_max: int
     collector: CollectorAt | None
     alone: Alone | None
@@ -165,6 +171,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         issuers=issuer_rules(file.issuers, path),
         providers=providers_at(file.providers, path),
         prices=_prices(file.prices, base),
+        honeytokens=absolute(file.honeytokens.file, base) if file.honeytokens.file else None,
         spool_bytes_max=file.spool.bytes_max,
         collector=_collector(file.collector, path) if file.collector else None,
         alone=_alone(file.alone, base) if file.alone else None,

@@ -104,6 +104,10 @@ def _subject(event: Event, stream: str) -> str:
     return f"{event.subject.issuer} {event.subject.subject}"[: 2 * NAME_CHARACTERS_MAX]
 
 
+def _honeytoken(event: Event, stream: str) -> str:
+    return f"{_text(event.details.get('honeytoken'), NAME_CHARACTERS_MAX)} by {_subject(event, stream)}"
+
+
 _RULES: Final[Mapping[EventType, _Rule]] = {
     EventType.LEASE_FROZEN: _Rule(
         Severity.CRITICAL,
@@ -179,6 +183,12 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         "An endpoint for alerts will not take one",
         "Look at what it answered; that alert was given up there.",
         _named("endpoint"),
+    ),
+    EventType.FINDING_HONEYTOKEN: _Rule(
+        Severity.CRITICAL,
+        "A honeytoken was used",
+        "Treat that agent and whatever it can read as compromised: see where it was laid, and what else lies there.",
+        _honeytoken,
     ),
     EventType.TASK_FAILED: _Rule(
         Severity.ERROR,

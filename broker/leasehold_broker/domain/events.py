@@ -54,6 +54,7 @@ class EventType(StrEnum):
     SINK_FAILED = "sink.failed"
     SINK_RECOVERED = "sink.recovered"
     ALERT_REJECTED = "alert.rejected"
+    FINDING_HONEYTOKEN = "finding.honeytoken"
     TASK_FAILED = "task.failed"
     TASK_RECOVERED = "task.recovered"
     KEY_READ = "key.read"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
+from leasehold_broker.domain.honeytokens import TrapSprung
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.egress.answers import refusal_answer, status_of
 from leasehold_broker.egress.body_gate import check_media, parse_object
 from leasehold_broker.egress.form_gate import form_boundary, parse_form
-from leasehold_broker.egress.header_gate import check_origin, without_credentials
+from leasehold_broker.egress.header_gate import check_origin, shown_credentials, without_credentials
 from leasehold_broker.egress.http1 import RequestHead, too_large
 from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.relay import Client, Relay
@@ -73,8 +74,17 @@ class Exchange:
         """Decide on the head alone, before a byte of the body is read.
 
         Raises:
-            Refusal: the request is refused.
+            Refusal: the request is refused; TrapSprung when a honeytoken was presented with it.
         """
+        try:
+            self._begin(head, peer, hosts)
+        except Refusal as refusal:
+            honeytoken = self._parts.sprung_by(shown_credentials(head.headers, head.query))
+            if honeytoken is None:
+                raise
+            raise TrapSprung.over(refusal, honeytoken) from None
+
+    def _begin(self, head: RequestHead, peer: Peer, hosts: frozenset[str]) -> None:
         self._method = head.method
         self._parts.counts.requests += 1
         check_origin(head.headers, hosts)

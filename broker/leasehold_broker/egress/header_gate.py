@@ -46,6 +46,13 @@ def check_origin(headers: Mapping[str, str], hosts: frozenset[str]) -> None:
         raise Refusal(Reason.HEADER_NOT_ALLOWED, "browsers may not call this egress; call it from the agent's process")
 
 
+def shown_credentials(headers: Mapping[str, str], query: str) -> list[str]:
+    """Whatever a caller presents as a credential, in every place where one may be, as it is and without a scheme."""
+    found = [headers[name].strip() for name in sorted(CREDENTIAL_HEADERS) if name in headers]
+    found += [pair[4:] for pair in query.split("&") if pair.startswith("key=")]
+    return [*found, *(one.rpartition(" ")[2] for one in found if " " in one)]
+
+
 def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that a provider's module gets to see; it refuses what it does not know."""
     return {name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS}

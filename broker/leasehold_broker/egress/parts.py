@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from leasehold_broker.domain.call import CallEnd, CallOutcome, CallPlan
+from leasehold_broker.domain.honeytokens import Honeytoken
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Refusal
@@ -127,6 +128,7 @@ class EgressParts:
         limits: every bound.
         counts: see `EgressCounts`.
         host_names: further Host values to take, lower case, with or without a port.
+        sprung_by: the honeytoken among what a refused caller presents.
         reader: where large bodies are read: one at a time, so that many hostile ones cost one thread.
     """
 
@@ -139,4 +141,5 @@ class EgressParts:
     limits: EgressLimits = field(default_factory=EgressLimits)
     counts: EgressCounts = field(default_factory=EgressCounts)
     host_names: frozenset[str] = frozenset()
+    sprung_by: Callable[[list[str]], Honeytoken | None] = field(default=lambda _credentials: None)
     reader: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "egress-reader"))

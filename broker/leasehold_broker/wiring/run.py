@@ -22,6 +22,7 @@ from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_prices import load_prices
+from leasehold_broker.wiring.sidecar_traps import SidecarTraps
 
 Serve = Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]
 Passphrase = Callable[[], bytes]
@@ -54,6 +55,7 @@ def check_sidecar(path: Path, passphrase: Passphrase) -> None:
     SidecarKeys(config.keys, passphrase, SystemClock(), SystemEntropy())
     load_policy(str(config.policy.path), "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir))
     load_prices(config.prices, None)
+    SidecarTraps(config.honeytokens)
 
 
 def check_collector(path: Path) -> None:

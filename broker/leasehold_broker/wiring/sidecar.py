@@ -46,8 +46,8 @@ from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.flows.key_events import KeyEvents
 from leasehold_broker.flows.key_health import KeyHealth
 from leasehold_broker.flows.read import ReadLeases
+from leasehold_broker.flows.record_traps import RecordTraps
 from leasehold_broker.flows.recover import Recover
-from leasehold_broker.flows.refusals import RecordRefusal
 from leasehold_broker.flows.release import ReleaseLease
 from leasehold_broker.flows.renew import RenewLease
 from leasehold_broker.flows.stop import Stop
@@ -70,6 +70,7 @@ from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
 from leasehold_broker.wiring.sidecar_prices import CurrentPrices
+from leasehold_broker.wiring.sidecar_traps import SidecarTraps
 from leasehold_broker.wiring.supervision import Supervisor
 
 SWEEP_SECONDS = 0.2
@@ -142,11 +143,12 @@ class Sidecar:
         self._identities = JwtIdentities(
             config.issuers, self._clock, on_failure=_issuer_failed, keep=self._keep_showing
         )
-        self._recorder = RecordRefusal(self.books, self.store, self._clock)
+        self._recorder = RecordTraps(self.books, self.store, self._journal, self._clock)
+        self._traps = SidecarTraps(config.honeytokens)
         self.door = GrpcDoor(
             config.grpc,
             self._peers,
-            {Access.WORKLOAD: workload(self._identities)},
+            {Access.WORKLOAD: self._traps.watching(workload(self._identities))},
             self._recorder,
             self._clock,
             self._entropy,
@@ -192,6 +194,8 @@ class Sidecar:
             await stack.enter_async_context(self._tasks.keeping("policy watch", self.policies.watch))
             await stack.enter_async_context(self._tasks.keeping("price watch", self.prices.watch))
             await stack.enter_async_context(self._tasks.keeping("certificates", self.door.follow_certificates))
+            if self._traps.laid:
+                await stack.enter_async_context(self._tasks.keeping("honeytoken watch", self._traps.watch))
             egress, port = await self._open_egress(world, stack)
             await self._open_door(world, port)
             metrics_port = 0
@@ -305,6 +309,7 @@ class Sidecar:
                     body_bytes_max=config.body_bytes_max, drain_seconds=max(0.001, config.drain_seconds)
                 ),
                 host_names=frozenset(config.egress_hosts),
+                sprung_by=self._traps.sprung_by,
             )
         )
         port = 0
