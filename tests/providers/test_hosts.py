@@ -105,7 +105,7 @@ UNLISTED = [
     ("cohere", "POST", "/v1/chat", "", "use POST /v2/chat"),
     ("deepseek", "POST", "/beta/completions", "", "POST /chat/completions"),
     ("fireworks", "POST", "/v1/chat/completions", "", "POST /chat/completions"),
-    ("groq", "POST", "/openai/v1/audio/transcriptions", "", "no bound is known for audio"),
+    ("xai", "POST", "/v1/audio/transcriptions", "", "no price is known for audio"),
     ("groq", "POST", "/openai/v1/batches", "", "runs for a day"),
     ("groq", "POST", "/openai/v1/responses", "", "use chat/completions"),
     ("mistral", "POST", "/v1/agents/completions", "", "an agent's own calls"),
@@ -116,7 +116,7 @@ UNLISTED = [
     ("openai", "POST", "/v1/files", "", "stored file"),
     ("openai", "POST", "/v1/fine_tuning/jobs", "", "training"),
     ("openrouter", "GET", "/api/v1/models/a/../b", "", "POST /chat/completions"),
-    ("together", "POST", "/v1/images/generations", "", "no bound is known for pictures"),
+    ("together", "POST", "/v1/images/generations", "", "no price is known for pictures"),
     ("own-llm", "POST", "/v1/completions", "", "legacy"),
     ("xai", "POST", "/v1/responses", "", "fee"),
 ]

@@ -2,15 +2,20 @@
 
 import base64
 import io
+import json
 import math
 import struct
 import wave
+from pathlib import Path
 from typing import Any
 
+import groq as groq_sdk
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from mistralai.client import Mistral
+from tests.fakes.hosts import PROVIDERS
 from tests.fakes.vendor_server import VendorServer, serving
 
 from leasehold_broker.domain.amounts import NO_CAPS
@@ -24,6 +29,8 @@ from leasehold_broker.providers.audio_length import seconds_max
 from leasehold_broker.providers.openai import OpenAI
 
 OPENAI = OpenAI()
+TOKEN = "lht_" + "a" * 40
+VECTORS = Path(__file__).parents[1] / "vectors"
 BOOK = load_price_book()
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -46,6 +53,14 @@ def wav(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:
 def mp3(frames: int, head: bytes = b"\xff\xfb\x90\x00", size: int = 417) -> bytes:
     """Frames of 128 kbit/s at 44.1 kHz, 1,152 samples each."""
     return (head + bytes(size - 4)) * frames
+
+
+def sound(name: str) -> bytes:
+    """A file that a real encoder has written."""
+    return (VECTORS / "sound" / name).read_bytes()
+
+
+FLAC, OPUS = sound("tone_16k_2s.flac"), sound("tone_16k_3s3.ogg")
 
 
 def sound_form(data: bytes, **fields: Json) -> Form:
@@ -86,6 +101,12 @@ def held(plan: CallPlan) -> int:
         (mp3(100, b"\xff\xf3\x18\x00", 36), 4),
         # the last frame is cut short, and counted whole
         (mp3(100)[:-200], 3),
+        # as libsndfile and libopus write them: two seconds at 16 kHz, ninety of silence in 2 kB, 3.3 of Opus
+        (FLAC, 2),
+        (sound("silence_8k_90s.flac"), 90),
+        (OPUS, 4),
+        # a frame of FLAC that is there twice counts twice, whatever the file says of its length
+        (FLAC + FLAC[FLAC.index(b"\xff\xf8") :], 4),
     ],
 )
 def test_seconds_are_read_from_the_bytes(data: bytes, seconds: int) -> None:
@@ -99,6 +120,16 @@ def test_seconds_are_read_from_the_bytes(data: bytes, seconds: int) -> None:
         b"",
         b"OggS" + bytes(100),
         b"fLaC" + bytes(100),
+        sound("vorbis.ogg"),
+        # an Opus stream that is cut, damaged, doubled, followed by something, or begins in the middle
+        OPUS[:-1],
+        OPUS[:-20] + b"x" + OPUS[-19:],
+        OPUS + OPUS,
+        OPUS + bytes(4),
+        OPUS[OPUS.index(b"OggS", 4) :],
+        # a FLAC file whose first block is no description, or describes no rate
+        FLAC[:4] + b"\x81" + FLAC[5:],
+        FLAC[:18] + bytes(3) + FLAC[21:],
         b"RIFF\0\0\0\0WAVE",
         # another coding, a rate of one sample a second, bytes a second that do not fit, two formats
         wav(1).replace(struct.pack("<H", 1) + struct.pack("<H", 1), struct.pack("<H", 0x11) + struct.pack("<H", 1)),
@@ -134,6 +165,7 @@ def test_no_wav_sounds_longer_than_its_bound(tenths: int, rate: int, channels: i
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"ID3\x03\0\0\0\0\0\0", b"\xff\xfb\x90\0"]))
+@example(b"\xff\xf8\x81\x08" * 50, FLAC[:42])
 def test_any_bytes_have_a_length_or_none(tail: bytes, start: bytes) -> None:
     """No bytes make the reader fail, and none are long without being large."""
     seconds = seconds_max(start + tail)
@@ -151,6 +183,59 @@ def test_a_transcription_by_the_second_is_held_and_charged() -> None:
     price = BOOK.price("openai", "whisper-1")
     assert price is not None
     assert (meter.usage, cost_micro_usd(meter.usage or Usage(), price)) == (Usage(audio_seconds=10), 1_000)
+
+
+@pytest.mark.parametrize(("seconds", "billed"), [(9, 10), (3, 10), (14, 15)])
+def test_groq_bills_ten_seconds_at_least(seconds: int, billed: int) -> None:
+    """A shorter sound is held, and charged, as ten; the answer says how long it was only when asked to be verbose."""
+    groq = PROVIDERS["groq"]
+    route = groq.route("POST", "/openai/v1/audio/transcriptions", "")
+    form = sound_form(wav(seconds), model="whisper-large-v3", response_format="verbose_json")
+    plan = groq.plan(route, {}, form, 0)
+    assert plan.units_bound == Usage(audio_seconds=billed)
+    meter = groq.meter(route, plan, form, "application/json")
+    meter.feed(b'{"text": "", "duration": %d.5}' % (seconds - 1))
+    meter.finish()
+    assert meter.usage == Usage(audio_seconds=max(10, seconds))
+    mistral = PROVIDERS["mistral"]
+    told_apart = sound_form(wav(1), model="voxtral-mini-latest", diarize="true")
+    with pytest.raises(Refusal, match="no price is known"):
+        mistral.plan(mistral.route("POST", "/v1/audio/transcriptions", ""), {}, told_apart, 0)
+    with pytest.raises(Refusal, match="send the file"):
+        groq.plan(route, {}, sound_form(wav(1), model="whisper-large-v3", url="https://x/y.wav"), 0)
+
+
+def test_the_sdks_of_groq_and_mistral_send_sound() -> None:
+    """Both send a FLAC file as a form: it goes upstream under our name, and what they answer is counted."""
+    with serving(VendorServer(PROVIDERS["groq"])) as server:
+        asker = groq_sdk.Groq(base_url=server.base_url.removesuffix("/openai/v1"), api_key=TOKEN, max_retries=0)
+        server.answer = b'{"text": "a", "duration": 2.0}'
+        asked: dict[str, Any] = {"model": "whisper-large-v3", "response_format": "verbose_json"}
+        assert asker.audio.transcriptions.create(file=("mine.flac", FLAC), **asked).text == "a"
+        assert server.last.plan is not None
+        assert server.last.plan.units_bound == Usage(audio_seconds=10)
+        assert server.last.upstream is not None
+        assert b'filename="sound.flac"' in server.last.upstream.body
+        server.answer, server.content_type = b"RIFF", "audio/wav"
+        voice: dict[str, Any] = {"voice": "tara", "model": "canopylabs/orpheus-v1-english"}
+        assert asker.audio.speech.create(input="Hello", **voice, response_format="wav").read() == b"RIFF"
+        assert server.last.meter is not None
+        assert server.last.meter.usage == Usage(input_characters=5)
+        asker.close()
+    with (
+        serving(VendorServer(PROVIDERS["mistral"])) as server,
+        Mistral(api_key=TOKEN, server_url=server.base_url.removesuffix("/v1")) as other,
+    ):
+        server.answer = (VECTORS / "mistral" / "transcription.json").read_bytes()
+        server.answer = json.loads(server.answer)["answer"][0].encode()
+        heard = other.audio.transcriptions.complete(
+            model="voxtral-mini-latest", file={"content": OPUS, "file_name": "a.ogg"}
+        )
+        assert heard.usage.prompt_audio_seconds == 203
+        assert server.last.meter is not None
+        assert server.last.meter.usage == Usage(audio_seconds=203)
+        assert server.last.plan is not None
+        assert server.last.plan.units_bound == Usage(audio_seconds=4)
 
 
 def test_a_transcription_by_token_is_held_at_its_context() -> None:

@@ -1,4 +1,4 @@
-"""How long a sound is, read from its bytes. Owns two formats of which that can be known; refuses to guess others.
+"""How long a sound is, read from its bytes. Owns WAV and MP3, knows FLAC and Ogg Opus; refuses to guess others.
 
 WAV with plain samples (RIFF, WAVE_FORMAT_PCM): all bytes of the file over its bytes a second, whatever its chunks say.
 MP3 (ISO 11172-3 and 13818-3, layer III, and MPEG 2.5): every frame's header is read, and their samples are added up;
@@ -10,8 +10,11 @@ import re
 import struct
 from typing import Final
 
+from leasehold_broker.providers.audio_packets import flac_seconds, opus_seconds
+
 WAV: Final = "wav"
 MP3: Final = "mp3"
+_SIGNATURES: Final = ((b"fLaC", "flac"), (b"OggS", "ogg"))
 _PCM: Final = 1
 _EXTENSIBLE: Final = 0xFFFE
 _PCM_GUID: Final = bytes.fromhex("0100000000001000800000aa00389b71")
@@ -24,12 +27,12 @@ FRAMES_MAX: Final = 400_000
 
 
 def audio_format(data: bytes) -> str:
-    """`WAV`, `MP3`, or "" for another format."""
+    """What a file of this format is called by its ending; "" for a format that is not read here."""
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         return WAV
     if data[:3] == b"ID3" or (len(data) > 1 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2):
         return MP3
-    return ""
+    return next((name for start, name in _SIGNATURES if data.startswith(start)), "")
 
 
 def seconds_max(data: bytes) -> int | None:
@@ -39,6 +42,10 @@ def seconds_max(data: bytes) -> int | None:
             return _wav_seconds(data)
         case "mp3":
             return _mp3_seconds(data)
+        case "flac":
+            return flac_seconds(data)
+        case "ogg":
+            return opus_seconds(data)
         case _:
             return None
 

@@ -12,11 +12,12 @@ from typing import Final
 
 from leasehold_broker.domain.host_settings import COMPATIBLE, OUTPUT_LIMITS, HostSettings
 from leasehold_broker.providers.checks import GROUPED_NAME
+from leasehold_broker.providers.openai_audio import TRANSCRIPT_FIELDS, Speech, Transcription
 from leasehold_broker.providers.openai_body import EMBEDDING_FIELDS, MESSAGE_FIELDS, ChatRules
 from leasehold_broker.providers.openai_chat import Chat, Embeddings
 from leasehold_broker.providers.openai_host import HostShape
 from leasehold_broker.providers.operation import Operation
-from leasehold_broker.providers.usage import UsageRules, compatible_usage
+from leasehold_broker.providers.usage import UsageRules, compatible_usage, heard_usage, lasting_usage
 
 _COMMON: Final = frozenset(
     [
@@ -56,8 +57,8 @@ _NO_ROUTE: Final = {
     "/batch": "a batch runs for a day, after its lease; send the calls themselves",
     "/files": "a stored file is read by calls that nobody can bound; send its text in the request",
     "/fine": "training has no bound that a request states; let the platform team run it",
-    "/audio": "no bound is known for audio at this host; it is not served",
-    "/images": "no bound is known for pictures at this host; it is not served",
+    "/audio": "no price is known for audio at this host; it is not served",
+    "/images": "no price is known for pictures at this host; it is not served",
     "/agents": "an agent's own calls have no bound on their cost; use chat/completions",
     "/conversations": "a stored conversation has no bound on its cost; use chat/completions",
     "/responses": "Responses is not served at this host; use chat/completions",
@@ -85,6 +86,18 @@ def _chat(rules: ChatRules, usage: UsageRules) -> Chat:
 
 def _embeddings(*fields: str) -> Embeddings:
     return Embeddings(frozenset(("model", "input", *fields)), partial(compatible_usage, rules=UsageRules()))
+
+
+def _heard_at_groq(name: str) -> Transcription:
+    """Groq bills ten seconds at least, and says how long a sound was in its verbose answer only."""
+    return Transcription(
+        name,
+        TRANSCRIPT_FIELDS - {"stream", "include[]", "keywords[]", "languages[]"},
+        {"url": "how long it sounds is read from its bytes; send the file"},
+        by_token=(),
+        seconds_min=10,
+        read=partial(lasting_usage, seconds_min=10),
+    )
 
 
 MISTRAL: Final = HostShape(
@@ -123,6 +136,16 @@ MISTRAL: Final = HostShape(
             UsageRules(cached=("num_cached_tokens",)),
         ),
         "/embeddings": _embeddings("encoding_format", "metadata", "output_dimension", "output_dtype"),
+        "/audio/transcriptions": Transcription(
+            fields=frozenset(
+                ("diarize", "file", "language", "model", "stream", "temperature", "timestamp_granularities")
+            ),
+            off=frozenset(("diarize",)),
+            refused=dict.fromkeys(("file_id", "file_url"), "how long it sounds is read from its bytes; send the file"),
+            by_token=(),
+            read=heard_usage,
+            ends=frozenset(("transcription.done",)),
+        ),
     },
     refused_paths=_NO_ROUTE | {"/ocr": "pages have a price of their own, which no request bounds; send text"},
     flat_errors=True,
@@ -171,6 +194,9 @@ GROQ: Final = HostShape(
             # Flex costs what on-demand costs; the performance tier is by contract.
             UsageRules(nested="x_groq", tiers={"on_demand": "", "flex": "", "auto": ""}),
         ),
+        "/audio/transcriptions": _heard_at_groq("audio.transcriptions"),
+        "/audio/translations": _heard_at_groq("audio.translations"),
+        "/audio/speech": Speech("canopylabs/orpheus", frozenset(("input", "model", "response_format", "voice"))),
     },
     refused_models={"compound": "this model runs tools and other models without a bound; name a plain model"},
     refused_paths=_NO_ROUTE,

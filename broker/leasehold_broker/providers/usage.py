@@ -296,6 +296,24 @@ def transcript_usage(report: Json) -> Usage | None:
         return None
 
 
+def heard_usage(answer: Object) -> Usage | None:
+    """Usage of a Mistral transcription: whole seconds; its tokens have no price of their own."""
+    report = answer.get("usage")
+    try:
+        seconds = _count(report, "prompt_audio_seconds", required=True) if isinstance(report, dict) else None
+    except _UnusableError:
+        return None
+    return None if seconds is None else Usage(audio_seconds=seconds)
+
+
+def lasting_usage(answer: Object, seconds_min: int) -> Usage | None:
+    """Usage of a transcription that says how long the sound was, begun seconds, and no less than the least billed."""
+    seconds = answer.get("duration")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= COUNT_MAX:
+        return None
+    return Usage(audio_seconds=max(math.ceil(seconds), seconds_min))
+
+
 def billed_usage(report: Json) -> Usage | None:
     """Usage of a Cohere answer: the billed units, which leave out what the vendor adds to a prompt.
 
