@@ -3,6 +3,7 @@
 import pytest
 
 from leasehold_broker.config import ConfigError, load_collector
+from leasehold_broker.config.collector_store import PostgresStore
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 
 GOOD = """
@@ -79,3 +80,54 @@ def test_a_wrong_setting_is_refused_by_name(tmp_path, change, said):
         load_collector(write(tmp_path, GOOD.replace(*change, 1)))
 
     assert said in str(caught.value)
+
+
+SHARED = """
+[store]
+engine = "postgres"
+url = "postgresql://leasehold@db.example/leasehold?sslmode=verify-full"
+"""
+
+
+def test_a_log_may_be_in_postgresql(tmp_path, monkeypatch):
+    """The store comes out checked; a replica may take its name from its host."""
+    password = tmp_path / "password"
+    password.write_text("secret")
+    password.chmod(0o600)
+    monkeypatch.setattr("socket.gethostname", lambda: "Pod-3")
+    more = SHARED + 'password_file = "password"\nreplica_from_host = true\nschema = "lh"\n'
+    config = load_collector(write(tmp_path, GOOD + more))
+    assert config.name == "centre.pod-3"
+    assert config.postgres == PostgresStore(
+        "postgresql://leasehold@db.example/leasehold?sslmode=verify-full", "lh", password, 8
+    )
+    assert load_collector(write(tmp_path, GOOD)).postgres is None
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ('engine = "mysql"', "engine"),
+        ('schema = "x"', "settings of engine"),
+        ('engine = "postgres"', "url must be like"),
+        ('engine = "postgres"\nurl = "mysql://a@127.0.0.1/d"', "url must be like"),
+        ('engine = "postgres"\nurl = "postgresql://a:hunter2@127.0.0.1/d"', "holds a password"),
+        ('engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d?password=hunter2"', "holds a password"),
+        ('engine = "postgres"\nurl = "postgresql://a@db.example/d"', "sslmode=verify-full"),
+        ('engine = "postgres"\nurl = "postgresql://a@db.example/d?sslmode=require"', "sslmode=verify-full"),
+        ('engine = "postgres"\nurl = "postgresql://a@/d?host=db.example"', "sslmode=verify-full"),
+        ('engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d"\nschema = "a b"', "lower-case"),
+        ('engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d"\nconnections_max = 0', "connections_max"),
+        ('engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d"\npassword_file = "none"', "password"),
+        (
+            'engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d"\nreplica_from_host = true',
+            "replica_from_host makes the name",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_right_is_refused(tmp_path, monkeypatch, store, said):
+    """Each with what to change; a password that was written there is not repeated."""
+    monkeypatch.setattr("socket.gethostname", lambda: "a host")
+    with pytest.raises(ConfigError, match=said) as refused:
+        load_collector(write(tmp_path, f"{GOOD}\n[store]\n{store}\n"))
+    assert "hunter2" not in str(refused.value)

@@ -369,3 +369,18 @@ async def test_a_page_of_revocations_goes_on_from_any_epoch(store):
     assert list(reversed(made[:4])) == list(await store.before(5, 9))
     assert await store.after(12, 5) in ((), [])
     assert await store.find(13) is None
+
+
+async def test_what_a_follower_remembers_moves_with_its_place(engine):
+    """Place, memory and events are one; a key is replaced and forgotten; another follower has its own."""
+    alarm = Event(EventType.COLLECTOR_STARTED, 5, Outcome.ALLOWED)
+    async with engine.open("c1") as first:
+        assert await first.follower("alerts") is None
+        await first.advance("alerts", 3, {"a": {"n": 1}, "b": {"n": 2}}, [alarm, alarm])
+        await first.advance("alerts", 5, {"a": None, "b": {"n": 3, "why": "x"}})
+        await first.advance("other", 1, {})
+    async with engine.open("c2") as second:
+        state = await second.follower("alerts")
+        assert (state.position, dict(state.memory)) == (5, {"b": {"n": 3, "why": "x"}})
+        assert (await second.follower("other")).memory == {}
+        assert second.last_position() == 2

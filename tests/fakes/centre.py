@@ -43,6 +43,7 @@ from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
 from leasehold_broker.rpc.surround import Surroundings
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
+from leasehold_broker.wiring.collector_store import OpenStore
 
 ISSUER = "https://issuer.test"
 ORIGIN = "log.test/centre"
@@ -87,8 +88,10 @@ class Centre:
         tcp: grpc.ServerCredentials | None = None,
         may_take: Callable[[], None] = lambda: None,
         accept_gaps: bool = False,
+        opened: OpenStore | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
-        """Build it; `open` serves."""
+        """Build it; the context serves. `opened`: a store of somebody else's, else one file."""
         self.plan = CheckpointPlan(
             ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", folder / "checkpoint", CHECKPOINT_SECONDS
         )
@@ -98,8 +101,13 @@ class Centre:
         self._stack = contextlib.AsyncExitStack()
         self.target = f"unix:{folder / 'collector.sock'}"
         self.clock = clock or SystemClock()
-        self.store = CollectorStore(folder / "collector.db", "collector", epoch, accept_gaps=accept_gaps)
-        self.fleet = Fleet(authority_seconds)
+        if opened is None:
+            store = CollectorStore(folder / "collector.db", "collector", epoch, accept_gaps=accept_gaps)
+            self._stack.push_async_callback(store.close)
+            opened = OpenStore(store)
+        self.opened = opened
+        self.store = opened.log
+        self.fleet = fleet or Fleet(authority_seconds)
         self.records = CollectorRecords(self.store, self.clock)
         self.sync = SyncSidecar(self.fleet, self.store, self.store, self.clock)
         self.ingest = IngestEvents(self.store, self.clock, may_take)
@@ -146,8 +154,7 @@ class Centre:
     async def __aenter__(self) -> Self:
         """Serve."""
         self.fleet.restore(await self.store.sidecars(), self.clock.now())
-        self._stack.push_async_callback(self.store.close)
-        signing = checkpoints(self.plan, self.store, self.clock, self.failures.append)
+        signing = checkpoints(self.plan, self.opened, self.clock, self.failures.append)
         self.prove, self.publish = await self._stack.enter_async_context(signing)
         self.server = self._server(self.prove)
         self._stack.push_async_callback(self.server.stop, 0)

@@ -283,10 +283,10 @@ async def test_one_replica_leads_and_another_follows_it(shared, postgres):
 
             return work
 
-        first = asyncio.create_task(lead(shared.at, duty("a")))
+        first = asyncio.create_task(lead(shared.at, "signing", duty("a")))
         async with asyncio.timeout(60):
             await begun["a"].wait()
-            second = asyncio.create_task(lead(shared.at, duty("b")))
+            second = asyncio.create_task(lead(shared.at, "signing", duty("b")))
             holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
             assert leads == ["a"]
             first.cancel()

@@ -14,6 +14,7 @@ from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config import load_collector
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
+from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
 TROUBLE = Event(EventType.KEY_TAKEN_OUT, 5, Outcome.FAILED, details={"key": "prod", "message": "401"})
@@ -40,7 +41,7 @@ async def test_a_collector_tells_its_pager_once_and_the_next_life_repeats_nothin
         for life in ("c1", "c2"):
             store = CollectorStore(Path(name) / "c.db", "centre", life)
             tasks = Supervisor(SystemClock(), store.record)
-            async with asyncio.timeout(60), sent_alerts(config.alerts, store, "centre", tasks) as (pager,):
+            async with asyncio.timeout(60), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as (pager,):
                 await store.record(TROUBLE)
                 await eventually(lambda: place.requests)
                 await eventually(lambda pager=pager: pager.lag_records() == 0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
+from leasehold_broker.config.collector_store import PostgresStore, Store, postgres_store, replica_name
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.parts import (
     STREAM_NAME,
@@ -70,6 +71,7 @@ class _File(Part, frozen=True):
     issuers: tuple[Issuer, ...]
     sidecars: tuple[_Sidecar, ...]
     operators: tuple[_Operator, ...]
+    store: Store = Store()
     audit: _Audit = _Audit()
     grpc: _Grpc = _Grpc()
     sinks: tuple[Sink, ...] = ()
@@ -104,6 +106,8 @@ class CollectorConfig:
     """Everything a collector is told, checked. Paths are absolute.
 
     Args:
+        name: of this collector's, or this replica's, own stream.
+        postgres: where the log is, when replicas share it; None: in a file in state_dir.
         sidecars: who writes which stream.
         roles: of operators with verified tokens.
         roles_of_uid: of operators on this machine, known over the Unix socket by the kernel's word.
@@ -113,6 +117,7 @@ class CollectorConfig:
     name: str
     state_dir: Path
     authority_seconds: int
+    postgres: PostgresStore | None
     audit: AuditConfig
     grpc: Listen
     issuers: tuple[IssuerRule, ...]
@@ -136,9 +141,10 @@ def load_collector(path: Path) -> CollectorConfig:
     _check(file, path)
     return CollectorConfig(
         path=path,
-        name=file.collector.name,
+        name=replica_name(file.collector.name, file.store, path),
         state_dir=absolute(file.collector.state_dir, path.parent),
         authority_seconds=file.collector.authority_seconds,
+        postgres=postgres_store(file.store, path),
         audit=_audit(file, path),
         grpc=file.grpc.listen("grpc", path, tls_always=True, certificates_always=False),
         issuers=issuer_rules(file.issuers, path),

@@ -121,6 +121,17 @@ class FeedSink:
             if not full:
                 await asyncio.sleep(GATHER_SECONDS)
 
+    async def follow(self, seconds: float) -> None:
+        """Know how far another replica has fed this sink, for as long as it is not cancelled.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        while True:
+            known = await self._cursors.cursor(self.rule.name)
+            self.state.position = max(self.state.position, known or 0)
+            await asyncio.sleep(seconds)
+
     async def _step(self) -> bool:
         """One page to the sink, and the cursor after it. True when there may be more at once."""
         page = await self._store.page(EventFilter(), self.state.position, BATCH_RECORDS_MAX)

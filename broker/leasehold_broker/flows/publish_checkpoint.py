@@ -66,6 +66,7 @@ class PublishCheckpoint:
             Refusal: STORE_UNAVAILABLE.
         """
         self.newest = await self._tree.newest_checkpoint()
+        self._frontier = Frontier()
         if self.newest is not None:
             await self._must_continue(self.newest.head, "the store's own last checkpoint")
             await self._resume(self.newest.head.size)
@@ -82,6 +83,18 @@ class PublishCheckpoint:
         while True:
             await self._store.wait_for_more(self._frontier.size)
             await self.step()
+            await asyncio.sleep(seconds)
+
+    async def follow(self, seconds: float) -> None:
+        """Know what another replica publishes, for as long as it is not cancelled.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        while True:
+            newest = await self._tree.newest_checkpoint()
+            if newest is not None and (self.newest is None or newest.head.size > self.newest.head.size):
+                self.newest = newest
             await asyncio.sleep(seconds)
 
     async def step(self) -> None:

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import structlog
 
-from leasehold_broker.adapters.checkpoint_key import CheckpointKey, open_checkpoint_key
+from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.errors import InvalidRequest
+from leasehold_broker.adapters.checkpoint_key import CheckpointKey, CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.adapters.private_files import replace_private
-from leasehold_broker.adapters.sqlite_collector import CollectorStore
-from leasehold_broker.domain.checkpoint import NOTE_BYTES_MAX, TreeHead, head_of
+from leasehold_broker.domain.checkpoint import NOTE_BYTES_MAX, SignedCheckpoint, TreeHead, head_of
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
 from leasehold_broker.ports.clock import Clock
+from leasehold_broker.wiring.collector_store import OpenStore, Work
 
+RETRY_SECONDS = 1.0
 log = structlog.get_logger("leasehold.checkpoints")
 
 
@@ -42,44 +45,96 @@ class CheckpointPlan:
 
 @contextlib.asynccontextmanager
 async def checkpoints(
-    plan: CheckpointPlan, store: CollectorStore, clock: Clock, fail: Callable[[str], None]
+    plan: CheckpointPlan, store: OpenStore, clock: Clock, fail: Callable[[str], None]
 ) -> AsyncIterator[tuple[Prove, PublishCheckpoint]]:
-    """Publish while the context lasts, and once more at its end.
+    """Publish while the context lasts, and, without replicas, once more at its end.
 
     Args:
         plan: how.
-        store: of what; a log of another origin than the plan's must not be given.
+        store: of what; a log of another origin than the plan's must not be given. Of replicas one publishes.
         clock: for labels.
         fail: told when nothing may be published any more.
 
     Raises:
         CheckpointKeyError, NotPrivateError, OSError: the key cannot be used.
-        LogDamagedError: the log does not continue what was published of it.
+        LogDamagedError: the log does not continue what was published of it, or was signed with another key.
         Refusal: STORE_UNAVAILABLE.
     """
+    if store.shared and not plan.key_file.exists():
+        message = (
+            f"{plan.key_file} is missing: replicas sign with one key; make it once with 'leasehold-broker collector "
+            "--make-checkpoint-key', and give every replica a copy"
+        )
+        raise CheckpointKeyError(message)
     key = open_checkpoint_key(plan.key_file, plan.origin)
     replace_private(plan.verifier_key_file, key.verifier_key.encode() + b"\n")
-    publish = PublishCheckpoint(store, store, key, clock, partial(_copied, plan.copy_file))
-    await publish.start(_kept(plan.copy_file, key))
+    publish = PublishCheckpoint(store.log, store.log, key, clock, partial(_copied, plan.copy_file))
+    kept = _kept(plan.copy_file, key)
+    await publish.start(kept)
+    if store.shared:
+        _must_be_ours(publish.newest, key)
     log.info("signing checkpoints", verifier_key=key.verifier_key)
+    duties: list[Work] = [partial(publish.run, plan.seconds)]
+    if store.shared:
+        duties = [store.led("checkpoints", partial(_lead, publish, kept, plan.seconds)), partial(_follow, publish)]
+    tasks = [_running(duty, fail) for duty in duties]
+    try:
+        yield Prove(store.log, store.log, publish, key.verifier_key), publish
+    finally:
+        failed = any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if not failed and not store.shared:
+            # The last events too. What cannot be signed now is signed at the next start.
+            with contextlib.suppress(Refusal, LogDamagedError):
+                await publish.step()
+
+
+def _running(duty: Work, fail: Callable[[str], None]) -> asyncio.Task[None]:
+    async def run() -> None:
+        await duty()
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             log.error("checkpoints ended", why=str(task.exception()))
             fail(f"no checkpoint can be published: {task.exception()}")
 
-    task = asyncio.create_task(publish.run(plan.seconds), name="checkpoints")
+    task = asyncio.create_task(run(), name="checkpoints")
     task.add_done_callback(ended)
+    return task
+
+
+async def _lead(publish: PublishCheckpoint, kept: TreeHead | None, seconds: float) -> None:
+    """Publish as the one of the replicas that does; a database that is away is waited for."""
+    log.info("this replica publishes checkpoints")
+    while True:
+        try:
+            await publish.start(kept)
+            await publish.run(seconds)
+        except Refusal as refusal:
+            log.warning("no checkpoint now", reason=refusal.reason, detail=refusal.detail)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _follow(publish: PublishCheckpoint) -> None:
+    """Know what is published, by whichever replica."""
+    while True:
+        try:
+            await publish.follow(RETRY_SECONDS)
+        except Refusal as refusal:
+            log.warning("checkpoints cannot be read", reason=refusal.reason, detail=refusal.detail)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _must_be_ours(newest: SignedCheckpoint | None, key: CheckpointKey) -> None:
+    if newest is None:
+        return
     try:
-        yield Prove(store, store, publish, key.verifier_key), publish
-    finally:
-        failed = task.done()
-        task.cancel()
-        await asyncio.wait([task])
-        if not failed:
-            # The last events too. What cannot be signed now is signed at the next start.
-            with contextlib.suppress(Refusal, LogDamagedError):
-                await publish.step()
+        Checkpoint.of_note(newest.note, VerifierKey.of_text(key.verifier_key))
+    except InvalidRequest:
+        message = "the newest checkpoint was not signed with this replica's key: give every replica a copy of one key"
+        raise LogDamagedError(message) from None
 
 
 async def _copied(path: Path | None, note: bytes) -> None:

@@ -11,7 +11,6 @@ from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.private_files import make_folder
 from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
-from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
@@ -37,6 +36,7 @@ from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.retain import Retain
+from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.flows.watch_collector import WatchCollector
 from leasehold_broker.rpc.access import Access
@@ -44,9 +44,9 @@ from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
+from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
-from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
@@ -91,28 +91,36 @@ class Collector:
         """Start in order; stop in order at the end."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._peers.close)
-            store = self._open_store()
-            stack.push_async_callback(store.close)
+            opened = await stack.enter_async_context(self._open_store())
+            store = opened.log
             self._fleet.restore(await store.sidecars(), self._clock.now())
             await self._identities.start()
             stack.push_async_callback(self._identities.aclose)
             prove, publish = await stack.enter_async_context(
-                checkpoints(self._plan(), store, self._clock, self._give_up)
+                checkpoints(self._plan(), opened, self._clock, self._give_up)
             )
             records = CollectorRecords(store, self._clock)
             await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
             stack.push_async_callback(_stopped, records)
-            await publish.step()
+            if not opened.shared:
+                await publish.step()
             tasks = Supervisor(self._clock, store.record)
-            feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, store, self._config.name, tasks))
+            feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, opened, self._config.name, tasks))
             ingest = IngestEvents(store, self._clock, RequiredSinks(feeds).check)
             if self._config.audit.retention_days:
                 retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
-                await stack.enter_async_context(tasks.keeping("retention", lambda: self._retaining(retain)))
+                await stack.enter_async_context(
+                    tasks.keeping("retention", opened.led("retention", lambda: self._retaining(retain)))
+                )
+            if opened.board is not None:
+                share = ShareFleet(self._fleet, opened.board, self._clock)
+                await stack.enter_async_context(tasks.keeping("fleet", share.run))
             issuer = FleetRevocations(self._fleet, store, self._clock)
-            await stack.enter_async_context(tasks.keeping("end-blocks", EndBlocks(issuer, self._clock).run))
+            await stack.enter_async_context(
+                tasks.keeping("end-blocks", opened.led("end-blocks", EndBlocks(issuer, self._clock).run))
+            )
             alerts = await stack.enter_async_context(
-                sent_alerts(self._config.alerts, store, f"leasehold collector {self._config.name}", tasks)
+                sent_alerts(self._config.alerts, opened, f"leasehold collector {self._config.name}", tasks)
             )
             watch = WatchCollector(watched(feeds, alerts), issuer, store, self._clock)
             await stack.enter_async_context(tasks.keeping("watch", watch.run))
@@ -138,18 +146,18 @@ class Collector:
             yield
             log.info("stopping")
 
-    def _open_store(self) -> CollectorStore:
+    def _open_store(self) -> contextlib.AbstractAsyncContextManager[OpenStore]:
         make_folder(self._config.state_dir)
-        return CollectorStore(
-            self._config.state_dir / "collector.db",
-            self._config.name,
-            new_life(),
-            accept_gaps=self._config.audit.accept_gaps,
+        name, accept_gaps = self._config.name, self._config.audit.accept_gaps
+        if self._config.postgres is None:
+            return file_store(self._config.state_dir / "collector.db", name, accept_gaps=accept_gaps)
+        return shared_store(
+            self._config.postgres, name, accept_gaps=accept_gaps, issued=self._fleet.issued, fail=self._give_up
         )
 
     def _door(
         self,
-        store: CollectorStore,
+        store: CollectorLog,
         issuer: FleetRevocations,
         prove: Prove,
         records: CollectorRecords,

@@ -10,13 +10,13 @@ import structlog
 
 from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.adapters.sinks import HttpTarget, PagerDutyEndpoint, SlackEndpoint, WebhookEndpoint
-from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.alerts import AlertKind, AlertsAt
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkState
 from leasehold_broker.flows.send_alerts import AlertRule, EndpointState, SendAlerts
 from leasehold_broker.flows.watch_collector import Watched
 from leasehold_broker.ports.alert_endpoint import AlertEndpoint
 from leasehold_broker.wire.event_body import decode_event
+from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
 log = structlog.get_logger("leasehold.alerts")
@@ -24,7 +24,7 @@ log = structlog.get_logger("leasehold.alerts")
 
 @contextlib.asynccontextmanager
 async def sent_alerts(
-    endpoints: Sequence[AlertsAt], store: CollectorStore, source: str, tasks: Supervisor
+    endpoints: Sequence[AlertsAt], store: OpenStore, source: str, tasks: Supervisor
 ) -> AsyncIterator[tuple[SendAlerts, ...]]:
     """Tell them while the context lasts. None of them needs to be there: one that is away is waited for.
 
@@ -38,10 +38,12 @@ async def sent_alerts(
             endpoint = _endpoint(at, source)
             stack.push_async_callback(endpoint.close)
             rule = AlertRule(at.name, at.severity_min, at.types, at.window_seconds)
-            sender = SendAlerts(rule, endpoint, store, store, decode_event)
+            sender = SendAlerts(rule, endpoint, store.log, store.log, decode_event)
             await sender.start()
             senders.append(sender)
-            await stack.enter_async_context(tasks.keeping(f"alerts {at.name}", sender.run))
+            await stack.enter_async_context(
+                tasks.keeping(f"alerts {at.name}", store.led_from_cursor(f"alerts {at.name}", sender))
+            )
             log.info("alerting", endpoint=at.name, kind=at.kind, severity_min=at.severity_min)
         yield tuple(senders)
 

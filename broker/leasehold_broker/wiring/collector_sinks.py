@@ -20,18 +20,19 @@ from leasehold_broker.adapters.sinks import (
     Transport,
     WebhookSink,
 )
-from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.sinks import SinkAt, SinkKind
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.ports.event_sink import EventSink
+from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
+FOLLOW_SECONDS = 1.0
 log = structlog.get_logger("leasehold.sinks")
 
 
 @contextlib.asynccontextmanager
 async def fed_sinks(
-    sinks: Sequence[SinkAt], store: CollectorStore, service: str, tasks: Supervisor
+    sinks: Sequence[SinkAt], store: OpenStore, service: str, tasks: Supervisor
 ) -> AsyncIterator[tuple[FeedSink, ...]]:
     """Feed them while the context lasts. None of them needs to be there: a sink that is away is waited for.
 
@@ -45,10 +46,14 @@ async def fed_sinks(
             sink = _sink(at, service)
             stack.push_async_callback(sink.close)
             rule = SinkRule(at.name, at.required, at.lag_records_max, at.types, at.from_start)
-            feed = FeedSink(rule, sink, store, store, _told)
+            feed = FeedSink(rule, sink, store.log, store.log, _told)
             await feed.start()
             feeds.append(feed)
-            await stack.enter_async_context(tasks.keeping(f"sink {at.name}", feed.run))
+            work = store.led_from_cursor(f"sink {at.name}", feed)
+            await stack.enter_async_context(tasks.keeping(f"sink {at.name}", work))
+            if store.shared:
+                follow = partial(feed.follow, FOLLOW_SECONDS)
+                await stack.enter_async_context(tasks.keeping(f"sink {at.name}, elsewhere", follow))
             log.info("feeding", sink=at.name, kind=at.kind, required=at.required, position=feed.state.position)
         yield tuple(feeds)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import structlog
 
+from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.json_logs import set_up_logging
 from leasehold_broker.adapters.keys_document import KeyStoreError
 from leasehold_broker.adapters.master_keys import MasterKeyError
 from leasehold_broker.adapters.policy_files import load_policy
-from leasehold_broker.adapters.private_files import NotPrivateError
+from leasehold_broker.adapters.private_files import NotPrivateError, make_folder
 from leasehold_broker.adapters.process_hardening import harden_process
 from leasehold_broker.adapters.public_socket import ListenError
 from leasehold_broker.adapters.system_clock import SystemClock
@@ -65,6 +66,17 @@ def check_collector(path: Path) -> None:
         REFUSALS_TO_START
     """
     load_collector(path)
+
+
+def make_checkpoint_key(path: Path) -> None:
+    """Make the key that signs the log, when it is missing.
+
+    Raises:
+        REFUSALS_TO_START
+    """
+    audit = load_collector(path).audit
+    make_folder(audit.key_file.parent)
+    open_checkpoint_key(audit.key_file, audit.origin)
 
 
 def prepare_sidecar(path: Path, passphrase: Passphrase) -> Serve:

@@ -29,6 +29,7 @@ from leasehold_broker.flows.ship_locally import ShipLocally
 from leasehold_broker.flows.store_events import StoreEvents
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
+from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
@@ -42,7 +43,7 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
     log = CollectorStore(folder / "audit.db", name, new_life())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(log.close)
-        prove, _ = await stack.enter_async_context(checkpoints(plan, log, parts.clock, parts.fail))
+        prove, _ = await stack.enter_async_context(checkpoints(plan, OpenStore(log), parts.clock, parts.fail))
         issuer = RevokeAlone(parts.config.name, parts.books, parts.journal, parts.apply, parts.clock)
         await stack.enter_async_context(parts.tasks.keeping("end-blocks", EndBlocks(issuer, parts.clock).run))
         door = _door(parts, alone, log, issuer, prove)

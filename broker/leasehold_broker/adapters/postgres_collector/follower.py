@@ -26,20 +26,29 @@ RECENT_REVOCATIONS_MAX = 1024
 class Follower:
     """What is known of the log's end, never falling."""
 
-    def __init__(self, at: PostgresAt, pool: Any, channel: str, issued: Callable[[], None]) -> None:
-        """Follow; `start` comes first. `issued` is told of each new revocation or change of a budget."""
+    def __init__(
+        self, at: PostgresAt, pool: Any, channel: str, issued: Callable[[], None], fail: Callable[[str], None]
+    ) -> None:
+        """Follow; `start` comes first.
+
+        Args:
+            at: where.
+            pool: to read with.
+            channel: on which replicas tell of commits.
+            issued: told of each new revocation or change of a budget.
+            fail: told when the log is not the one that was followed.
+        """
         self._at = at
         self._pool = pool
         self._channel = channel
         self._issued = issued
+        self._fail = fail
         self._lock = asyncio.Lock()
         self._grown = asyncio.Event()
         self._notified = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.end = LogEnd(TreeHead(0, EMPTY_ROOT), 0, 0)
         self.recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
-        self.fell = ""
-        """Why the log is not the one that was followed; "" while it is."""
 
     async def start(self) -> None:
         """Know the head, then follow it.
@@ -59,8 +68,15 @@ class Follower:
     async def refresh(self) -> None:
         """Read the head, and the revocations that came since."""
         async with self._lock, self._pool.acquire() as connection:
+            known = self.end.head  # committed before this question: an answer behind it is of another history
             row = await connection.fetchrow(rows.HEAD)
             end = LogEnd(TreeHead(row["size"], row["root"]), row["epoch"], row["budget_change"])
+            if end.head.size < known.size or (end.head.size == known.size and end.head.root != known.root):
+                self._fail(
+                    f"the database's log ends at {end.head.size} and this replica has seen {known.size} records: an "
+                    "older copy was put in its place; stop every replica, and put the newest copy back"
+                )
+                return
             fresh: Sequence[Revocation] = ()
             if end.epoch > self.end.epoch:
                 since = max(self.end.epoch, end.epoch - RECENT_REVOCATIONS_MAX)

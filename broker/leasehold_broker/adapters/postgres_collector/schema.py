@@ -72,7 +72,25 @@ CREATE TABLE budget_changes (
 );
 """
 
-_STEPS = (_LOG,)
+_FLEET = """
+ALTER TABLE replicas ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+CREATE TABLE fleet (
+    sidecar text PRIMARY KEY, replica text NOT NULL, session bigint NOT NULL, connected boolean NOT NULL,
+    heard_age_ms bigint NOT NULL, environment text NOT NULL, version text NOT NULL, applied_epoch bigint NOT NULL,
+    last_heard_wall_ms bigint NOT NULL, authority_ms bigint NOT NULL, applied_budget_change bigint NOT NULL,
+    live bytea NOT NULL, budgets bytea NOT NULL, changed xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+CREATE INDEX fleet_changed ON fleet (changed);
+"""
+
+_FOLLOWERS = """
+CREATE TABLE followers (name text PRIMARY KEY, position bigint NOT NULL);
+CREATE TABLE remembered (
+    follower text NOT NULL, key text NOT NULL, body bytea NOT NULL, PRIMARY KEY (follower, key)
+);
+"""
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

@@ -12,8 +12,10 @@ import asyncpg
 
 from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
+from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
 from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, translated
 from leasehold_broker.adapters.postgres_collector.follower import Follower
+from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
 from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
 from leasehold_broker.domain.audit_chain import ChainedRecord
@@ -28,6 +30,7 @@ from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.tiles import node_in_tiles
+from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
 from leasehold_broker.wire.event_body import encode_event, event_columns
@@ -43,7 +46,13 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_store(
-    at: PostgresAt, stream: str, epoch: str, *, accept_gaps: bool = False, issued: Callable[[], None] = lambda: None
+    at: PostgresAt,
+    stream: str,
+    epoch: str,
+    *,
+    accept_gaps: bool = False,
+    issued: Callable[[], None] = lambda: None,
+    fail: Callable[[str], None] = lambda _why: None,
 ) -> AsyncIterator["PostgresCollectorStore"]:
     """One replica's store, while the context lasts.
 
@@ -53,6 +62,7 @@ async def open_store(
         epoch: of this life of the replica: never used before.
         accept_gaps: let streams go on behind a hole, which is then an event.
         issued: told when there is a revocation or a change of a budget that this replica did not know.
+        fail: told when the log is not the one that was opened: nothing may go on then.
 
     Raises:
         ValueError: the schema is of a newer version, or the server keeps no promise.
@@ -71,7 +81,7 @@ async def open_store(
                 await migrate(connection, at.schema)
                 await connection.execute("INSERT INTO replicas (stream) VALUES ($1) ON CONFLICT DO NOTHING", stream)
                 await partitions.ready(connection, 0)
-            follower = Follower(at, pool, channel, issued)
+            follower = Follower(at, pool, channel, issued, fail)
             await follower.start()
         appender = Appender(pool, writer, partitions, channel, follower.advanced)
         try:
@@ -95,6 +105,7 @@ class PostgresCollectorStore:
         self._appender = appender
         self._follower = follower
         self._loop = asyncio.get_running_loop()
+        self.board = PostgresFleetBoard(pool, stream)
 
     def __repr__(self) -> str:
         """Who, and how far."""
@@ -167,6 +178,9 @@ class PostgresCollectorStore:
     async def newest_checkpoint(self) -> SignedCheckpoint | None:
         """As the port says."""
         found = await self._fetch(rows.NEWEST_CHECKPOINT)
+        if found and found[0][0] > self.last_position():  # another replica's: the log behind it is to be known first
+            with translated("read"):
+                await self._follower.refresh()
         return SignedCheckpoint(TreeHead(found[0][0], found[0][1]), found[0][2], found[0][3]) if found else None
 
     async def keep_checkpoint(self, checkpoint: SignedCheckpoint) -> None:
@@ -192,6 +206,23 @@ class PostgresCollectorStore:
     async def move_cursor(self, sink: str, position: int) -> None:
         """As the port says."""
         await self._fetch(rows.PUT_CURSOR, sink, position)
+
+    async def follower(self, name: str) -> FollowerState | None:
+        """As the port says."""
+        with translated("read"):
+            async with self._pool.acquire() as connection:
+                return await read_follower(connection, name)
+
+    async def advance(
+        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event] = ()
+    ) -> None:
+        """As the port says; without events it needs no turn at the log."""
+        if events:
+            await self._appender.submit(lambda turn: turn.advance(name, position, memory, events))
+            return
+        with translated("write"):
+            async with self._pool.acquire() as connection, connection.transaction():
+                await write_follower(connection, name, position, memory)
 
     async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
         """As the port says."""

@@ -12,6 +12,7 @@ import msgspec
 
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.connections import HeadMovedError
+from leasehold_broker.adapters.postgres_collector.followers import write_follower
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checkpoint import TreeHead
@@ -23,6 +24,7 @@ from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge, split
+from leasehold_broker.ports.log_followers import Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
 TEXT_MAX = 513
@@ -61,6 +63,18 @@ class Turn:
     def record(self, event: Event) -> None:
         """Chain an event of the collector itself."""
         self._plan.record(event)
+
+    async def advance(
+        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event]
+    ) -> None:
+        """Record events of the collector, with what a follower of the log remembers.
+
+        Raises:
+            Refusal: those of `record`.
+        """
+        for event in events:
+            self._plan.record(event)
+        await write_follower(self._connection, name, position, memory)
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """Next entry, with its event; the earlier one when the request is repeated.

@@ -1,0 +1,125 @@
+"""Where a collector keeps its log: one file of its own, or a PostgreSQL that it shares with its replicas."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from leasehold_broker.adapters.sqlite_collector import CollectorStore
+from leasehold_broker.config.collector_store import PostgresStore
+from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.event_log import EventLog
+from leasehold_broker.ports.event_store import EventStore
+from leasehold_broker.ports.fleet_board import FleetBoard
+from leasehold_broker.ports.log_followers import LogFollowers
+from leasehold_broker.ports.revocation_log import RevocationLog
+from leasehold_broker.ports.sink_cursors import SinkCursors
+from leasehold_broker.ports.tree_log import TreeLog
+from leasehold_broker.wiring.life import new_life
+
+Work = Callable[[], Awaitable[None]]
+
+
+class CollectorLog(EventStore, EventLog, TreeLog, SinkCursors, LogFollowers, RevocationLog, BudgetChangeLog, Protocol):
+    """Everything that a collector keeps, whichever engine keeps it."""
+
+    @property
+    def stream(self) -> str:
+        """Name of the collector's own stream."""
+        ...
+
+
+class LogFollower(Protocol):
+    """Goes through the log, its place in it kept with the log."""
+
+    async def start(self) -> None:
+        """Take up where it was."""
+        ...
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        ...
+
+
+async def alone(_name: str, work: Work) -> None:
+    """A collector without replicas does everything itself."""
+    await work()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """A log that is open.
+
+    Args:
+        log: of this collector.
+        lead: does a work, named, while this replica is the one that does it.
+        board: what replicas tell each other about sidecars; None without replicas.
+    """
+
+    log: CollectorLog
+    lead: Callable[[str, Work], Awaitable[None]] = alone
+    board: FleetBoard | None = None
+
+    @property
+    def shared(self) -> bool:
+        """True when there may be other replicas."""
+        return self.board is not None
+
+    def led(self, name: str, work: Work) -> Work:
+        """A work that only one replica does at a time."""
+        return partial(self.lead, name, work)
+
+    def led_from_cursor(self, name: str, follower: LogFollower) -> Work:
+        """The same for one that has started here: when it is its turn, it goes on from where the last one was."""
+        if not self.shared:
+            return follower.run
+
+        async def work() -> None:
+            await follower.start()
+            await follower.run()
+
+        return self.led(name, work)
+
+
+@contextlib.asynccontextmanager
+async def file_store(path: Path, stream: str, *, accept_gaps: bool) -> AsyncIterator[OpenStore]:
+    """A log in one file.
+
+    Raises:
+        StoreBusyError, ValueError, sqlite3.Error, OSError: it cannot be opened; the message says why.
+    """
+    store = CollectorStore(path, stream, new_life(), accept_gaps=accept_gaps)
+    try:
+        yield OpenStore(store)
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def shared_store(
+    where: PostgresStore, stream: str, *, accept_gaps: bool, issued: Callable[[], None], fail: Callable[[str], None]
+) -> AsyncIterator[OpenStore]:
+    """A log in PostgreSQL.
+
+    Args:
+        where: it is.
+        stream: this replica's own.
+        accept_gaps: let streams go on behind a hole.
+        issued: told of each new revocation and change of a budget, whichever replica made it.
+        fail: told when the database is not the one that it was.
+
+    Raises:
+        RuntimeError: the libraries of the extra "scale" are not installed.
+        ValueError, Refusal: it cannot be opened; the message says why.
+    """
+    try:
+        from leasehold_broker.adapters import postgres_collector  # noqa: PLC0415 - an extra; SQLite is the default
+    except ModuleNotFoundError as missing:
+        message = f"the store engine \"postgres\" needs {missing.name}: pip install 'leasehold-broker[scale]'"
+        raise RuntimeError(message) from None
+    at = postgres_collector.PostgresAt(where.url, where.schema, where.password_file, where.connections_max)
+    opening = postgres_collector.open_store(at, stream, new_life(), accept_gaps=accept_gaps, issued=issued, fail=fail)
+    async with opening as store:
+        yield OpenStore(store, partial(postgres_collector.lead, at), store.board)

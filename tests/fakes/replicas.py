@@ -1,0 +1,63 @@
+"""A replica of a collector for tests: a whole Centre over a PostgreSQL that it shares with others."""
+
+import asyncio
+import contextlib
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from tests.fakes.centre import Centre
+
+from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
+from leasehold_broker.adapters.postgres_collector import PostgresAt, lead, open_store
+from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.share_fleet import ShareFleet
+from leasehold_broker.wiring.collector_store import OpenStore
+
+
+class Replica:
+    """One life of one replica; its folder holds nothing but its socket and a copy of the key."""
+
+    def __init__(
+        self, folder: Path, at: PostgresAt, name: str, epoch: str, *, key: Path, authority_seconds: float = 60.0
+    ) -> None:
+        """Build it; the context serves."""
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._at = at
+        self._name = name
+        self._epoch = epoch
+        self._authority_seconds = authority_seconds
+        self._stack = contextlib.AsyncExitStack()
+        self.failures: list[str] = []
+        (folder / "collector.sock").unlink(missing_ok=True)
+        shutil.copy(key, folder / "checkpoint.key")
+
+    async def __aenter__(self) -> Self:
+        """Serve."""
+        fleet = Fleet(self._authority_seconds)
+        store = await self._stack.enter_async_context(
+            open_store(self._at, self._name, self._epoch, issued=fleet.issued, fail=self.failures.append)
+        )
+        opened = OpenStore(store, partial(lead, self._at), store.board)
+        self.centre = Centre(
+            self._folder, self._epoch, authority_seconds=self._authority_seconds, opened=opened, fleet=fleet
+        )
+        await self._stack.enter_async_context(self.centre)
+        self.share = ShareFleet(fleet, store.board, self.centre.clock)
+        task = asyncio.create_task(self.share.run())
+        self._stack.push_async_callback(asyncio.gather, task, return_exceptions=True)
+        self._stack.callback(task.cancel)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self._stack.aclose()
+
+
+def shared_key(folder: Path, origin: str) -> Path:
+    """The key that all replicas sign with."""
+    path = folder / "shared.key"
+    open_checkpoint_key(path, origin)
+    return path

@@ -1,0 +1,117 @@
+"""Two collectors as operators run them, from files, over one PostgreSQL: they share, and one outlives the other."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.fakes.engines import PostgresEngine
+
+CONFIG = """
+[collector]
+name = "{name}"
+state_dir = "{folder}"
+
+[store]
+engine = "postgres"
+url = "{url}"
+schema = "{schema}"
+password_file = "{folder}/password"
+
+[grpc]
+socket = "{folder}/grpc/collector.sock"
+
+[[issuers]]
+name = "demo"
+kind = "oidc"
+issuer = "https://issuer.example"
+audience = "leasehold-collector"
+algorithms = ["ES256"]
+replay = "off"
+jwks_file = "{folder}/jwks.json"
+
+[[sidecars]]
+name = "sidecar-1"
+issuer = "https://issuer.example"
+subject = "sidecar-1"
+
+[[operators]]
+role = "responder"
+uids = [{uid}]
+
+[metrics]
+address = ""
+"""
+
+
+async def run(*words: str) -> asyncio.subprocess.Process:
+    """A command of ours."""
+    return await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "leasehold-broker"), *words, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def until(process, word: bytes) -> bytes:
+    """What it says, up to a line with this word."""
+    said = b""
+    async with asyncio.timeout(90):
+        while word not in said:
+            line = await process.stderr.readline()
+            assert line, said.decode()[-3000:]
+            said += line
+    return said
+
+
+@pytest.mark.timeout(240)
+async def test_two_collectors_from_files(postgres, tmp_path):
+    """The key is made once; both serve; killed without warning, the one that signs is followed by the other."""
+    at = PostgresEngine(postgres).at
+    configs = {}
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir(mode=0o700)
+        (folder / "jwks.json").write_text('{"keys": []}')
+        (folder / "password").write_text("superuser-of-the-tests\n")
+        (folder / "password").chmod(0o600)
+        url = at.url.replace(":superuser-of-the-tests@", "@")
+        configs[name] = folder / "collector.toml"
+        configs[name].write_text(CONFIG.format(name=name, folder=folder, url=url, schema=at.schema, uid=os.getuid()))
+        configs[name].chmod(0o600)
+        with (folder / "collector.toml").open("a") as file:
+            file.write('\n[audit]\norigin = "log.example/one"\n')
+    refused = await run("collector", "--config", str(configs["one"]))
+    assert b"--make-checkpoint-key" in (await refused.communicate())[1]
+    assert refused.returncode == 2
+    made = await run("collector", "--config", str(configs["one"]), "--make-checkpoint-key")
+    await made.communicate()
+    key = tmp_path / "two" / "checkpoint.key"
+    key.write_bytes((tmp_path / "one" / "checkpoint.key").read_bytes())
+    key.chmod(0o600)
+    one = await run("collector", "--config", str(configs["one"]))
+    try:
+        await until(one, b"this replica publishes checkpoints")
+        two = await run("collector", "--config", str(configs["two"]))
+        try:
+            await until(two, b'"serving"')
+            one.kill()
+            await one.communicate()
+            await until(two, b"this replica publishes checkpoints")
+            connection = await asyncpg.connect(**at.settings())
+            async with asyncio.timeout(60):
+                while await connection.fetchval("SELECT max(size) FROM checkpoints") < 2:  # noqa: ASYNC110 - see above
+                    await asyncio.sleep(0.1)
+            assert await connection.fetchval("SELECT count(*) FROM lives") == 2
+            await connection.close()
+            two.send_signal(signal.SIGTERM)
+            said = (await two.communicate())[1]
+            assert two.returncode == 0, said.decode()[-3000:]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                two.kill()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            one.kill()

@@ -1,0 +1,132 @@
+"""Whole replicas with their doors: a revocation issued at one reaches the sidecars of all, and is counted at each."""
+
+import asyncio
+import contextlib
+import uuid
+
+import pytest
+from tests.fakes.centre import ORIGIN, Operator, Sidecar, eventually
+from tests.fakes.engines import PostgresEngine
+from tests.fakes.replicas import Replica, shared_key
+
+from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.v1 import audit_service_pb2, revocation_service_pb2
+from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
+from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.flows.publish_checkpoint import LogDamagedError
+
+
+@pytest.fixture(name="built")
+def replicas_of_one_log(postgres, tmp_path):
+    """Makes replicas that share a log and a key."""
+    at = PostgresEngine(postgres).at
+    key = shared_key(tmp_path, ORIGIN)
+
+    def build(name: str, epoch: str = "1", **settings) -> Replica:
+        return Replica(tmp_path / name, at, f"collector-{name}", f"{name}{epoch}", key=key, **settings)
+
+    return build
+
+
+def wish(**selector) -> revocation_service_pb2.RevokeLeasesRequest:
+    """Revoke, with a fresh id."""
+    request = revocation_service_pb2.RevokeLeasesRequest(request_id=str(uuid.uuid4()), note="leaked")
+    request.selector.CopyFrom(revocation_service_pb2.RevocationSelector(**selector))
+    return request
+
+
+async def test_a_revocation_at_one_replica_reaches_every_sidecar_and_is_counted_at_each(built):
+    """Pushed to the sidecars of both, acknowledged by both, complete at both (R2)."""
+    async with (
+        asyncio.timeout(60),
+        built("a") as a,
+        built("b") as b,
+        Sidecar(a.centre.target, "sidecar-1") as one,
+        Sidecar(b.centre.target, "sidecar-2") as two,
+        Operator(a.centre.target, "alice/responder") as alice,
+        Operator(b.centre.target, "bob/auditor") as bob,
+    ):
+        await eventually(lambda: len(a.centre.fleet.members) == 2 == len(b.centre.fleet.members))
+        answer = await alice.revocations.RevokeLeases(wish(everything=True), **alice.how)
+        assert len(answer.progress.sidecars) == 2
+        await one.sink.reached(1)
+        await two.sink.reached(1)
+        for operator in (alice, bob):
+            request = revocation_service_pb2.WatchRevocationRequest(name=answer.progress.entry.name)
+            last = None
+            async for seen in operator.revocations.WatchRevocation(request, **operator.how):
+                last = seen.progress
+            assert last.complete
+            assert [(row.sidecar, row.applied_epoch, row.leases_ended) for row in last.sidecars] == [
+                ("sidecar-1", 1, 2),
+                ("sidecar-2", 1, 2),
+            ]
+
+
+async def test_events_of_all_replicas_are_in_one_signed_log(built):
+    """Every replica serves the same checkpoints and proofs, whichever of them signs (A5)."""
+    async with asyncio.timeout(60), built("a") as a, built("b") as b:
+        async with (
+            Sidecar(a.centre.target, "sidecar-1") as one,
+            Sidecar(b.centre.target, "sidecar-2", epoch="e2") as two,
+        ):
+            one.emit(300)
+            two.emit(300)
+            await one.outbox.empty()
+            await two.outbox.empty()
+        size = max(a.centre.store.last_position(), b.centre.store.last_position())
+        assert size >= 600
+        for replica in (a, b):
+            await eventually(
+                lambda replica=replica: (
+                    replica.centre.publish.newest is not None and replica.centre.publish.newest.head.size >= size
+                )
+            )
+            async with Operator(replica.centre.target, "bob/auditor") as bob:
+                proof = await bob.audit.GetInclusionProof(
+                    audit_service_pb2.GetInclusionProofRequest(position=317), **bob.how
+                )
+                assert proof.event.position == 317
+                key = VerifierKey.of_text(replica.centre.prove.verifier_key)
+                assert Checkpoint.of_note(proof.checkpoint.note, key).size >= size
+        assert a.centre.failures == b.centre.failures == []
+
+
+async def test_when_the_signing_replica_goes_another_signs(built):
+    """The lead passes on; what came since is signed by the one that is left."""
+    async with asyncio.timeout(60), built("b") as b:
+        async with built("a") as a, Sidecar(a.centre.target, "sidecar-1") as one:
+            one.emit(10)
+            await one.outbox.empty()
+        async with Sidecar(b.centre.target, "sidecar-1") as again:
+            again.emitter = one.emitter
+            again.emit(10)
+            await again.outbox.empty()
+            await eventually(
+                lambda: (
+                    b.centre.publish.newest is not None
+                    and b.centre.publish.newest.head.size == b.centre.store.last_position()
+                )
+            )
+        page = await b.centre.store.page(EventFilter(stream="sidecar-1"), 0, 100)
+        assert [stored.record.sequence for stored in page] == list(range(1, 21))
+
+
+async def test_replicas_sign_with_one_key(built, tmp_path, postgres):
+    """Without the key, or with another one, a replica does not start: two keys would make two logs."""
+    async with asyncio.timeout(60), built("a") as a:
+        await a.centre.records.lifecycle("collector.started", "0")
+        await eventually(lambda: a.centre.publish.newest is not None)
+        missing = built("b")
+        (tmp_path / "b" / "checkpoint.key").unlink()
+        with pytest.raises(CheckpointKeyError, match="--make-checkpoint-key"):
+            await missing.__aenter__()
+        await missing.__aexit__()
+        other = built("c")
+        (tmp_path / "c" / "checkpoint.key").unlink()
+        open_checkpoint_key(tmp_path / "c" / "checkpoint.key", ORIGIN)
+        with pytest.raises(LogDamagedError, match="one key"):
+            await other.__aenter__()
+        await other.__aexit__()
+    with contextlib.suppress(FileNotFoundError):
+        (tmp_path / "b" / "checkpoint.key").unlink()
