@@ -1,6 +1,9 @@
 """What is handed to the SDKs: arguments that their constructors take, and variables that they read."""
 
+import contextlib
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anthropic
 import groq
@@ -83,6 +86,7 @@ class Held:
 
     endpoints: tuple[Reached, ...]
     name: str = "leases/1"
+    secret: str = TOKEN
 
     @property
     def token(self) -> "Held":
@@ -91,7 +95,11 @@ class Held:
 
     def reveal(self) -> str:
         """The token's text."""
-        return TOKEN
+        return self.secret
+
+    def endpoint(self, provider: str | None = None) -> Reached:
+        """One of them."""
+        return next(one for one in self.endpoints if one.provider == provider)
 
 
 AT = "http://127.0.0.1:9"
@@ -169,3 +177,78 @@ def test_a_child_gets_the_lease_and_no_key(lease):
     assert (TOKEN, "/bin", lease.name) == (child["OPENAI_API_KEY"], child["PATH"], child["LEASEHOLD_LEASE"])
     assert child["NO_PROXY"] == "internal,localhost,127.0.0.1,::1"
     assert "real" not in "".join(child.values())
+
+
+@contextlib.contextmanager
+def gemini():
+    """A server that answers as the Gemini API does; what it was sent, and where it is."""
+    sent: list[dict[str, str]] = []
+    said = b'{"candidates": [{"content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP"}]}'
+
+    class Handler(BaseHTTPRequestHandler):
+        """One answer for every call, as events where events are asked for."""
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_POST(self) -> None:
+            """A call."""
+            self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append({name.lower(): value for name, value in self.headers.items()})
+            stream = "alt=sse" in self.path
+            body = b"data: " + said + b"\r\n\r\n" if stream else said
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", sent
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")  # google-genai's own, of aiohttp
+@pytest.mark.parametrize("aiohttp", [True, False])
+async def test_the_google_sdk_sends_a_minted_token_as_bearer_and_no_key(monkeypatch, aiohttp):
+    """Plain and streamed, in all of its clients: the API takes an access token in one header, and no key beside it."""
+    monkeypatch.setattr("google.genai._api_client.has_aiohttp", aiohttp)
+    minted = "ya29.c.minted-by-google"
+    with gemini() as (address, sent):
+        lease = Held((Reached("gemini", address),), secret=minted)
+        with genai.Client(**google_kwargs(lease)) as sdk:
+            assert sdk.models.generate_content(model="gemini-2.5-flash", contents="hi").text == "hello"
+            texts = [one.text for one in sdk.models.generate_content_stream(model="gemini-2.5-flash", contents="hi")]
+            assert texts == ["hello"]
+            assert (await sdk.aio.models.generate_content(model="gemini-2.5-flash", contents="hi")).text == "hello"
+            stream = await sdk.aio.models.generate_content_stream(model="gemini-2.5-flash", contents="hi")
+            assert [one.text async for one in stream] == ["hello"]
+            await sdk.aio.aclose()
+    assert [one["authorization"] for one in sent] == [f"Bearer {minted}"] * 4
+    assert not [one for one in sent if "x-goog-api-key" in one]
+
+
+async def test_the_google_sdk_sends_a_key_as_key():
+    """A lease token and a disclosed key are none of Google's tokens."""
+    with gemini() as (address, sent):
+        for secret in (TOKEN, "AIzaSy-a-disclosed-key"):
+            with genai.Client(**google_kwargs(Held((Reached("gemini", address),), secret=secret))) as sdk:
+                sdk.models.generate_content(model="gemini-2.5-flash", contents="hi")
+            assert sent[-1]["x-goog-api-key"] == secret
+            assert "authorization" not in sent[-1]
+
+
+def test_a_minted_token_of_google_s_is_in_no_variable_of_a_key():
+    """Its SDK would send it as what it is not."""
+    lease = Held((Reached("gemini", f"{AT}/gemini"),), secret="ya29.c.minted-by-google")
+    variables = environment(lease)
+    assert variables["GOOGLE_GEMINI_BASE_URL"] == f"{AT}/gemini"
+    assert not set(KEY_VARIABLES["gemini"]) & set(variables)
+    assert variables["LEASEHOLD_GEMINI_API_KEY"] == "ya29.c.minted-by-google"

@@ -76,6 +76,8 @@ STRIPPED_VARIABLES = frozenset(
 """Provider keys, and switches that send an SDK around the sidecar: removed from a child before the lease is put in."""
 MINTED_ANTHROPIC = "sk-ant-oat"
 """How tokens begin that Anthropic mints for a workload."""
+MINTED_GOOGLE = "ya29."
+"""How access tokens of Google's begin."""
 LEASE_VARIABLE = "LEASEHOLD_LEASE"
 _NO_PROXY = ("127.0.0.1", "localhost", "::1")
 
@@ -146,11 +148,39 @@ def anthropic_kwargs(lease: Lease) -> dict[str, Any]:
 
 
 def google_kwargs(lease: Lease) -> dict[str, Any]:
-    """Arguments for `google.genai.Client`: api_key, http_options, and vertexai off whatever the environment says."""
+    """Arguments for `google.genai.Client`: api_key, http_options, and vertexai off whatever the environment says.
+
+    For a minted token: the same client, which sends it as bearer token and no key.
+    """
+    secret = lease.token.reveal()
+    options: dict[str, Any] = {"base_url": lease.endpoint(GEMINI).base_url}
+    if secret.startswith(MINTED_GOOGLE):
+        # The SDK insists on a key and sends it in a header of its own; the API takes a token in another, and not both.
+        options |= _bearer_for_key(secret)
+        secret = "minted"  # noqa: S105 - a placeholder, taken out of each request
+    return {"api_key": secret, "vertexai": False, "http_options": options}
+
+
+def _bearer_for_key(secret: str) -> dict[str, Any]:
+    """Options of google-genai that change each request just before it is sent, whichever HTTP client carries it.
+
+    Its clients drop the arguments that they do not know: hooks are httpx's, middlewares are aiohttp's.
+    """
+
+    def put(request: Any) -> None:
+        request.headers.pop("x-goog-api-key", None)
+        request.headers["Authorization"] = f"Bearer {secret}"
+
+    async def put_later(request: Any) -> None:
+        put(request)
+
+    async def between(request: Any, handler: Any) -> Any:
+        put(request)
+        return await handler(request)
+
     return {
-        "api_key": lease.token.reveal(),
-        "vertexai": False,
-        "http_options": {"base_url": lease.endpoint(GEMINI).base_url},
+        "client_args": {"event_hooks": {"request": [put]}},
+        "async_client_args": {"event_hooks": {"request": [put_later]}, "middlewares": (between,)},
     }
 
 
@@ -173,7 +203,8 @@ def environment(lease: Lease) -> dict[str, str]:
 
     For each there are LEASEHOLD_<NAME>_BASE_URL and LEASEHOLD_<NAME>_API_KEY, whatever the name ("own-llm":
     LEASEHOLD_OWN_LLM_BASE_URL); for the vendors of `KEY_VARIABLES` those of their SDKs as well. Mistral's, xAI's and
-    OpenRouter's read a key but no address: with their variable set they would send the lease token to the vendor.
+    OpenRouter's read a key but no address: with their variable set they would send the lease token to the vendor. A
+    token that Google minted is no key, and its SDK has no variable for it: use `google_kwargs`.
 
     They hold the lease token: give them to the process that is to use the lease, and to no other.
     """
@@ -185,7 +216,8 @@ def environment(lease: Lease) -> dict[str, str]:
         variables.update({f"{ours}_BASE_URL": url, f"{ours}_API_KEY": secret})
         short = url.removesuffix(_SDK_ADDS.get(provider, ""))
         variables.update(dict.fromkeys(BASE_URL_VARIABLES.get(provider, ()), short))
-        variables.update(dict.fromkeys(KEY_VARIABLES.get(provider, ()), secret))
+        if not (provider == GEMINI and secret.startswith(MINTED_GOOGLE)):
+            variables.update(dict.fromkeys(KEY_VARIABLES.get(provider, ()), secret))
     return variables
 
 
