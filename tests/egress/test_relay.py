@@ -8,6 +8,7 @@ from tests.fakes.egress import KEY, TOKEN, json_answer, running
 
 from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
 from leasehold_broker.domain.call import CallEnd
+from leasehold_broker.egress.relay import REFUSAL_BYTES_MAX
 
 
 async def test_a_json_answer_comes_through_and_is_settled():
@@ -235,3 +236,32 @@ async def test_a_silent_upstream_is_given_up():
         for call in ("call-0", "call-1"):
             assert CallEnd.UPSTREAM_FAILED is (await world.calls.outcome(call)).end
         never.set()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"empty", (17.0, True)),
+        (b"other error", (17.0, False)),
+        (b"broken", (None, False)),
+        (b"x" * (REFUSAL_BYTES_MAX + 1), (17.0, False)),
+    ],
+)
+async def test_what_an_error_says_of_the_key_is_told_with_its_end(body, told):
+    """Headers and body go to the vendor's reading, whole or not at all; the answer comes through all the same."""
+    async with running() as world:
+        head = b"HTTP/1.1 429 Too Many\r\nretry-after: 17\r\ncontent-length: %d\r\n\r\n" % len(body)
+        world.origin.answer = steps(head, body[:2], body[2:])
+        assert unchunk(await world.exchange(world.post())) == body
+        outcome = await world.calls.outcome()
+        assert (outcome.end, outcome.status) == (CallEnd.PROVIDER_REFUSED, 429)
+        assert (outcome.wait_seconds, outcome.exhausted) == told
+
+
+async def test_a_good_answer_says_nothing_of_the_key():
+    """Only errors are read for it."""
+    async with running() as world:
+        world.origin.answer = json_answer(headers=b"retry-after: 17\r\n")
+        await world.exchange(world.post())
+        outcome = await world.calls.outcome()
+        assert (outcome.wait_seconds, outcome.exhausted) == (None, False)

@@ -25,7 +25,7 @@ from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.egress.parts import Cut, EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
 from leasehold_broker.flows.call import Admitted
-from leasehold_broker.ports.provider import Json, Provider, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Json, Provider, Route, ToldLimit, UpstreamRequest
 
 TOKEN = "lhs_test-token"
 KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -247,6 +247,12 @@ class FakeProvider:
     def meter(self, route: Route, plan: CallPlan, body: dict[str, Json] | None, content_type: str) -> FakeMeter:
         """A fresh one."""
         return FakeMeter()
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """Reads a size out of an error; one that is "broken" breaks it."""
+        if body == b"broken":
+            raise RecursionError
+        return ToldLimit(float(headers.get("retry-after", 0)), exhausted=len(body) == 5)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """Vendor-like."""

@@ -30,12 +30,12 @@ async def core(core):
     return core
 
 
-async def call(core, lease, status=200):
+async def call(core, lease, status=200, **told):
     """One call that ends with this status of the provider; the name of the key that served it."""
     admitted = await core.admit(lease)
     served = core.books.calls[admitted.call_id].key
     end = CallEnd.FINISHED if status < 300 else CallEnd.PROVIDER_REFUSED
-    outcome = used(10, 10) if status < 300 else CallOutcome(end, sent=True, status=status)
+    outcome = used(10, 10) if status < 300 else CallOutcome(end, sent=True, status=status, **told)
     await core.calls.settle(admitted.call_id, outcome)
     await settle()
     return served
@@ -101,6 +101,49 @@ async def test_a_key_at_its_limit_rests(core, status):
     core.clock.advance(1)
     assert await call(core, lease) == KEY.name
     assert core.probe.asked == []
+
+
+@pytest.mark.parametrize(("told", "rested"), [(0.0, 1), (17.0, 17), (1e9, 600)])
+async def test_a_key_rests_for_as_long_as_its_provider_says(core, told, rested):
+    """Retry-After, kept to within a second and ten minutes."""
+    lease = await core.lease()
+    await call(core, lease, 429, wait_seconds=told)
+    core.clock.advance(rested - 0.5)
+    assert await call(core, lease) == SECOND.name
+    core.clock.advance(0.5)
+    assert await call(core, lease) == KEY.name
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 429])
+async def test_an_account_with_nothing_left_is_told_once_and_tried_again_every_five_minutes(core, status):
+    """An event when it begins and one when a call is served again; no probe, and the key is not taken out."""
+    lease = await core.lease()
+    for _ in range(2):
+        assert await call(core, lease, status, exhausted=True) == KEY.name
+        assert await call(core, lease) == SECOND.name
+        core.clock.advance(299)
+        assert await call(core, lease) == SECOND.name
+        core.clock.advance(1)
+    (event,) = events(core, "key.exhausted")
+    assert (event.outcome, event.details["key"], event.details["status"]) == ("failed", KEY.name, status)
+    assert events(core, "key.replenished") == []
+    assert await call(core, lease, 500) == KEY.name
+    assert await call(core, lease) == KEY.name
+    assert await call(core, lease) == KEY.name
+    assert [one.details["key"] for one in events(core, "key.replenished")] == [KEY.name]
+    assert core.probe.asked == []
+    assert events(core, "key.taken_out") == []
+
+
+async def test_what_an_older_version_of_a_key_is_told_means_nothing(core):
+    """Its successor has an account of its own, perhaps."""
+    lease = await core.lease()
+    admitted = await core.admit(lease)
+    core.keys.by_name[KEY.name] = replace(core.keys.by_name[KEY.name], version=2)
+    outcome = CallOutcome(CallEnd.PROVIDER_REFUSED, sent=True, status=429, exhausted=True)
+    await core.calls.settle(admitted.call_id, outcome)
+    assert events(core, "key.exhausted") == []
+    assert await call(core, lease) == KEY.name
 
 
 async def test_a_resting_key_serves_where_there_is_no_other(core):

@@ -124,6 +124,15 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
     EventType.KEY_TAKEN_BACK: _Rule(
         Severity.INFO, "A provider accepts a key again", "", _named("key"), EventType.KEY_TAKEN_OUT
     ),
+    EventType.KEY_EXHAUSTED: _Rule(
+        Severity.ERROR,
+        "A provider says that a key's account has nothing left",
+        "Add credit or raise the limit in the provider's console; until then other keys are preferred to this one.",
+        _named("key"),
+    ),
+    EventType.KEY_REPLENISHED: _Rule(
+        Severity.INFO, "A key whose account had nothing left serves again", "", _named("key"), EventType.KEY_EXHAUSTED
+    ),
     EventType.BUDGET_THRESHOLD: _Rule(
         Severity.WARNING,
         "A budget is nearly used up",

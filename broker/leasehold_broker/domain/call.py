@@ -103,6 +103,8 @@ class CallOutcome:
         usage: the provider's last usage report; None when none came.
         usage_final: True when that report is the provider's last word for the call.
         output_bytes: bytes of answer body that came from the provider.
+        wait_seconds: the provider asks to wait so long; None when it does not say.
+        exhausted: the provider says that the key's account has nothing left.
     """
 
     end: CallEnd
@@ -111,6 +113,8 @@ class CallOutcome:
     usage: Usage | None = None
     usage_final: bool = False
     output_bytes: int = 0
+    wait_seconds: float | None = None
+    exhausted: bool = False
 
 
 @value

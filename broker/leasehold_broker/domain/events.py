@@ -67,6 +67,8 @@ class EventType(StrEnum):
     KEY_NOT_REVOKED = "key.not_revoked"
     KEY_TAKEN_OUT = "key.taken_out"
     KEY_TAKEN_BACK = "key.taken_back"
+    KEY_EXHAUSTED = "key.exhausted"
+    KEY_REPLENISHED = "key.replenished"
     KEY_EXPOSED = "key.exposed"
     KEY_ROTATION_REQUESTED = "key.rotation_requested"
     KEY_ROTATION_STARTED = "key.rotation_started"

@@ -17,11 +17,13 @@ from leasehold_broker.egress.answers import relayed_head
 from leasehold_broker.egress.parts import EgressCounts, Target
 from leasehold_broker.egress.redaction import Redactor
 from leasehold_broker.flows.call import Admitted
-from leasehold_broker.ports.provider import Json, Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Json, Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.ports.upstream import Upstream, UpstreamCall, UpstreamFailure
 
 _log = structlog.get_logger("leasehold.egress")
 
+REFUSAL_BYTES_MAX = 16 * 1024
+"""Of an error's body that is read for what it says of the key; a longer one says nothing."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 _FAILURES = {
@@ -77,6 +79,8 @@ class Relay:
         "_paused",
         "_plan",
         "_redactor",
+        "_refusal_body",
+        "_refusal_headers",
         "_request_id",
         "_route",
         "_sent",
@@ -115,6 +119,8 @@ class Relay:
         self._sent = False
         self._status = 0
         self._output_bytes = 0
+        self._refusal_headers: dict[str, str] = {}
+        self._refusal_body = bytearray()
         self.refusal: Refusal | None = None
 
     async def run(
@@ -198,6 +204,8 @@ class Relay:
         content_type = found.get("content-type", "")
         self._meter = self._target.provider.meter(self._route, self._plan, self._parsed, content_type)
         self._head_sent = True
+        if status >= 400:
+            self._refusal_headers = found
         self._client.write(
             relayed_head(
                 status,
@@ -216,6 +224,8 @@ class Relay:
         if self._end is not None or meter is None or redactor is None:
             return
         self._output_bytes += len(data)
+        if self._refusal_headers and len(self._refusal_body) <= REFUSAL_BYTES_MAX:
+            self._refusal_body += data[: REFUSAL_BYTES_MAX + 1]
         try:
             shown = redactor.feed(meter.feed(data))
         except Exception as fault:  # noqa: BLE001 - it read hostile bytes; whatever broke, the call must end
@@ -291,7 +301,20 @@ class Relay:
         on_end, self._on_end = self._on_end, None
         usage, final = self._read_meter()
         end = self._end if self._sent or self._end is not CallEnd.UNKNOWN else CallEnd.NOT_SENT
-        on_end(CallOutcome(end, self._sent, self._status, usage, final, self._output_bytes))
+        told = self._told_limit()
+        wait, exhausted = (None, False) if told is None else (told.wait_seconds, told.exhausted)
+        on_end(CallOutcome(end, self._sent, self._status, usage, final, self._output_bytes, wait, exhausted))
+
+    def _told_limit(self) -> ToldLimit | None:
+        """What an error says of the key; None for every other answer."""
+        if not self._refusal_headers:
+            return None
+        body = bytes(self._refusal_body) if len(self._refusal_body) <= REFUSAL_BYTES_MAX else b""
+        try:
+            return self._target.provider.told_limit(self._status, self._refusal_headers, body)
+        except Exception as fault:  # noqa: BLE001 - as above: it read hostile bytes, and the call must be settled
+            _log.error("meter_fault", provider=self._target.provider.name, kind=type(fault).__name__)
+            return None
 
     def _read_meter(self) -> tuple[Usage | None, bool]:
         if self._meter is None:

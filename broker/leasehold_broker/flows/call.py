@@ -251,13 +251,13 @@ class Calls:
         ledger = self._books.ledger
         settlement = ledger.void(hold.id) if charge.amounts is None else ledger.settle(hold.id, charge.amounts)
         self._forget(call)
-        self._keys.observe(call.key, call.key_version, outcome.status)
+        told = self._keys.observe(call.key, call.key_version, outcome)
         changes: list[Change] = [DropHold(hold.id)]
         if not settlement.voided:
             changes.extend(snapshot(self._books, leg.account) for leg in hold.legs)
         lease = self._books.leases.get(call.lease)
         event = _settled_event(call, lease, outcome, settlement, now, charge)
-        batch = Batch([event, *threshold_events(self._books, settlement, call.lease, now)], changes)
+        batch = Batch([event, *told, *threshold_events(self._books, settlement, call.lease, now)], changes)
         if settlement.overage != ZERO and lease is not None and lease.state is LeaseState.ACTIVE:
             batch.add(self._freeze(lease, settlement, now))
         batch.add(self._endings.give_back(call.lease, now))

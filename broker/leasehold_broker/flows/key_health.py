@@ -1,7 +1,8 @@
 """Whether providers take our keys. Owns what an answer says of the key it was asked with, probes, and who is told.
 
 An agent chooses its requests, so one refusal proves nothing of the key: a 401 or 403 asks for a probe, a harmless call
-of ours; only what the provider says to that takes a key out. A 429 or 402 makes a key rest for a while: others are
+of ours; only what the provider says to that takes a key out. A 429 or 402 makes a key rest for a while, as long as the
+provider says; longer where it says that the account has nothing left, which is told. While a key rests others are
 preferred, and it serves where there is no other. What was taken out is probed again from time to time, and is back with
 the provider's word or with its next version.
 """
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from leasehold_broker.domain.call import CallOutcome
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind, KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -28,6 +30,10 @@ PROBE_OUT_SECONDS = 300.0
 """A key that was taken out is probed again after this."""
 REST_SECONDS, REST_SECONDS_MAX = 5.0, 60.0
 """After a 429 or 402; doubled with each that follows."""
+REST_SECONDS_MIN, REST_TOLD_SECONDS_MAX = 1.0, 600.0
+"""What a provider asks for is kept to within these."""
+REST_EXHAUSTED_SECONDS = 300.0
+"""After the word that the account has nothing left; then one call tries again."""
 BACK = "back"
 USED_EVERY_MS = 3600 * 1000
 """The last use of a key is written down no more often."""
@@ -40,6 +46,7 @@ class _Health:
     suspected: bool = False
     rest_until_ns: int = 0
     rest_seconds: float = 0.0
+    exhausted: bool = False
     probed_ns: int | None = None
 
 
@@ -100,22 +107,35 @@ class KeyHealth:
             return []
         return [self._books.put_key_mark(KeyMark(record.name, record.version, KeyMarkKind.USED, now.wall_ms))]
 
-    def observe(self, name: str, version: int, status: int) -> None:
-        """A call with this version of the key ended with this status of the provider (0: none came)."""
-        record = self._keys.find(name)
+    def observe(self, name: str, version: int, outcome: CallOutcome) -> list[Event]:
+        """A call with this version of the key ended so; what is to be written down with that."""
+        record, status = self._keys.find(name), outcome.status
         if record is None or record.version != version or not status:
-            return
+            return []
         health = self._of(record)
-        if status < 300:
-            health.rest_seconds = 0.0
-        elif status in {402, 429}:
-            health.rest_seconds = min(REST_SECONDS_MAX, 2 * health.rest_seconds or REST_SECONDS)
-            health.rest_until_ns = self._clock.now().after(health.rest_seconds)
-        elif status in {401, 403} and not health.out:
+        if status in {401, 403} and not health.out and not outcome.exhausted:
             if status == 401:
                 self._on_refused(name)
             health.suspected = True
             self.look()
+        if status < 300:
+            health.rest_seconds = 0.0
+        elif outcome.exhausted or status in {402, 429}:
+            self._rest(health, outcome)
+        if health.exhausted == outcome.exhausted or (health.exhausted and status >= 300):
+            return []
+        health.exhausted = outcome.exhausted
+        return [self._event(record, EventType.KEY_EXHAUSTED if health.exhausted else EventType.KEY_REPLENISHED, status)]
+
+    def _rest(self, health: _Health, outcome: CallOutcome) -> None:
+        """Others are preferred for as long as the provider says, or else for longer each time."""
+        health.rest_seconds = min(REST_SECONDS_MAX, 2 * health.rest_seconds or REST_SECONDS)
+        wait = health.rest_seconds
+        if outcome.wait_seconds is not None:
+            wait = min(max(outcome.wait_seconds, REST_SECONDS_MIN), REST_TOLD_SECONDS_MAX)
+        if outcome.exhausted:
+            wait = max(wait, REST_EXHAUSTED_SECONDS)
+        health.rest_until_ns = self._clock.now().after(wait)
 
     def look(self) -> None:
         """Start the probes that are due; called when there is a suspicion, and once a sweep."""
@@ -174,12 +194,19 @@ class KeyHealth:
     async def _tell(self, record: KeyRecord, kind: EventType, status: int) -> None:
         taken_out = kind is EventType.KEY_TAKEN_OUT
         self._books.counters.keys_taken_out += taken_out
-        now = self._clock.now()
-        event = Event(
+        event, now = self._event(record, kind, status), self._clock.now()
+        # A mark for a key that is back names itself: so that a restart does not take it out again.
+        mark = KeyMark(record.name, record.version, KeyMarkKind.REFUSED, now.wall_ms, "" if taken_out else BACK)
+        changes: list[Change] = [self._books.put_key_mark(mark)]
+        await self._journal.ending(Batch([event], changes))
+
+    def _event(self, record: KeyRecord, kind: EventType, status: int) -> Event:
+        trouble = kind in {EventType.KEY_TAKEN_OUT, EventType.KEY_EXHAUSTED}
+        return Event(
             kind,
-            now.wall_ms,
-            Outcome.FAILED if taken_out else Outcome.ALLOWED,
-            Reason.KEY_DISABLED if taken_out else None,
+            self._clock.now().wall_ms,
+            Outcome.FAILED if trouble else Outcome.ALLOWED,
+            Reason.KEY_DISABLED if kind is EventType.KEY_TAKEN_OUT else None,
             details={
                 "key": record.name,
                 "version": record.version,
@@ -188,7 +215,3 @@ class KeyHealth:
                 "status": status,
             },
         )
-        # A mark for a key that is back names itself: so that a restart does not take it out again.
-        mark = KeyMark(record.name, record.version, KeyMarkKind.REFUSED, now.wall_ms, "" if taken_out else BACK)
-        changes: list[Change] = [self._books.put_key_mark(mark)]
-        await self._journal.ending(Batch([event], changes))

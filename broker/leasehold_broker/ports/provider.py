@@ -65,6 +65,19 @@ class UpstreamRequest:
     body: bytes
 
 
+@value
+class ToldLimit:
+    """What a provider's error says of the key it was asked with.
+
+    Args:
+        wait_seconds: to ask again after this; None when it does not say.
+        exhausted: its account has no money or quota left: waiting a little does not help.
+    """
+
+    wait_seconds: float | None
+    exhausted: bool
+
+
 class Meter(Protocol):
     """Reads usage out of one answer, incrementally. Never buffers more than its bound."""
 
@@ -161,6 +174,10 @@ class Provider(Protocol):
 
     def meter(self, route: Route, plan: CallPlan, body: dict[str, Json] | None, content_type: str) -> Meter:
         """A fresh meter for the answer to this request; `content_type` is the answer's."""
+        ...
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """What an answer of 400 or more says of the key; `body` is b"" when it was too long to be kept."""
         ...
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:

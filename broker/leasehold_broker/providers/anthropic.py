@@ -14,7 +14,7 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import anthropic_body as shapes
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.bounds import canonical, input_tokens_bound
@@ -31,6 +31,7 @@ from leasehold_broker.providers.checks import (
 )
 from leasehold_broker.providers.meters import SseMeter, choose, decode
 from leasehold_broker.providers.sse import SseEvent
+from leasehold_broker.providers.told_limits import told_limit
 from leasehold_broker.providers.usage import anthropic_usage
 
 _NAME: Final = "anthropic"
@@ -198,6 +199,10 @@ class Anthropic:
             lambda answer: anthropic_usage(answer.get("usage"), writes_1h=hour),
             lambda: SseMeter(Messages(writes_1h=hour)),
         )
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """See the port."""
+        return told_limit(status, headers, body)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""

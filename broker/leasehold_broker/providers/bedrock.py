@@ -20,7 +20,7 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Json, Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Json, Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import bedrock_body as shapes
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers import hosted_claude
@@ -29,6 +29,7 @@ from leasehold_broker.providers.bounds import canonical, input_tokens_bound
 from leasehold_broker.providers.checks import OUTPUT_TOKENS_FLOOR, Object, required_body, unbounded
 from leasehold_broker.providers.event_stream import MEDIA_TYPE, EventStreamMeter, Message, encode
 from leasehold_broker.providers.meters import JsonMeter, decode
+from leasehold_broker.providers.told_limits import told_limit
 from leasehold_broker.providers.usage import anthropic_usage, converse_usage
 
 _NAME: Final = "bedrock"
@@ -186,6 +187,10 @@ class Bedrock:
     def _placed(self, usage: Usage | None) -> Usage | None:
         """The usage, in the region of this provider: the answers do not say it."""
         return None if usage is None else replace(usage, region=self._region)
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """See the port."""
+        return told_limit(status, headers, body)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port. `__type` is where AWS's SDKs look for the kind when no header says it."""

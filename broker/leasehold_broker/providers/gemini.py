@@ -16,7 +16,7 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import gemini_body as shapes
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.bounds import Parts, canonical, input_tokens_bound
@@ -32,6 +32,7 @@ from leasehold_broker.providers.checks import (
 )
 from leasehold_broker.providers.meters import JsonMeter, SseMeter, choose, decode
 from leasehold_broker.providers.sse import SseEvent
+from leasehold_broker.providers.told_limits import told_limit
 from leasehold_broker.providers.usage import gemini_usage
 
 _NAME: Final = "gemini"
@@ -154,6 +155,10 @@ class Gemini:
         if not plan.metered:
             return JsonMeter(lambda _: None)
         return choose(content_type, answer_usage, lambda: SseMeter(Chunks()))
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """See the port."""
+        return told_limit(status, headers, body)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""

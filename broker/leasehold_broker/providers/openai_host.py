@@ -15,13 +15,14 @@ from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Form, Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Form, Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import MODEL_NAME, Object, model_name, required_body
 from leasehold_broker.providers.form import written
 from leasehold_broker.providers.meters import JsonMeter
 from leasehold_broker.providers.operation import Operation
+from leasehold_broker.providers.told_limits import told_limit
 
 _TYPES: Final = {
     401: "authentication_error",
@@ -171,6 +172,10 @@ class OpenAIHost:
         if not plan.metered or body is None:
             return JsonMeter(lambda _: None)
         return self._by_name[route.operation].meter(body, content_type)
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """See the port."""
+        return told_limit(status, headers, body)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""

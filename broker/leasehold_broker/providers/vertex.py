@@ -18,7 +18,7 @@ from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.provider import Meter, Route, UpstreamRequest
+from leasehold_broker.ports.provider import Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import gemini, hosted_claude
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers.anthropic import Messages, vendor_headers
@@ -26,6 +26,7 @@ from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import MODEL_NAME, Object, flag, invalid, required_body, unbounded
 from leasehold_broker.providers.meters import JsonMeter, SseMeter, StreamReading, choose
 from leasehold_broker.providers.sse import SseEvent
+from leasehold_broker.providers.told_limits import told_limit
 from leasehold_broker.providers.usage import anthropic_usage
 
 _NAME: Final = "vertex"
@@ -181,6 +182,10 @@ class Vertex:
     def _placed(self, usage: Usage | None) -> Usage | None:
         """The usage, where this sidecar's calls are served: the answers do not say it."""
         return None if usage is None else replace(usage, region=self._region)
+
+    def told_limit(self, status: int, headers: Mapping[str, str], body: bytes) -> ToldLimit:
+        """See the port."""
+        return told_limit(status, headers, body)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """See the port."""
