@@ -176,3 +176,24 @@ def test_wrong_engines_are_named(folder, old, new, said):
     """Each refusal names the setting."""
     assert old in engines()
     assert said in refusal(folder, with_keys(engines().replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "token_file is empty"),
+        ('exchanges = "agent"\ntoken_file = "t"', 'token_file is for exchanges = "sidecar"'),
+        ('exchanges = "nobody"', "exchanges"),
+    ],
+)
+def test_whose_token_is_exchanged(folder, given, said):
+    """The sidecar's from a file, or the agent's without one; anything else is refused."""
+    text = """
+[[keys.federated]]
+name = "wif"
+provider = "anthropic"
+environment = "prod"
+rule = { at = "anthropic", federation_rule_id = "fdrl_1", organization_id = "org" }
+"""
+    assert said in refusal(folder, with_keys(f"{text}{given}\n"))
+    load_sidecar(write(folder, with_keys(f'{text}exchanges = "agent"\n')))

@@ -61,6 +61,7 @@ def sidecar(bao, engine):
 def acquire(client):
     """A lease with a database user; and the user."""
     lease = client.acquire(provider="own-orders-db", mode="minted", ttl="10m", renew=False)
+    lease.abandon()
     return lease, json.loads(lease.token.reveal())
 
 

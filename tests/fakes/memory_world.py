@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leasehold_broker.domain.identity import Identity
+from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms
 from leasehold_broker.domain.price import ModelPrice
@@ -40,9 +40,9 @@ class MemoryKeys:
         """One key, public part."""
         return self.by_name.get(name)
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """The key itself, the same for all models."""
-        del models
+        del models, holder
         key = self.by_name.get(name)
         if key is None:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not in the store")
@@ -59,9 +59,11 @@ class MemoryMinter:
         self.life_seconds = 300
         self.minted: list[str] = []
 
-    async def mint(self, name: str, models: tuple[str, ...], life_seconds_max: int) -> Minted:
+    async def mint(
+        self, name: str, models: tuple[str, ...], life_seconds_max: int, holder: Subject | None = None
+    ) -> Minted:
         """See the port."""
-        del models
+        del models, holder
         if self.life_seconds > life_seconds_max:
             raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, f"tokens of {name!r} live too long")
         self.minted.append(f"minted-canary-{len(self.minted)}")

@@ -1,14 +1,17 @@
 """The cache of minted tokens: early, one at a time, by rule and version; and what calls get when no token comes."""
 
 import asyncio
+import json
 
 import pytest
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 
+from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.keys import KeyKind
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.flows.agent_tokens import AgentTokens, holder_name
 from leasehold_broker.flows.federated_keys import FederatedKey, FederatedKeys
 from leasehold_broker.ports.token_exchange import ExchangeFault, ExchangeState, Minted
 from leasehold_broker.providers.exchanges.anthropic import AnthropicExchange
@@ -56,7 +59,11 @@ class World:
         self.clock, self.endpoints, self.files, self.told = ManualClock(), Endpoints(), Files(), []
         rules = {"wif": AnthropicExchange("fdrl", "org"), "bedrock": BedrockExchange("arn:aws:iam::1:role/r", "eu")}
         keys = [FederatedKey(name, "anthropic", "prod", version, rule, "f") for name, rule in rules.items()]
-        self.keys = FederatedKeys(keys, self.endpoints, self.files, self.clock, CountingEntropy(), self.told.append)
+        keys.append(FederatedKey("own", "anthropic", "prod", version, rules["wif"], ""))
+        self.agents = AgentTokens(self.clock, wanted=True)
+        self.keys = FederatedKeys(
+            keys, self.endpoints, self.files, self.agents, self.clock, CountingEntropy(), self.told.append
+        )
 
     async def value(self, name="wif", models=()):
         """The token in use now."""
@@ -237,3 +244,92 @@ async def test_short_tokens_are_used_for_nine_tenths(world):
     await world.value()
     world.clock.advance(17.9)
     assert await world.value() == "minted-1"
+
+
+ALICE, BOB = Subject("https://idp", "agents/alice"), Subject("https://idp", "agents/bob")
+
+
+def shown(world, who, token, life_seconds=600):
+    """An agent has shown a token that was verified."""
+    expires = world.clock.now().wall_ms + life_seconds * 1000
+    world.agents.saw(Identity(who, {}, "", expires), token)
+
+
+def assertion(world) -> str:
+    """What was exchanged last."""
+    return json.loads(world.endpoints.asked[-1].body)["assertion"]
+
+
+async def own(world, who) -> str:
+    """The token that calls of this agent carry."""
+    return (await world.keys.secret("own", (), who)).reveal().decode()
+
+
+async def test_each_agents_own_token_is_exchanged(world):
+    """Two agents, two tokens, each minted for the agent's own; nobody gets another's, and events say whose it was."""
+    shown(world, ALICE, "token.of.alice")
+    shown(world, BOB, "token.of.bob")
+    first = await own(world, ALICE)
+    assert assertion(world) == "token.of.alice"
+    assert await own(world, BOB) != first
+    assert assertion(world) == "token.of.bob"
+    assert await own(world, ALICE) == first
+    assert [each.holder for each in world.told] == [ALICE, BOB]
+    minted = await world.keys.mint("own", (), LIFE, BOB)
+    assert minted.token.reveal().decode() not in {first, await own(world, BOB)}
+    assert assertion(world) == "token.of.bob"
+
+
+async def test_the_newest_token_of_an_agent_serves(world):
+    """A renewal shows a fresh one; one that ends earlier does not replace it; a renewal of the minted one uses it."""
+    shown(world, ALICE, "token.one", 300)
+    shown(world, ALICE, "token.two", 4000)
+    shown(world, ALICE, "token.three", 100)
+    await own(world, ALICE)
+    assert assertion(world) == "token.two"
+    world.clock.advance(LIFE * 0.85)
+    await own(world, ALICE)
+    await settle()
+    assert len(world.endpoints.asked) == 2
+    assert assertion(world) == "token.two"
+
+
+async def test_without_a_token_of_the_agent_nothing_is_asked(world):
+    """None shown, or run out: refused with a reason, told once; shown again, it serves at once, without a pause."""
+    for _ in range(5):
+        with pytest.raises(Refusal, match="no token could be had") as caught:
+            await own(world, ALICE)
+        assert "no_assertion" in caught.value.detail
+    shown(world, ALICE, "token.short", 10)
+    world.clock.advance(10)
+    with pytest.raises(Refusal):
+        await own(world, ALICE)
+    assert world.endpoints.asked == []
+    shown(world, ALICE, "token.fresh")
+    assert await own(world, ALICE) == "minted-1"
+
+
+async def test_nobodys_lease_has_no_token(world):
+    """A probe of the broker's own, for nobody's lease: refused, and nothing is told or asked."""
+    shown(world, ALICE, "token.of.alice")
+    with pytest.raises(Refusal, match="of nobody's lease"):
+        await world.keys.secret("own")
+    assert (world.endpoints.asked, world.told) == ([], [])
+
+
+def test_tokens_are_kept_only_where_a_key_wants_them(monkeypatch):
+    """Nothing is kept without such a key; never more than so many; none is shown."""
+    clock = ManualClock()
+    nobody = AgentTokens(clock, wanted=False)
+    nobody.saw(Identity(ALICE, {}, "", 2**50), "token.of.alice")
+    assert repr(nobody) == "AgentTokens(holders=0)"
+    monkeypatch.setattr("leasehold_broker.flows.agent_tokens.HOLDERS_MAX", 3)
+    some = AgentTokens(clock, wanted=True)
+    for number in range(10):
+        some.saw(Identity(Subject("https://idp", f"a{number}"), {}, "", 2**50), "token.of.alice")
+    assert repr(some) == "AgentTokens(holders=3)"
+
+
+def test_no_two_agents_have_one_name():
+    """Issuer and subject cannot run into each other."""
+    assert holder_name(Subject("https://a|b", "c")) != holder_name(Subject("https://a", "b|c"))

@@ -1,5 +1,6 @@
 """A real sidecar that holds no key: its calls carry tokens that were minted for them."""
 
+import contextlib
 import http.client
 import json
 import tempfile
@@ -12,6 +13,7 @@ import anthropic
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.token_services import Rule
 from tests.federation.conftest import RULES, workload_token
 from tests.processes.tokens import ISSUER, token
 
@@ -55,7 +57,22 @@ def provider(services):
 
 @pytest.fixture
 def sidecar(services, provider):
-    """It, running."""
+    """It, running, with a token of its own to exchange."""
+    with prepared(services, provider, 'token_file = "workload"') as own, own.running():
+        yield own
+
+
+@pytest.fixture
+def agents_own(services, provider):
+    """One that has no token to exchange but the agent's; the provider's rule trusts the agent's issuer."""
+    services.rules["fdrl_1"] = Rule(ec_key("process").public_key(), "leasehold", ISSUER, "agent")
+    with prepared(services, provider, 'exchanges = "agent"') as own:
+        yield own
+
+
+@contextlib.contextmanager
+def prepared(services, provider, exchanged):
+    """The files of a sidecar."""
     with tempfile.TemporaryDirectory(prefix="lh-") as folder:
         root = Path(folder)
         (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
@@ -81,7 +98,7 @@ allow_private = true
 name = "anthropic-wif"
 provider = "anthropic"
 environment = "test"
-token_file = "workload"
+{exchanged}
 rule = {{ at = "anthropic", federation_rule_id = "fdrl_1", organization_id = "org", origin = "{services.origin}" }}
 """
         handed = 'modes = ["minted", "disclosed"]\nminted_seconds_max = 600\ndisclosed_keys = ["openai-test"]\nkeys ='
@@ -92,9 +109,7 @@ rule = {{ at = "anthropic", federation_rule_id = "fdrl_1", organization_id = "or
         more_grants = (
             more_grants.replace("delegation_depth_max = 2", "") + '[[grants.scopes]]\nprovider = "anthropic"\n'
         )
-        own = OwnSidecar(root, issuers, grants + more_grants, more=more)
-        with own.running():
-            yield own
+        yield OwnSidecar(root, issuers, grants + more_grants, more=more)
 
 
 def ask(kwargs: dict, beta: str = "") -> tuple[int, str]:
@@ -175,3 +190,46 @@ def test_a_disclosed_key(sidecar):
     assert sidecar.event("key.rotation_requested")["details"]["cause"] == "disclosed"
     for file in sidecar.root.rglob("*"):
         assert not file.is_file() or b"sk-planted" not in file.read_bytes()
+
+
+def test_the_agents_own_token_is_exchanged(services, provider, agents_own):
+    """The agent's own workload token goes to the provider's endpoint; after a kill, once the agent has shown it again.
+
+    The event names the agent and says what cannot be revoked; no token of either sort is in any file.
+    """
+    with agents_own.running(), LeaseholdClient(agents_own.target, shown := token()) as client:
+        with client.acquire(provider="anthropic", ttl="10m", renew=False) as lease:
+            assert ask(anthropic_kwargs(lease))[0] == 200
+        assert [each["assertion"] for each in services.asked] == [shown]
+        event = agents_own.event("key.minted")
+        assert event["subject"]["subject"] == "agent"
+        assert event["details"]["exchanged"] == "the agent's token"
+        assert "cannot be revoked" in event["details"]["revocation"]
+        lease = client.acquire(provider="anthropic", ttl="10m", renew=False)
+        lease.abandon()
+        agents_own.kill()
+    with (
+        agents_own.running(),
+        LeaseholdClient(agents_own.target, token()) as client,
+        client.acquire(provider="anthropic", ttl="10m", renew=False) as other,
+    ):
+        # The egress has another port now; the lease's token is the same.
+        assert ask({**anthropic_kwargs(other), "api_key": lease.token.reveal()})[0] == 200
+    assert len(services.asked) == 2
+    minted = [each.encode() for each in services.minted]
+    for file in agents_own.root.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert shown.rpartition(".")[2].encode() not in content
+            assert not [each for each in minted if each in content]
+
+
+def test_a_provider_that_does_not_trust_the_agents_issuer(services, provider, agents_own):
+    """Its rule is for somebody else: 503 for the agent, nothing sent, and the event names the agent."""
+    services.rules["fdrl_1"].subject = "somebody-else"
+    with agents_own.running(), LeaseholdClient(agents_own.target, token()) as client:
+        with client.acquire(provider="anthropic", ttl="10m", renew=False) as lease:
+            assert ask(anthropic_kwargs(lease))[0] == 503
+        assert provider[1] == []
+        event = agents_own.event("key.not_minted")
+        assert (event["subject"]["subject"], event["details"]["state"]) == ("agent", "refused")

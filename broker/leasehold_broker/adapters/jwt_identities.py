@@ -50,6 +50,7 @@ class JwtIdentities:
         sources: Mapping[str, Source] | None = None,
         on_failure: Callable[[str, str], None] = lambda _rule, _why: None,
         keep: Keep = keep_nothing,
+        on_bearer: Callable[[Identity, str], None] = lambda _identity, _token: None,
     ) -> None:
         """Prepare a key cache for each rule; nothing is fetched yet.
 
@@ -59,6 +60,7 @@ class JwtIdentities:
             sources: by rule name, instead of the key source that the rule names.
             on_failure: told rule name and reason when keys cannot be fetched.
             keep: makes durable what must not be shown again.
+            on_bearer: told each verified token that is good without a proof; it must not keep it where it can be read.
 
         Raises:
             ValueError: a rule is wrong; the message lists everything.
@@ -66,6 +68,7 @@ class JwtIdentities:
         """
         self._rules = IssuerRules(rules)
         self._keep = keep
+        self._on_bearer = on_bearer
         given = sources or {}
         self.caches = {
             rule.name: JwksCache(rule, clock, given.get(rule.name), on_failure) for rule in self._rules.rules
@@ -103,6 +106,8 @@ class JwtIdentities:
             raise rejected(Reason.PEER_MISMATCH, f"peer {peer.binding} may not present tokens of {rule.name!r}")
         proven = _check_proof(rule, identity, unverified_token, peer, unverified_proof, now)
         await self._claim(rule, identity, peer, proven, now)
+        if rule.proof is Proof.NONE:
+            self._on_bearer(identity, unverified_token)
         return identity
 
     async def explain(self, unverified_token: str, now: Instant) -> Identity:

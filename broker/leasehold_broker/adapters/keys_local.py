@@ -39,6 +39,7 @@ from leasehold_broker.adapters.private_files import (
     replace_private,
     sweep_aside,
 )
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -151,13 +152,13 @@ class LocalKeys:
         entry = None if self._failure else self._opened.document.entry(name)
         return None if entry is None else entry.record
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """The key itself, for the header write; the same for all models.
 
         Raises:
             Refusal: KEY_UNAVAILABLE (unknown, unreadable), KEY_DISABLED.
         """
-        del models
+        del models, holder
         self._look()
         if self._failure:
             raise self._unusable()

@@ -1,5 +1,6 @@
 """The [[keys.federated]] tables: keys without a secret. Owns their TOML shape and what is refused."""
 
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -68,27 +69,37 @@ class AzureRule(Part, frozen=True, tag_field="at", tag="azure"):
 Rule = AnthropicRule | OpenAIRule | OpenRouterRule | GoogleRule | AwsRule | AzureRule
 
 
+class Exchanges(StrEnum):
+    """Whose workload token is exchanged."""
+
+    SIDECAR = "sidecar"
+    AGENT = "agent"
+
+
 class Federated(Part, frozen=True):
     """One key."""
 
     name: str
     provider: str
     environment: str
-    token_file: str
     rule: Rule
+    token_file: str = ""
+    exchanges: Exchanges = Exchanges.SIDECAR
     version: int = 1
 
 
 def federated_at(key: Federated, base: Path) -> Federated:
     """With absolute paths."""
-    return msgspec.structs.replace(key, token_file=str(absolute(key.token_file, base)))
+    return msgspec.structs.replace(key, token_file=str(absolute(key.token_file, base))) if key.token_file else key
 
 
 def wrong_federated(key: Federated) -> list[str]:
     """What is wrong with one key, besides its names."""
     wrong = []
-    if not key.token_file:
+    if key.exchanges is Exchanges.SIDECAR and not key.token_file:
         wrong.append("token_file is empty: the workload token to exchange lies in a file")
+    if key.exchanges is Exchanges.AGENT and key.token_file:
+        wrong.append('token_file is for exchanges = "sidecar"; the agent shows its token itself')
     if not 1 <= key.version < 2**31:
         wrong.append(f"version must be 1 or more, was {key.version}")
     names = [name for name in key.rule.__struct_fields__ if name.endswith("origin")]

@@ -107,7 +107,7 @@ class AcquireLease:
         draw = self._draw()
         policy, terms = self._decide(identity, peer, request, draw)
         self._journal.check()
-        credential = await self._handing_out.fetch(terms)
+        credential = await self._handing_out.fetch(terms, identity.subject)
         try:
             return await self._issue(identity, peer, request, key, now, draw, (policy, terms), credential, ties=ties)
         except BaseException:

@@ -133,7 +133,7 @@ class Calls:
         if scope is None:
             raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}")
         scope, record = self._serving.of(lease, scope)
-        key = await self._keys.secret(scope.key, scope.models)
+        key = await self._keys.secret(scope.key, scope.models, lease.subject)
         now = self._world.clock.now()
         self._may_call(lease.name, scope, plan, now)
         call, hold, worst = self._reserve(lease, scope, plan, request_id, now)

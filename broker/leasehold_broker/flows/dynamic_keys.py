@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -120,9 +121,9 @@ class DynamicKeys:
         key = self._keys.get(name)
         return None if key is None else _record(key)
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """See the port. Waits for the engine only where no shared credential lives."""
-        del models
+        del models, holder
         key, now = self._known(name), self._clock.now()
         shared = self._shared.get(name)
         if shared is not None and shared.held.wanted and now.boot_ns < shared.held.end_ns - shared.margin_ns:

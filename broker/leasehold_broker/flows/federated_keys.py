@@ -1,6 +1,7 @@
 """Keys without a secret: a workload token is exchanged for a short-lived one when a call needs it.
 
-Owns the cache of minted tokens: one for each rule, its version, and the models it was narrowed to; renewed early, at a
+Owns the cache of minted tokens: one for each rule, its version, the models it was narrowed to, and the agent whose own
+token was exchanged, where the rule says so; renewed early, at a
 moment that differs from sidecar to sidecar; one exchange at a time for each. A renewal that fails changes nothing while
 the token lives. Refuses to use a token in its last moments: the call could outlive it on the way.
 """
@@ -9,10 +10,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import NANOS
+from leasehold_broker.flows.agent_tokens import AgentTokens, holder_name
 from leasehold_broker.flows.pauses import PAUSE_SECONDS, Pauses
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -41,7 +44,7 @@ class FederatedKey:
         name, provider, environment: as of any key.
         version: of the rule, raised by whoever changes it at the provider: tokens of another version are never used.
         exchange: how.
-        assertion_file: where the workload token lies.
+        assertion_file: where the workload token lies; "": the agent's own is exchanged.
     """
 
     name: str
@@ -60,9 +63,11 @@ class Minting:
     models: tuple[str, ...]
     life_seconds: int
     fault: ExchangeFault | None = None
+    holder: Subject | None = None
 
 
-_Which = tuple[str, int, tuple[str, ...]]
+_Which = tuple[str, int, tuple[str, ...], str]
+"""Key, its version, models that the token is narrowed to, and the holder where it was minted for one alone."""
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class FederatedKeys:
         keys: Sequence[FederatedKey],
         endpoints: TokenEndpoints,
         assertions: Assertions,
+        agents: AgentTokens,
         clock: Clock,
         entropy: Entropy,
         on_minting: Callable[[Minting], None] = lambda _: None,
@@ -88,6 +94,7 @@ class FederatedKeys:
         self._keys = {key.name: key for key in keys}
         self._endpoints = endpoints
         self._assertions = assertions
+        self._agents = agents
         self._clock = clock
         self._entropy = entropy
         self._on_minting = on_minting
@@ -116,24 +123,31 @@ class FederatedKeys:
         key = self._keys.get(name)
         return None if key is None else _record(key)
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """See the port. Waits for an exchange only where no token lives."""
         key = self._known(name)
-        which = (name, key.version, models if key.exchange.narrows else ())
+        holder = None if key.assertion_file else holder
+        if holder is None and not key.assertion_file:
+            raise Refusal(
+                Reason.KEY_UNAVAILABLE, f"key {name!r} is of nobody's lease here: it exchanges an agent's token"
+            )
+        which = (name, key.version, models if key.exchange.narrows else (), holder_name(holder))
         token, now = self._tokens.get(which), self._clock.now().boot_ns
         if token is not None and now < token.last_ns:
             if now >= token.renew_ns and self._pauses.current(which, self._clock.now()) is None:
-                self._start(key, which)
+                self._start(key, which, holder)
             return token.secret
         paused = self._pauses.current(which, self._clock.now())
         if paused is not None and which not in self._minting:
             raise _refusal(name, *paused)
         try:
-            return (await asyncio.shield(self._start(key, which))).secret
+            return (await asyncio.shield(self._start(key, which, holder))).secret
         except ExchangeFault as fault:
             raise _refusal(name, fault, PAUSE_SECONDS) from None
 
-    async def mint(self, name: str, models: tuple[str, ...], life_seconds_max: int) -> Minted:
+    async def mint(
+        self, name: str, models: tuple[str, ...], life_seconds_max: int, holder: Subject | None = None
+    ) -> Minted:
         """A token of its own for one lease, to be handed out: never one that others use.
 
         Raises:
@@ -141,7 +155,8 @@ class FederatedKeys:
         """
         key = self._known(name)
         try:
-            minted = await self._exchange(key, models if key.exchange.narrows else (), life_seconds_max)
+            narrowed = models if key.exchange.narrows else ()
+            minted = await self._exchange(key, narrowed, life_seconds_max, None if key.assertion_file else holder)
         except ExchangeFault as fault:
             raise _refusal(name, fault, PAUSE_SECONDS) from None
         if minted.life_seconds > life_seconds_max:
@@ -163,10 +178,10 @@ class FederatedKeys:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not federated here; ask the platform team")
         return key
 
-    def _start(self, key: FederatedKey, which: _Which) -> asyncio.Task[_Token]:
+    def _start(self, key: FederatedKey, which: _Which, holder: Subject | None) -> asyncio.Task[_Token]:
         task = self._minting.get(which)
         if task is None:
-            task = self._minting[which] = asyncio.create_task(self._renew(key, which), name="token exchange")
+            task = self._minting[which] = asyncio.create_task(self._renew(key, which, holder), name="token exchange")
             task.add_done_callback(lambda done: self._over(which, done))
         return task
 
@@ -175,12 +190,14 @@ class FederatedKeys:
         if not done.cancelled():
             done.exception()  # looked at: nobody may be waiting for a renewal
 
-    async def _renew(self, key: FederatedKey, which: _Which) -> _Token:
+    async def _renew(self, key: FederatedKey, which: _Which, holder: Subject | None) -> _Token:
         asked_ns = self._clock.now().boot_ns
         try:
-            minted = await self._exchange(key, which[2], None)
+            minted = await self._exchange(key, which[2], None, holder)
         except ExchangeFault as fault:
-            self._pauses.failed(which, fault, self._clock.now(), fault.retry_after_seconds or 0.0)
+            if key.assertion_file or fault.state is not ExchangeState.NO_ASSERTION:
+                # An agent's token that is not there is not asked for again: it comes by itself.
+                self._pauses.failed(which, fault, self._clock.now(), fault.retry_after_seconds or 0.0)
             raise
         self._pauses.over(which)
         jitter = int.from_bytes(self._entropy.bytes(2), "big") / 65536
@@ -196,15 +213,18 @@ class FederatedKeys:
             del self._tokens[next(iter(self._tokens))]
         return token
 
-    async def _exchange(self, key: FederatedKey, models: tuple[str, ...], life_seconds_max: int | None) -> Minted:
+    async def _exchange(
+        self, key: FederatedKey, models: tuple[str, ...], life_seconds_max: int | None, holder: Subject | None
+    ) -> Minted:
         wanted = MintRequest(models, life_seconds_max, self._clock.now().wall_ms)
         try:
-            assertion = self._assertions.read(key.assertion_file)
+            own = key.assertion_file
+            assertion = self._assertions.read(own) if own else self._agents.read(holder)
             minted = await self._endpoints.carry(key.exchange.exchange(assertion, wanted))
         except ExchangeFault as fault:
-            self._on_minting(Minting(key, models, 0, fault))
+            self._on_minting(Minting(key, models, 0, fault, holder))
             raise
-        self._on_minting(Minting(key, models, minted.life_seconds))
+        self._on_minting(Minting(key, models, minted.life_seconds, holder=holder))
         return minted
 
 

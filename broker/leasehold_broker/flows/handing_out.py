@@ -8,6 +8,7 @@ credential of a secret engine is minted for its lease and revoked with it.
 from dataclasses import dataclass
 
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Lease, Mode
 from leasehold_broker.domain.policy import Terms
@@ -50,8 +51,8 @@ class HandingOut:
         self._minter = minter
         self._dynamic = dynamic
 
-    async def fetch(self, terms: Terms) -> Credential | None:
-        """The credential for a lease under these terms; None in mode brokered.
+    async def fetch(self, terms: Terms, holder: Subject) -> Credential | None:
+        """The credential for a lease of this holder under these terms; None in mode brokered.
 
         Raises:
             Refusal: KEY_UNAVAILABLE, KEY_DISABLED, DISCLOSURE_NOT_ALLOWED.
@@ -67,7 +68,7 @@ class HandingOut:
         if record.kind is KeyKind.DYNAMIC:
             handed = await self._dynamic.mint(scope.key, terms.grant.minted_seconds_max)
             return Credential(handed.secret, handed.life_seconds, scope.key, record.version, handed.held)
-        minted = await self._minter.mint(scope.key, scope.models, terms.grant.minted_seconds_max)
+        minted = await self._minter.mint(scope.key, scope.models, terms.grant.minted_seconds_max, holder)
         return Credential(minted.token, minted.life_seconds, scope.key, record.version)
 
     def recorded(self, credential: Credential | None, lease: Lease, request_id: str, now: Instant) -> Batch:

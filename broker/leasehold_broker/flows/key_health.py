@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.call import CallOutcome
 from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind, KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -83,7 +84,7 @@ class KeyHealth:
         record = self._keys.find(name)
         return None if record is None else self._seen(record)
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """See the port."""
         record = self.find(name)
         if record is not None and self._of(record).out:
@@ -91,7 +92,7 @@ class KeyHealth:
                 Reason.KEY_DISABLED,
                 f"the provider refuses key {name!r}, and no other granted key can serve; ask the platform team",
             )
-        return await self._keys.secret(name, models)
+        return await self._keys.secret(name, models, holder)
 
     # what calls tell and ask
 

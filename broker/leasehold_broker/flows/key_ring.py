@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyRecord
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -41,9 +42,9 @@ class KeyRing:
         store = self._named.get(name, self._others)
         return None if store is None else store.find(name)
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """See the port."""
         store = self._named.get(name, self._others)
         if store is None:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is in no store; ask the platform team to add it")
-        return await store.secret(name, models)
+        return await store.secret(name, models, holder)

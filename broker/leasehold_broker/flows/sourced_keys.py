@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -127,9 +128,9 @@ class SourcedKeys:
         held = self._fresh(name)
         return None if held is None else held.record
 
-    async def secret(self, name: str, models: tuple[str, ...] = ()) -> Secret:
+    async def secret(self, name: str, models: tuple[str, ...] = (), holder: Subject | None = None) -> Secret:
         """See the port. A key that has become too old makes the store be asked at once, by all callers together."""
-        del models
+        del models, holder
         listed = self._listed.get(name)
         if listed is None:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is in no store; ask the platform team to add it")

@@ -17,6 +17,7 @@ from leasehold_broker.config.federation import (
     OpenRouterRule,
     Rule,
 )
+from leasehold_broker.flows.agent_tokens import AgentTokens
 from leasehold_broker.flows.federated_keys import FederatedKey, FederatedKeys, Minting
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -47,8 +48,9 @@ class Federation:
             # Only a server on this machine is reached without TLS: the configuration refuses any other.
             [UpstreamOrigin(origin, allow_private=urlsplit(origin).scheme == "http") for origin in origins]
         )
+        self.agents = AgentTokens(clock, wanted=any(not key.assertion_file for key in made))
         self.keys = FederatedKeys(
-            made, HttpTokenEndpoints(self._upstream), AssertionFiles(), clock, entropy, on_minting
+            made, HttpTokenEndpoints(self._upstream), AssertionFiles(), self.agents, clock, entropy, on_minting
         )
 
     async def aclose(self) -> None:

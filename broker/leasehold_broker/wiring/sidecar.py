@@ -141,7 +141,7 @@ class Sidecar:
             self._news["policy"].rejected,
         )
         self._identities = JwtIdentities(
-            config.issuers, self._clock, on_failure=_issuer_failed, keep=self._keep_showing
+            config.issuers, self._clock, None, _issuer_failed, self._keep_showing, self._keys.agents.saw
         )
         self._recorder = RecordTraps(self.books, self.store, self._journal, self._clock)
         self._traps = SidecarTraps(config.honeytokens)

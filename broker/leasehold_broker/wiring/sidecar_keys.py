@@ -48,6 +48,7 @@ class SidecarKeys:
         self._sourced = tuple(self._open(store, clock, entropy) for store in at.stores)
         self._federation = Federation(at.federated, clock, entropy, self._told_of_minting)
         self.federated = self._federation.keys
+        self.agents = self._federation.agents
         self.dynamic = dynamic_keys(at.engines, clock, entropy)
         named: dict[str, KeyStore] = {
             key.name: sourced for store, sourced in zip(at.stores, self._sourced, strict=True) for key in store.keys

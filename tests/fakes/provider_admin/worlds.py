@@ -48,9 +48,9 @@ class AdminKeys:
         """As above."""
         del name
 
-    async def secret(self, name, models=()):
+    async def secret(self, name, models=(), holder=None):
         """The admin key, or why not."""
-        del models
+        del models, holder
         if name != ADMIN or not self.value:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"no key {name!r}")
         return Secret(self.value.encode())
