@@ -74,7 +74,7 @@ def test_routes(path: str, operation: str, upstream: str | None) -> None:
         ("GET", f"/model/{NOVA}/converse", ""),
         ("POST", f"/model/{NOVA}/converse", "x=1"),
         ("POST", f"/model/{NOVA}/async-invoke", ""),
-        ("POST", f"/model/{NOVA}/count-tokens", ""),
+        ("POST", f"/model/{NOVA}/count_tokens", ""),
         ("POST", "/model/../converse", ""),
         ("POST", "/model/a%2Fb/converse", ""),
         ("POST", "/model/a%2eb/converse", ""),
@@ -206,7 +206,7 @@ def test_plans_and_what_is_sent() -> None:
             plan("invoke", body={**body, **wrong})
         assert caught.value.reason is reason, wrong
     with pytest.raises(Refusal, match="Converse"):
-        plan("invoke", NOVA, body={"prompt": "x"})
+        plan("invoke", "mistral.mistral-large-2402-v1:0", body={"prompt": "x"})
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,12 @@ from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider import Json, Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import bedrock_body as shapes
+from leasehold_broker.providers import bedrock_models as models
 from leasehold_broker.providers import headers as door
 from leasehold_broker.providers import hosted_claude
 from leasehold_broker.providers.anthropic import Messages
 from leasehold_broker.providers.bounds import canonical, input_tokens_bound
-from leasehold_broker.providers.checks import OUTPUT_TOKENS_FLOOR, Object, required_body, unbounded
+from leasehold_broker.providers.checks import OUTPUT_TOKENS_FLOOR, Object, as_object, required_body
 from leasehold_broker.providers.event_stream import MEDIA_TYPE, EventStreamMeter, Message, encode
 from leasehold_broker.providers.meters import JsonMeter, decode
 from leasehold_broker.providers.told_limits import told_limit
@@ -38,14 +39,17 @@ _PATH: Final = re.compile(r"/model/([A-Za-z0-9](?:[A-Za-z0-9._-]|:|%3[Aa]){0,127
 _OPERATIONS: Final = {
     "converse": "converse",
     "converse-stream": "converse_stream",
+    "count-tokens": "count_tokens",
     "invoke": "invoke_model",
     "invoke-with-response-stream": "invoke_model_stream",
 }
 _STREAMS: Final = frozenset(("converse_stream", "invoke_model_stream"))
+_COUNTS: Final = "count_tokens"
+_CLAUDE: Final = "anthropic.claude"
 _CONVERSES: Final = frozenset(("converse", "converse_stream"))
 _SERVED: Final = (
-    "served are POST /model/{id}/converse, converse-stream, invoke and invoke-with-response-stream, with a model id or "
-    "an inference profile, no ARN"
+    "served are POST /model/{id}/converse, converse-stream, invoke, invoke-with-response-stream and count-tokens, with "
+    "a model id or an inference profile, no ARN"
 )
 _LISTED: Final = frozenset(("us-east-1", "us-east-2", "us-west-2"))
 """Regions whose prices are those of the table."""
@@ -117,9 +121,12 @@ class Bedrock:
         door.gate(headers, _IGNORED_HEADERS, _REFUSED_HEADERS)
         content, model = required_body(body), route.path_model or ""
         stream = route.operation in _STREAMS
+        if route.operation == _COUNTS:
+            shapes.walk(as_object(models.counted_input(content), "input.converse"), model)
+            return CallPlan(self.name, route.operation, model, metered=False, stream=False)
+        if route.operation not in _CONVERSES and _CLAUDE not in model:
+            return self._invoked(route, model, content)
         if route.operation not in _CONVERSES:
-            if "anthropic.claude" not in model:
-                raise unbounded("model", "InvokeModel is bounded for Claude models only; use Converse for this one")
             return hosted_claude.plan(
                 self.name, route.operation, model, content, _CLAUDE_VERSION, stream=stream, regions=(self._region,)
             )
@@ -139,6 +146,25 @@ class Bedrock:
             regions=(self._region,),
         )
 
+    def _invoked(self, route: Route, model: str, body: Object) -> CallPlan:
+        """A body of InvokeModel that is not Claude's."""
+        family = models.family(model)
+        parts = family.walk(body, model)
+        return CallPlan(
+            self.name,
+            route.operation,
+            model,
+            metered=True,
+            stream=route.operation in _STREAMS,
+            input_tokens_bound=input_tokens_bound(body, parts),
+            output_tokens_stated=family.limit(body),
+            output_limited=True,
+            output_tokens_floor=OUTPUT_TOKENS_FLOOR,
+            output_rates=("output",),
+            cache_writes=b'"cachePoint"' in canonical(body),
+            regions=(self._region,),
+        )
+
     def request(
         self,
         route: Route,
@@ -151,7 +177,12 @@ class Bedrock:
         del kind  # a token and a stored key go the same way
         del headers  # none of them is carried
         content = required_body(body)
-        if route.operation not in _CONVERSES:
+        if route.operation == _COUNTS:
+            sent = content
+        elif route.operation not in _CONVERSES and _CLAUDE not in (route.path_model or ""):
+            family = models.family(route.path_model or "")
+            sent = content if output_tokens_limit is None else family.limited(content, output_tokens_limit)
+        elif route.operation not in _CONVERSES:
             sent = hosted_claude.body_to_send(content, _CLAUDE_VERSION, output_tokens_limit)
             sent.pop("stream", None)  # the path says it
         else:
@@ -167,7 +198,8 @@ class Bedrock:
 
     def meter(self, route: Route, plan: CallPlan, body: Object | None, content_type: str) -> Meter:
         """See the port."""
-        del plan
+        if not plan.metered:
+            return JsonMeter(lambda _: None)
         hour = body is not None and (
             shapes.writes_1h(body) if route.operation in _CONVERSES else hosted_claude.writes_1h(body)
         )
@@ -179,10 +211,17 @@ class Bedrock:
         def claude(answer: Object) -> Usage | None:
             return self._placed(anthropic_usage(answer.get("usage"), writes_1h=hour))
 
-        converses = route.operation in _CONVERSES
-        if content_type.partition(";")[0].strip().lower() != MEDIA_TYPE:
-            return JsonMeter(converse if converses else claude)
-        return EventStreamMeter(_Converse(converse) if converses else _Invoked(claude))
+        whole = content_type.partition(";")[0].strip().lower() != MEDIA_TYPE
+        if route.operation in _CONVERSES:
+            return JsonMeter(converse) if whole else EventStreamMeter(_Converse(converse))
+        if _CLAUDE in (plan.model or ""):
+            return JsonMeter(claude) if whole else EventStreamMeter(_Invoked(claude))
+        family = models.family(plan.model or "")
+
+        def other(answer: Object) -> Usage | None:
+            return self._placed(family.usage(answer))
+
+        return JsonMeter(other) if whole else EventStreamMeter(_Counted(other))
 
     def _placed(self, usage: Usage | None) -> Usage | None:
         """The usage, in the region of this provider: the answers do not say it."""
@@ -220,6 +259,24 @@ class _Converse:
         data = decode(message.payload)
         if data is not None:
             self.usage = self._read(data)
+            self.final = self.usage is not None
+
+
+class _Counted:
+    """Reading of a stream of any other model's events: the one that carries Bedrock's own count is the last."""
+
+    def __init__(self, read: Reader) -> None:
+        self.usage: Usage | None = None
+        self.final = False
+        self._read = read
+
+    def message(self, message: Message) -> None:
+        """Take one message."""
+        if message.headers.get(":message-type") != "event" or message.headers.get(":event-type") != "chunk":
+            return
+        event = _inner(message.payload)
+        if event is not None and "amazon-bedrock-invocationMetrics" in event:
+            self.usage = self._read(event)
             self.final = self.usage is not None
 
 
