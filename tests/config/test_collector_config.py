@@ -4,6 +4,7 @@ import pytest
 
 from leasehold_broker.config import ConfigError, load_collector
 from leasehold_broker.config.collector_store import PostgresStore
+from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 
 GOOD = """
@@ -131,3 +132,54 @@ def test_a_store_that_cannot_be_right_is_refused(tmp_path, monkeypatch, store, s
     with pytest.raises(ConfigError, match=said) as refused:
         load_collector(write(tmp_path, f"{GOOD}\n[store]\n{store}\n"))
     assert "hunter2" not in str(refused.value)
+
+
+FLEET = """
+[[fleet_budgets]]
+on = "label:team=search"
+period = "month"
+time_zone = "Europe/Berlin"
+cost_micro_usd = 500000000
+requests = 10
+"""
+
+
+def test_replicas_cannot_have_fleet_budgets(tmp_path):
+    """Two replicas would each grant the whole cap: refused, until they can share it."""
+    with pytest.raises(ConfigError, match="cannot share them yet"):
+        load_collector(write(tmp_path, GOOD + FLEET + SHARED))
+
+
+def test_fleet_budgets_are_read_with_their_names(tmp_path):
+    """What counts, over which span, and the caps by metric; the name is what operators use."""
+    (budget,) = load_collector(write(tmp_path, GOOD + FLEET)).fleet_budgets
+
+    assert budget.name == "fleet:label:team=search|month@Europe/Berlin"
+    assert budget.metrics == (Metric.COST_MICRO_USD, Metric.REQUESTS)
+    assert budget.budget.limit.caps[0] == 500000000
+    assert load_collector(write(tmp_path, GOOD)).fleet_budgets == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("label:team=search", "label:team"), 'must be "everything"'),
+        (("label:team=search", "subject:a"), 'must be "everything"'),
+        (("label:team=search", "provider:nobody"), 'must be "everything"'),
+        (("label:team=search", "everything:x"), 'must be "everything"'),
+        (("month", "fortnight"), "fortnight"),
+        (("month", "total"), "does not go with"),
+        (("Europe/Berlin", "Europe/Bonn"), "not in the table of time zones"),
+        (("cost_micro_usd = 500000000\nrequests = 10", ""), "caps nothing"),
+        (("requests = 10", "requests = 0"), "a cap must be 1 to"),
+        (("requests = 10", "concurrency = 10"), "concurrency"),
+        (('period = "month"', "rolling_seconds = 60"), "rolling_seconds"),
+        ((FLEET, FLEET + FLEET), "put all their caps into one"),
+    ],
+)
+def test_a_wrong_fleet_budget_is_refused_by_name(tmp_path, change, said):
+    """Each refusal names what is wrong, and nothing is limited by guesswork."""
+    with pytest.raises(ConfigError) as caught:
+        load_collector(write(tmp_path, (GOOD + FLEET).replace(*change, 1)))
+
+    assert said in str(caught.value)

@@ -166,7 +166,7 @@ def test_e8_refused_calls_come_first_and_the_longest_waiting_before_others() -> 
     found = targets(100, [Demand("a", 500), Demand("b", 0, need=30, since=2), Demand("c", 0, need=50, since=1)])
     assert found == {"a": 10, "b": 30, "c": 50}
     found = targets(60, [Demand("b", 0, need=30, since=2), Demand("c", 0, need=50, since=1)])
-    assert found == {"b": 1, "c": 50}
+    assert found == {"b": 0, "c": 50}
 
 
 @given(st.integers(0, 10**9), st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**7)), max_size=30))
@@ -197,6 +197,9 @@ def test_e9_a_slice_ends_by_itself_and_words_from_before_do_not_revive_it() -> N
     found.finish()
     found.take(90, 300)
     assert found.cap(0) == 0
+    found.give_back(0, settled=30, held=0)
+    found.resume()
+    assert found.cap(0) == 30
 
 
 def test_what_was_drawn_lately_is_wanted_and_forgotten_after_the_horizon() -> None:
@@ -223,15 +226,20 @@ def test_samples_are_bounded_and_keep_their_peak() -> None:
     assert len(pace._samples) < 200
 
 
-def test_a_refused_call_is_needed_until_it_fits_or_is_given_up() -> None:
-    """The largest refused call counts, for as long as its caller may come back."""
+def test_a_refused_call_is_needed_until_it_was_drawn_or_is_given_up() -> None:
+    """The largest refused call that the whole budget can pay for counts, for as long as its caller may come back."""
     pace = Pace()
-    pace.refused(0, 30)
-    pace.refused(0, 20)
-    assert (pace.need(0, 29), pace.need(0, 30)) == (30, 0)
-    assert pace.need(NEED_SECONDS * NANOS, 0) == 0
-    pace.refused(NEED_SECONDS * NANOS, 5)
-    assert pace.need(NEED_SECONDS * NANOS, 0) == 5
+    pace.refused(0, 30, 100)
+    pace.refused(0, 20, 100)
+    assert (pace.need(0, 100, 10**6), pace.need(0, 100, 29), pace.need(0, 100, 19)) == (30, 20, 0)
+    assert pace.need(0, 129, 10**6) == 30
+    assert pace.need(0, 130, 10**6) == 0
+    pace.refused(NANOS, 5, 130)
+    assert pace.need(NEED_SECONDS * NANOS, 130, 10**6) == 5
+    assert pace.need((NEED_SECONDS + 1) * NANOS, 130, 10**6) == 0
+    for wanted in range(1, 1000):
+        pace.refused(0, wanted, 0)
+    assert len(pace._refused) < 50
 
 
 def test_rounds_of_grants_and_returns_reach_every_demand_within_the_pool() -> None:

@@ -18,7 +18,9 @@ from leasehold_broker.collector import audit_door, budget_door, revocation_door,
 from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.identity import Identity, Peer, Subject
+from leasehold_broker.domain.ledger import Ledger
 from leasehold_broker.domain.proof import UnverifiedProof
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
@@ -28,6 +30,7 @@ from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budgets import FleetBudgets
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
@@ -35,6 +38,7 @@ from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.flows.slices import Slices
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.outbox import PendingRecord
@@ -90,6 +94,7 @@ class Centre:
         accept_gaps: bool = False,
         opened: OpenStore | None = None,
         fleet: Fleet | None = None,
+        fleet_budgets: Sequence[FleetBudget] = (),
     ) -> None:
         """Build it; the context serves. `opened`: a store of somebody else's, else one file."""
         self.plan = CheckpointPlan(
@@ -104,12 +109,13 @@ class Centre:
         if opened is None:
             store = CollectorStore(folder / "collector.db", "collector", epoch, accept_gaps=accept_gaps)
             self._stack.push_async_callback(store.close)
-            opened = OpenStore(store)
+            opened = OpenStore(store, escrow=store)
         self.opened = opened
         self.store = opened.log
         self.fleet = fleet or Fleet(authority_seconds)
         self.records = CollectorRecords(self.store, self.clock)
-        self.sync = SyncSidecar(self.fleet, self.store, self.store, self.clock)
+        self.escrow = FleetEscrow(fleet_budgets, authority_seconds, opened.escrow, self.store, self.clock)
+        self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
         self.ingest = IngestEvents(self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
         verifier = SpeakingTokens(token_seconds)
@@ -154,6 +160,9 @@ class Centre:
     async def __aenter__(self) -> Self:
         """Serve."""
         self.fleet.restore(await self.store.sidecars(), self.clock.now())
+        await self.escrow.restore()
+        sharing = asyncio.create_task(self.escrow.run())
+        self._stack.push_async_callback(ended, sharing)
         signing = checkpoints(self.plan, self.opened, self.clock, self.failures.append)
         self.prove, self.publish = await self._stack.enter_async_context(signing)
         self.server = self._server(self.prove)
@@ -164,6 +173,12 @@ class Centre:
     async def __aexit__(self, *_: object) -> None:
         """Stop at once, as a crash would, but close the file."""
         await self._stack.aclose()
+
+
+async def ended(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class Operator:
@@ -281,7 +296,8 @@ class Sidecar:
         self.leases: list[LiveLease] = []
         self.budget_sink = MemoryBudgetSink()
         self.budgets = BudgetRows((), 0)
-        self.budget_tie = BudgetTie(self.budget_sink, lambda: self.budgets)
+        self.slices = Slices(Ledger())
+        self.budget_tie = BudgetTie(self.budget_sink, lambda: self.budgets, self.slices)
         self.tokens_read = 0
         self.settings = LinkSettings(
             target,

@@ -7,6 +7,7 @@ from pathlib import Path
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
 from leasehold_broker.config.collector_store import PostgresStore, Store, postgres_store, replica_name
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
+from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
@@ -20,6 +21,7 @@ from leasehold_broker.config.parts import (
 from leasehold_broker.config.read import ConfigError, absolute, read_config
 from leasehold_broker.config.sinks import Sink, SinkAt, sinks_at
 from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
+from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
 from leasehold_broker.domain.spiffe import spiffe_id_wrong
 
@@ -76,6 +78,7 @@ class _File(Part, frozen=True):
     grpc: _Grpc = _Grpc()
     sinks: tuple[Sink, ...] = ()
     alerts: tuple[AlertEndpointPart, ...] = ()
+    fleet_budgets: tuple[FleetBudgetPart, ...] = ()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -126,6 +129,7 @@ class CollectorConfig:
     roles_of_uid: dict[int, frozenset[Role]]
     sinks: tuple[SinkAt, ...]
     alerts: tuple[AlertsAt, ...]
+    fleet_budgets: tuple[FleetBudget, ...]
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -153,6 +157,7 @@ def load_collector(path: Path) -> CollectorConfig:
         roles_of_uid=_roles_of_uid(file.operators),
         sinks=sinks_at(file.sinks, path),
         alerts=alerts_at(file.alerts, path),
+        fleet_budgets=fleet_budgets_at(file.fleet_budgets, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )
@@ -187,6 +192,10 @@ def _check(file: _File, path: Path) -> None:
     wrong += [f"name {name!r} is used twice: each stream has one writer" for name in sorted(_repeated(names))]
     if not AUTHORITY_SECONDS_MIN <= file.collector.authority_seconds <= AUTHORITY_SECONDS_MAX:
         wrong.append(f"[collector] authority_seconds must be {AUTHORITY_SECONDS_MIN} to {AUTHORITY_SECONDS_MAX}")
+    if file.fleet_budgets and file.store.engine == "postgres":
+        wrong.append(
+            "[[fleet_budgets]] need the store in one file: replicas cannot share them yet; take one of both out"
+        )
     issuers = {issuer.issuer for issuer in file.issuers}
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"

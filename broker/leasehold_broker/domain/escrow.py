@@ -237,8 +237,10 @@ class Demand:
     since: int = 0
 
 
-FLOOR_SHARE = 4
-"""Who wants nothing keeps a small part, so that its next call need not be refused: all of those together a quarter."""
+FLOORS_SHARE = 8
+FLOOR_SHARE = 64
+"""Who wants nothing keeps a small part, so that its next call need not be refused: all of those together an eighth of
+what is left, and each at most a sixty-fourth, for that much may be lost when it crashes."""
 
 
 def targets(pool: int, demands: Iterable[Demand]) -> dict[str, int]:
@@ -260,5 +262,5 @@ def targets(pool: int, demands: Iterable[Demand]) -> dict[str, int]:
         taken = min(more, left // (len(wanting) - index + 1))
         found[sidecar] += taken
         left -= taken
-    floor = left // (FLOOR_SHARE * len(asked)) if asked else 0
+    floor = left // max(FLOOR_SHARE, FLOORS_SHARE * len(asked))
     return {sidecar: max(target, floor) for sidecar, target in found.items()}

@@ -17,6 +17,7 @@ HORIZON_SECONDS = 30
 NEED_SECONDS = 10
 """A refused call is counted as wanted for so long; its caller was told to come back sooner."""
 _SAMPLES_MAX = 120
+_REFUSED_MAX = 32
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class OwnSlice:
         fence: names it.
         granted, returned: totals.
         until_ns: boot reading at which it ends, unless the centre is heard again before.
-        over: the centre no longer has it in its list: the window has ended, or another life of this sidecar was seen.
+        over: the centre does not list it: its window has ended, or another life of this sidecar was seen.
     """
 
     budget: str
@@ -64,8 +65,12 @@ class OwnSlice:
         return amount
 
     def finish(self) -> None:
-        """Never spend from it again."""
+        """Draw nothing on it, unless the centre lists it again."""
         self.over = True
+
+    def resume(self) -> None:
+        """The centre lists it again: it is what it was, less what was returned meanwhile."""
+        self.over = False
 
 
 @dataclass(slots=True)
@@ -83,8 +88,8 @@ class Pace:
     """How much of a budget is drawn here, and what has to be asked for. Bounded memory."""
 
     _samples: deque[_Sample] = field(default_factory=deque)
-    _need: int = 0
-    _need_until_ns: int = 0
+    _refused: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Worst cases that did not fit, the latest last: until when each counts, and what had been drawn by then."""
 
     def sample(self, boot_ns: int, settled: int, held: int) -> None:
         """Note how things stand; totals over all slices of the budget, so that what is settled only grows."""
@@ -97,12 +102,12 @@ class Pace:
         while len(samples) > 1 and samples[1].boot_ns <= boot_ns - HORIZON_SECONDS * NANOS:
             samples.popleft()
 
-    def refused(self, boot_ns: int, wanted: int) -> None:
-        """A call was refused for want of a larger slice."""
-        if boot_ns >= self._need_until_ns:
-            self._need = 0
-        self._need = max(self._need, wanted)
-        self._need_until_ns = boot_ns + NEED_SECONDS * NANOS
+    def refused(self, boot_ns: int, wanted: int, drawn: int) -> None:
+        """A call was refused for want of a larger slice, when this much had been drawn in all."""
+        self._refused.pop(wanted, None)
+        self._refused[wanted] = (boot_ns + NEED_SECONDS * NANOS, drawn)
+        if len(self._refused) > _REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
 
     def want(self) -> int:
         """What was drawn within the horizon at its peak, less what is held still."""
@@ -111,6 +116,12 @@ class Pace:
         first, last = self._samples[0], self._samples[-1]
         return max(0, max(one.peak for one in self._samples) - first.settled - last.held)
 
-    def need(self, boot_ns: int, available: int) -> int:
-        """The worst case of a refused call that still would not fit; 0 for none."""
-        return 0 if boot_ns >= self._need_until_ns or available >= self._need else self._need
+    def need(self, boot_ns: int, drawn: int, most: int) -> int:
+        """The largest worst case, of at most `most`, that was refused lately and not drawn since; 0 for none.
+
+        It counts while its caller may come back, also once it would fit: what was granted for it must be there then.
+        """
+        for wanted, (until_ns, then) in tuple(self._refused.items()):
+            if boot_ns >= until_ns or drawn >= then + wanted:
+                del self._refused[wanted]
+        return max((wanted for wanted in self._refused if wanted <= most), default=0)

@@ -10,6 +10,7 @@ clocks may have: as `received` is never before `sent`, the sidecar refuses by th
 from dataclasses import dataclass
 
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
+from leasehold_broker.domain.fleet_budget import SliceReport, SliceTold
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLeases
 
@@ -20,11 +21,12 @@ CLOCK_DRIFT_MAX = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """How a sidecar opens a session."""
+    """How a sidecar opens a session. `life` names its process; empty: it knows no fleet budgets."""
 
     sidecar: str
     environment: str
     version: str
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class SyncMessage:
         heartbeat: counted from 1 within a session.
         applied_budget_change: highest number that is durable there.
         budgets: how they stand, now and then; else None.
+        slices: of fleet budgets, all of them.
     """
 
     hello: Hello | None
@@ -48,6 +51,7 @@ class SyncMessage:
     heartbeat: int = 0
     applied_budget_change: int = 0
     budgets: BudgetRows | None = None
+    slices: tuple[SliceReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Push:
         answers: highest heartbeat received before `revocation_epoch` was read.
         budget_change: number of the newest change of a cap.
         budget_changes: the next ones, in order, without a gap.
+        slices: of fleet budgets, all that there are for this sidecar; None: the centre knows no fleet budgets.
     """
 
     revocation_epoch: int
@@ -70,6 +75,7 @@ class Push:
     answers: int
     budget_change: int = 0
     budget_changes: tuple[BudgetChange, ...] = ()
+    slices: tuple[SliceTold, ...] | None = None
 
 
 def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:

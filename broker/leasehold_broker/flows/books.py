@@ -22,6 +22,7 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant, SteadyTime
+from leasehold_broker.flows.slices import Slices
 from leasehold_broker.flows.window_accounts import bucket_start_ms
 from leasehold_broker.ports.state_store import PutKeyMark, PutRequest
 
@@ -83,6 +84,7 @@ class Books:
         self.digest_of: dict[str, bytes] = {}
         self.children: dict[str, set[str]] = {}
         self.ledger = Ledger()
+        self.slices = Slices(self.ledger)
         self.calls: dict[str, OpenCall] = {}
         self.calls_of: dict[str, set[str]] = {}
         self.live_of_subject: dict[tuple[str, str, str], set[str]] = {}

@@ -1,7 +1,7 @@
 """Which budgets a lease draws on. Owns the legs of a hold and the rows in which budgets are shown.
 
 Levels: the lease; its parents for the metrics that are not carved; the windows of its grant, by subject or by label;
-and the budgets of the policy on its key, provider, environment, labels or everything.
+the budgets of the policy on its key, provider, environment, labels or everything; and the slices of fleet budgets.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from leasehold_broker.domain.time import Instant
 from leasehold_broker.domain.values import value
 from leasehold_broker.domain.windows import Period, Rolling, window_at
 from leasehold_broker.flows.books import Books, lease_account
+from leasehold_broker.flows.slices import is_slice
 from leasehold_broker.flows.window_accounts import bucket_account, budget_name, pool_account, window_account
 from leasehold_broker.flows.window_wait import Drawn, wait_ms
 
@@ -51,9 +52,11 @@ class Drawing:
     policy: Policy
     closings: int
     change: int
+    slices: int
     since_wall_ms: int
     until_wall_ms: int
     until_steady_ms: int
+    until_boot_ns: int
 
 
 class Budgets:
@@ -82,6 +85,8 @@ class Budgets:
             or found.key != scope.key
             or found.closings != self._books.ledger.closings
             or found.change != self._books.budget_change
+            or found.slices != self._books.slices.version
+            or now.boot_ns >= found.until_boot_ns
             or not found.since_wall_ms <= now.wall_ms < found.until_wall_ms
             or self._books.steady_ms(now) >= found.until_steady_ms
         ):
@@ -105,6 +110,7 @@ class Budgets:
             for budget in policy.budgets
             if budget.applies_to(scope.provider, scope.key, lease.subject.environment, labels)
         ]
+        drawn += self._books.slices.drawn(scope.provider, scope.key, lease.subject.environment, labels, now)
         return Drawing(
             drawn=tuple(drawn),
             legs=tuple(budget.leg for budget in drawn),
@@ -114,9 +120,11 @@ class Budgets:
             policy=policy,
             closings=self._books.ledger.closings,
             change=self._books.budget_change,
+            slices=self._books.slices.version,
             since_wall_ms=now.wall_ms,
             until_wall_ms=min((budget.until_wall_ms for budget in drawn), default=_FOR_EVER),
             until_steady_ms=min((budget.until_steady_ms for budget in drawn), default=_FOR_EVER),
+            until_boot_ns=min((budget.until_boot_ns for budget in drawn), default=_FOR_EVER),
         )
 
     def legs_above(self, lease: Lease, mask: Mask, now: Instant) -> tuple[Leg, ...]:
@@ -126,6 +134,12 @@ class Budgets:
             for drawn in self._tree(lease, now)
             if any(masked := _both(drawn.leg.mask, mask))
         )
+
+    def headroom(self, drawing: Drawing) -> Amounts:
+        """What a call may hold at most, by metric: of a fleet budget what all sidecars together have left."""
+        room = self._books.ledger.headroom([leg for leg in drawing.legs if not is_slice(leg.account)])
+        fleet = self._books.slices.headroom(drawing.legs)
+        return Amounts(*map(min, room, fleet))
 
     def rows(self, lease: Lease, policy: Policy, now: Instant) -> tuple[BudgetUsage, ...]:
         """What applies to the lease, as its holder sees it: each capped budget and metric, and what it spent itself."""
@@ -151,6 +165,10 @@ class Budgets:
             wanted: what would have been drawn.
             now: the instant.
         """
+        of_slice = self._books.slices.refusal(shortfall, now)
+        if of_slice is not None:
+            return of_slice
+        drawn = tuple(budget for budget in drawn if not is_slice(budget.leg.account))  # those are granted in a moment
         budget = next(budget for budget in drawn if budget.leg.account == shortfall.account)
         reason = Reason.BUDGET_EXHAUSTED
         wait = wait_ms(self._books.ledger, drawn, wanted, now.wall_ms, self._books.steady_ms(now))

@@ -226,7 +226,7 @@ class Calls:
     ) -> tuple[OpenCall, Hold, WorstCase]:
         price = None if plan.model is None else self._prices.price(plan.provider, plan.model)
         drawing = self._budgets.drawn_by(lease, scope, self._world.policies.current(), now)
-        headroom = self._books.ledger.headroom(drawing.legs)
+        headroom = self._budgets.headroom(drawing)
         worst = worst_case(plan, price, scope.max_output_tokens_per_request, headroom, lower=drawing.lower_output)
         call_id = self._world.entropy.bytes(12).hex()
         hold = self._books.ledger.reserve(HoldId(call_id), drawing.legs, worst.amounts)

@@ -38,7 +38,7 @@ class Recover:
             Refusal: the start could not be made durable; do not serve.
         """
         state = self._store.load()
-        self._fill(state)
+        self._fill(state, now)
         batch = Batch()
         charged = 0
         for put in state.holds:
@@ -70,7 +70,7 @@ class Recover:
         await self._store.commit(batch.events, batch.changes, essential=True)
         return state
 
-    def _fill(self, state: StoredState) -> None:
+    def _fill(self, state: StoredState, now: Instant) -> None:
         books = self._books
         for lease, digest in state.leases:
             books.put_lease(lease, digest)
@@ -91,6 +91,7 @@ class Recover:
             if lease_then is None or lease_then.ended:
                 books.exposures.pop(mark.lease, None)
         self._fill_orders(state)
+        books.slices.recover(now)
 
     def _fill_orders(self, state: StoredState) -> None:
         """What operators have ordered: revocations and changes of caps."""

@@ -41,6 +41,7 @@ class Stop:
         )
         await self._journal.ending(Batch([event], []))
         await self._journal.drain()
+        self._books.slices.stop()
 
     async def _until_idle(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

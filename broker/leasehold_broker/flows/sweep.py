@@ -66,6 +66,9 @@ class Sweep:
         for over in self._over_for_long(now):
             ledger.close_account(over)
             changes.append(DropAccount(over))
+        for slice_ in self._books.slices.forget(now):
+            ledger.close_account(slice_)
+            changes.append(DropAccount(slice_))
         for key, record in tuple(self._books.requests.items()):
             if now.wall_ms > record.expire_wall_ms:
                 del self._books.requests[key]

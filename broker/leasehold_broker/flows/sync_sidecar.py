@@ -13,6 +13,7 @@ from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage
 from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
@@ -29,10 +30,19 @@ class SyncSession:
     """One open session of one sidecar."""
 
     def __init__(
-        self, fleet: Fleet, log: SyncLog, clock: Clock, member: Member, first: SyncMessage, expire_ns: int
+        self,
+        fleet: Fleet,
+        escrow: FleetEscrow,
+        log: SyncLog,
+        clock: Clock,
+        member: Member,
+        first: SyncMessage,
+        expire_ns: int,
     ) -> None:
         """Made by `SyncSidecar.open`."""
         self._fleet = fleet
+        self._escrow = escrow
+        self._life = "" if first.hello is None else first.hello.life
         self._log = log
         self._clock = clock
         self._member = member
@@ -55,12 +65,9 @@ class SyncSession:
         member = self._member
         if self._superseded():
             return
-        if message.applied_epoch > self._log.epoch():
-            raise behind(message.applied_epoch, self._log.epoch())
-        if any(entry.epoch > message.applied_epoch for entry in message.applied):
-            raise field_invalid("applied", "names an epoch above applied_epoch")
-        if message.applied_budget_change > self._log.budget_change_number():
-            raise behind_in_budgets(message.applied_budget_change, self._log.budget_change_number())
+        check_history(message, self._log)
+        if self._life:
+            self._escrow.heard(member.known.name, self._life, message.slices)
         now = self._clock.now()
         member.heard = now
         member.applied_budget_change = max(member.applied_budget_change, message.applied_budget_change)
@@ -98,7 +105,10 @@ class SyncSession:
             Refusal: SESSION_SUPERSEDED, or what `end` was told.
         """
         pause = self._fleet.authority_seconds / HEARTBEATS_PER_AUTHORITY
-        with self._fleet.session_wakes(self._wake):
+        with (
+            self._fleet.session_wakes(self._wake),
+            self._escrow.waking(self._member.known.name, self._life, self._wake),
+        ):
             while True:
                 self._wake.clear()
                 self._check()
@@ -119,6 +129,7 @@ class SyncSession:
         """The connection is gone."""
         if not self._superseded():
             self._member.connected = False
+            self._escrow.left(self._member.known.name, self._life)
             self._fleet.changed()
 
     async def _next(self) -> Push:
@@ -134,7 +145,8 @@ class SyncSession:
         changes = tuple(change for change in changes if change.number <= newest)
         if changes:
             self._sent_change = changes[-1].number
-        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes)
+        slices = self._escrow.told(self._member.known.name, self._life, self._clock.now()) if self._life else None
+        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes, slices)
 
     def _superseded(self) -> bool:
         return self._member.session != self._number
@@ -153,9 +165,10 @@ class SyncSession:
 class SyncSidecar:
     """Opens sessions."""
 
-    def __init__(self, fleet: Fleet, log: SyncLog, events: EventLog, clock: Clock) -> None:
-        """Serve this fleet from this log."""
+    def __init__(self, fleet: Fleet, escrow: FleetEscrow, log: SyncLog, events: EventLog, clock: Clock) -> None:
+        """Serve this fleet, and its shared budgets, from this log."""
         self._fleet = fleet
+        self._escrow = escrow
         self._log = log
         self._events = events
         self._clock = clock
@@ -181,10 +194,7 @@ class SyncSidecar:
                 Reason.SIDECAR_BANNED,
                 f"this identity belongs to sidecar {name!r}, not to {hello.sidecar!r}; correct the sidecar's name",
             )
-        if first.applied_epoch > self._log.epoch():
-            raise behind(first.applied_epoch, self._log.epoch())
-        if first.applied_budget_change > self._log.budget_change_number():
-            raise behind_in_budgets(first.applied_budget_change, self._log.budget_change_number())
+        check_history(first, self._log)
         now = self._clock.now()
         authority_ms = math.ceil(self._fleet.authority_seconds * 1000)
         earlier = self._fleet.members.get(name)
@@ -215,13 +225,32 @@ class SyncSidecar:
             self.superseded += 1
         member.connected = True
         older = self._open.get(known.name)
-        session = SyncSession(self._fleet, self._log, self._clock, member, first, expire_ns)
+        session = SyncSession(self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns)
         self._open[known.name] = session
         if older is not None:
             older.end()
-        await session.heard(first)
+        self._escrow.joined(known.name, "" if first.hello is None else first.hello.life)
+        try:
+            await session.heard(first)
+        except Refusal:
+            session.close()
+            raise
         self._fleet.changed()
         return session
+
+
+def check_history(message: SyncMessage, log: SyncLog) -> None:
+    """A sidecar never knows more than the centre.
+
+    Raises:
+        Refusal: CENTRE_BEHIND, FIELD_INVALID.
+    """
+    if message.applied_epoch > log.epoch():
+        raise behind(message.applied_epoch, log.epoch())
+    if any(entry.epoch > message.applied_epoch for entry in message.applied):
+        raise field_invalid("applied", "names an epoch above applied_epoch")
+    if message.applied_budget_change > log.budget_change_number():
+        raise behind_in_budgets(message.applied_budget_change, log.budget_change_number())
 
 
 def behind(applied: int, epoch: int) -> Refusal:

@@ -27,7 +27,7 @@ class Drawn:
         limit: of the policy; None for leases.
         caps: of leases, before changes; None: what the account says.
         changes: of operators, that count for it.
-        until_wall_ms, until_steady_ms: when `leg` or the caps have to be looked up anew.
+        until_wall_ms, until_steady_ms, until_boot_ns: when `leg` or the caps have to be looked up anew.
     """
 
     leg: Leg
@@ -38,6 +38,7 @@ class Drawn:
     changes: tuple[BudgetChange, ...] = ()
     until_wall_ms: int = _FOR_EVER
     until_steady_ms: int = _FOR_EVER
+    until_boot_ns: int = _FOR_EVER
 
 
 def wait_ms(ledger: Ledger, drawn: tuple[Drawn, ...], wanted: Amounts, wall_ms: int, steady_ms: int) -> int | None:

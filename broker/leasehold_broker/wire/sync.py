@@ -10,6 +10,7 @@ from leasehold_broker.domain.time import NANOS
 from leasehold_broker.wire.budgets import change_from_proto, change_to_proto, rows_from_proto, rows_to_proto
 from leasehold_broker.wire.records import STREAM
 from leasehold_broker.wire.revocations import revocation_from_proto, revocation_to_proto
+from leasehold_broker.wire.slices import reports_from_proto, reports_to_proto, slices_from_proto, slices_to_proto
 
 LIVE_BYTES_MAX = 512 * 1024
 APPLIED_MAX = 1000
@@ -41,17 +42,29 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
         raise field_invalid("applied_budget_change", "must not be negative")
     budgets = rows_from_proto(message.budgets) if message.HasField("budgets") else None
     return SyncMessage(
-        hello, message.applied_epoch, tuple(applied), live, message.heartbeat, message.applied_budget_change, budgets
+        hello,
+        message.applied_epoch,
+        tuple(applied),
+        live,
+        message.heartbeat,
+        message.applied_budget_change,
+        budgets,
+        reports_from_proto(message.slices),
     )
 
 
 def _hello(message: sidecar_service_pb2.Hello) -> Hello:
     if not STREAM.fullmatch(message.sidecar):
         raise field_invalid("hello.sidecar", f"must match {STREAM.pattern}")
-    for name, text in (("hello.environment", message.environment), ("hello.version", message.version)):
+    texts = (
+        ("hello.environment", message.environment),
+        ("hello.version", message.version),
+        ("hello.life", message.life),
+    )
+    for name, text in texts:
         if len(text) > TEXT_LENGTH_MAX or not text.isprintable():
             raise field_invalid(name, f"must be at most {TEXT_LENGTH_MAX} printable characters")
-    return Hello(message.sidecar, message.environment, message.version)
+    return Hello(message.sidecar, message.environment, message.version, message.life)
 
 
 def _live(message: sidecar_service_pb2.LiveLeases) -> LiveLeases:
@@ -84,6 +97,9 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
         request.hello.sidecar = message.hello.sidecar
         request.hello.environment = message.hello.environment
         request.hello.version = message.hello.version
+        request.hello.life = message.hello.life
+    if message.slices:
+        request.slices.CopyFrom(reports_to_proto(message.slices))
     for applied in message.applied:
         request.applied.add(epoch=applied.epoch, leases_ended=applied.leases_ended, calls_cut=applied.calls_cut)
     if message.live is not None:
@@ -118,6 +134,7 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
         answers=push.answers,
         budget_change=push.budget_change,
         budget_changes=[change_to_proto(change) for change in push.budget_changes],
+        slices=None if push.slices is None else slices_to_proto(push.slices),
     )
 
 
@@ -136,4 +153,5 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
     if message.budget_change < 0:
         raise field_invalid("budget_change", "must not be negative")
     changes = tuple(change_from_proto(change) for change in message.budget_changes)
-    return Push(message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes)
+    slices = slices_from_proto(message.slices) if message.HasField("slices") else None
+    return Push(message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes, slices)

@@ -27,6 +27,7 @@ from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budgets import FleetBudgets
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
@@ -124,7 +125,12 @@ class Collector:
             )
             watch = WatchCollector(watched(feeds, alerts), issuer, store, self._clock)
             await stack.enter_async_context(tasks.keeping("watch", watch.run))
-            door = self._door(store, issuer, prove, records, ingest)
+            escrow = FleetEscrow(
+                self._config.fleet_budgets, self._config.authority_seconds, opened.escrow, store, self._clock
+            )
+            await escrow.restore()
+            await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
+            door = self._door(store, issuer, prove, records, ingest, escrow)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
@@ -162,6 +168,7 @@ class Collector:
         prove: Prove,
         records: CollectorRecords,
         ingest: IngestEvents,
+        escrow: FleetEscrow,
     ) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
         operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
@@ -176,7 +183,7 @@ class Collector:
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
         )
-        sync = SyncSidecar(self._fleet, store, store, self._clock)
+        sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
         revocation = RevocationDoor(
             IssueRevocation(issuer, store, self._clock),
             LiftRevocation(issuer, self._clock),

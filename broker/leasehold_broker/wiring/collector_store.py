@@ -10,6 +10,7 @@ from typing import Protocol
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.collector_store import PostgresStore
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.escrow_log import EscrowLog
 from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.event_store import EventStore
 from leasehold_broker.ports.fleet_board import FleetBoard
@@ -56,11 +57,13 @@ class OpenStore:
         log: of this collector.
         lead: does a work, named, while this replica is the one that does it.
         board: what replicas tell each other about sidecars; None without replicas.
+        escrow: where slices of fleet budgets are kept; None with replicas, which cannot share fleet budgets yet.
     """
 
     log: CollectorLog
     lead: Callable[[str, Work], Awaitable[None]] = alone
     board: FleetBoard | None = None
+    escrow: EscrowLog | None = None
 
     @property
     def shared(self) -> bool:
@@ -92,7 +95,7 @@ async def file_store(path: Path, stream: str, *, accept_gaps: bool) -> AsyncIter
     """
     store = CollectorStore(path, stream, new_life(), accept_gaps=accept_gaps)
     try:
-        yield OpenStore(store)
+        yield OpenStore(store, escrow=store)
     finally:
         await store.close()
 

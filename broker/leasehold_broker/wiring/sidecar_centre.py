@@ -16,7 +16,6 @@ from leasehold_broker.adapters.collector_link import (
     TlsFiles,
 )
 from leasehold_broker.adapters.prometheus_metrics import Sample
-from leasehold_broker.adapters.sqlite_state import SqliteStateStore
 from leasehold_broker.config.sidecar import CollectorAt
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.budget_report import budget_rows
@@ -98,7 +97,7 @@ async def _kept_up(parts: SidecarParts, shipping: Coroutine[None, None, None]) -
         yield
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_shipped(parts.store), FLUSH_SECONDS_MAX)
+            await asyncio.wait_for(_shipped(parts), FLUSH_SECONDS_MAX)
         task.cancel()
         await asyncio.wait([task])
 
@@ -108,8 +107,9 @@ async def _heard(centre: Centre, clock: Clock) -> None:
         await asyncio.sleep(FIRST_ANSWER_LOOK_SECONDS)
 
 
-async def _shipped(store: SqliteStateStore) -> None:
-    while await store.pending_after(0, 1):  # noqa: ASYNC110 - once, at the end; an event would outlive its use
+async def _shipped(parts: SidecarParts) -> None:
+    """Every event has been acknowledged, and what was held of fleet budgets has been given back."""
+    while await parts.store.pending_after(0, 1) or parts.books.slices.holding:  # noqa: ASYNC110 - once, at the end; an event would outlive its use
         await asyncio.sleep(FLUSH_LOOK_SECONDS)
 
 
@@ -122,7 +122,10 @@ def _link(parts: SidecarParts, at: CollectorAt) -> CollectorLink:
         token=None if at.token_file is None else partial(_read_token, at.token_file),
         tls=None if at.ca_file is None else TlsFiles(at.ca_file, at.certificate_file, at.private_key_file),
     )
+    parts.books.slices.life = parts.store.epoch
     budgets = BudgetTie(
-        parts.apply_budgets, lambda: budget_rows(parts.books, parts.policies.current(), parts.clock.now())
+        parts.apply_budgets,
+        lambda: budget_rows(parts.books, parts.policies.current(), parts.clock.now()),
+        parts.books.slices,
     )
     return CollectorLink(settings, parts.store, parts.apply, ReportLeases(parts.books), budgets, parts.clock)

@@ -12,12 +12,14 @@ class Authority:
         self._until_ns = now.boot_ns
         self._fenced_ns: int | None = None
         self._sent: dict[int, Instant] = {}
+        self._answered: tuple[int, Instant] | None = None
         self._number = 0
         self.authority_seconds = 0.0
 
     def new_session(self) -> None:
         """Heartbeats are counted anew; answers to older ones are worth nothing. What was granted stays."""
         self._sent.clear()
+        self._answered = None
         self._number = 0
 
     def heartbeat(self, now: Instant) -> int:
@@ -25,6 +27,12 @@ class Authority:
         self._number += 1
         self._sent[self._number] = now
         return self._number
+
+    def sent_at(self, answers: int) -> Instant | None:
+        """When the heartbeat that an answer names was sent; None when it is of no known one."""
+        if self._answered is not None and self._answered[0] == answers:
+            return self._answered[1]
+        return self._sent.get(answers)
 
     def answered(self, push: Push, applied_epoch: int) -> None:
         """Take an answer, once everything in it is applied: authority runs from when its heartbeat was sent."""
@@ -34,6 +42,7 @@ class Authority:
         sent = self._sent.get(push.answers)
         if sent is not None:
             self._until_ns = max(self._until_ns, sent.after(push.authority_seconds))
+            self._answered = (push.answers, sent)
             self._sent = {number: when for number, when in self._sent.items() if number > push.answers}
 
     def fence(self, now: Instant) -> None:

@@ -12,11 +12,13 @@ from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
+from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
 from leasehold_broker.ports.budget_changes import BudgetChangeSink
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_sink import RevocationSink
+from leasehold_broker.ports.slice_holder import SliceHolder
 from leasehold_broker.wire.sync import APPLIED_MAX, message_to_proto, push_from_proto
 
 LIVE_SECONDS_MIN = 1.0
@@ -35,10 +37,11 @@ LiveLeaseSource = Callable[[], Sequence[LiveLease]]
 
 @dataclass(frozen=True, slots=True)
 class BudgetTie:
-    """Where changes of caps go, and where it is said how budgets stand."""
+    """Where changes of caps go, where it is said how budgets stand, and who holds the slices of fleet budgets."""
 
     sink: BudgetChangeSink
     rows: Callable[[], BudgetRows]
+    slices: SliceHolder
 
 
 class Sync:
@@ -69,6 +72,9 @@ class Sync:
         """Changes of caps were applied: to be told, with how budgets stand now."""
         self._reported: tuple[LiveLease, ...] | None = None
         self._list_at = 0.0
+        self._slices = budgets.slices
+        self._told: dict[int, tuple[SliceReport, ...]] = {}
+        """What was said of slices, by the heartbeat it went with, until that is answered."""
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Stay in step until the collector ends the stream in good order.
@@ -86,7 +92,10 @@ class Sync:
             call.cancel()
 
     async def _send(self, call: Any) -> None:
-        hello: Hello | None = Hello(self._settings.sidecar, self._settings.environment, self._settings.version)
+        hello: Hello | None = Hello(
+            self._settings.sidecar, self._settings.environment, self._settings.version, self._slices.life
+        )
+        self._slices.press = self._acknowledge.set
         loop = asyncio.get_running_loop()
         beat_at = loop.time()
         while True:
@@ -94,7 +103,8 @@ class Sync:
             live = self._changed_leases(loop.time)
             due = loop.time() >= beat_at
             acknowledged = self._acknowledged.is_set()
-            if hello is not None or applied or live is not None or due or acknowledged:
+            pressing = self._slices.due_seconds(self._clock.now())
+            if hello is not None or applied or live is not None or due or acknowledged or pressing == 0:
                 self._acknowledged.clear()
                 number = self._authority.heartbeat(self._clock.now())
                 message = SyncMessage(
@@ -105,7 +115,9 @@ class Sync:
                     number,
                     self._budgets.sink.applied_budget_change(),
                     self._changed_budgets(loop.time(), at_once=hello is not None or acknowledged),
+                    self._slice_reports(number),
                 )
+                pressing = None
                 try:
                     await call.write(message_to_proto(message))
                 except WRITE_FAILURES:
@@ -114,11 +126,24 @@ class Sync:
                 del self._applied[: len(applied)]
                 beat_at = loop.time() + self._pause()
             try:
-                async with asyncio.timeout(min(LIVE_SECONDS_MIN, self._pause())):
+                async with asyncio.timeout(min(LIVE_SECONDS_MIN, self._pause(), pressing or LIVE_SECONDS_MIN)):
                     await self._acknowledge.wait()
             except TimeoutError:
                 continue
             self._acknowledge.clear()
+
+    def _slice_reports(self, number: int) -> tuple[SliceReport, ...]:
+        if not self._slices.life:
+            return ()
+        self._told[number] = self._slices.reports(self._clock.now())
+        return self._told[number]
+
+    def _take_slices(self, push: Push) -> None:
+        if not self._slices.life:
+            return
+        self._slices.take(push.slices or (), self._authority.sent_at(push.answers), self._clock.now())
+        for number in [number for number in self._told if number <= push.answers]:
+            self._slices.answered(self._told.pop(number))
 
     def _changed_budgets(self, now: float, *, at_once: bool) -> BudgetRows | None:
         if now < self._budgets_at and not at_once:
@@ -160,6 +185,7 @@ class Sync:
             await self._take(push_from_proto(answer))
 
     async def _take(self, push: Push) -> None:
+        self._take_slices(push)
         try:
             entries = next_entries(self._sink.applied_epoch(), push)
         except ValueError as error:

@@ -4,7 +4,9 @@ import sqlite3
 
 from sqlite_utils import Database
 
-SCHEMA_VERSION = 8
+from leasehold_broker.adapters.sqlite_collector.escrow import create_slices
+
+SCHEMA_VERSION = 9
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -216,5 +218,6 @@ _STEPS = (
     _create_orders,
     _create_followers,
     _create_rotations,
+    create_slices,
 )
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.adapters.sqlite_collector import escrow, rows
 from leasehold_broker.adapters.sqlite_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
@@ -33,6 +33,7 @@ from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.ports.escrow_log import StoredSlice
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -225,6 +226,24 @@ class CollectorStore:
                 rows.BUDGET_CHANGE.decode(row["body"]) for row in database.query(rows.BUDGET_CHANGES_AFTER, parameters)
             ]
         )
+
+    async def slices(self) -> tuple[int, Sequence[StoredSlice]]:
+        """As the port says."""
+        return await self._state.ask(escrow.read_slices)
+
+    async def put_slices(self, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> None:
+        """As the port says."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            escrow.put_slices(connection, fence, slices)
+            for event in events:
+                self._memory.record(connection, event)
+
+        await self._writer.submit(work)
+
+    async def forget_slices(self, fences: Sequence[int]) -> None:
+        """As the port says."""
+        await self._writer.submit(lambda connection: escrow.forget_slices(connection, fences))
 
     async def find(self, epoch: int) -> Revocation | None:
         """As the port says."""

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!leasehold/v1/budget_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x0c\x42udgetChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0e\n\x06\x62udget\x18\x03 \x01(\t\x12\x0e\n\x06metric\x18\x04 \x01(\t\x12\x30\n\tdirection\x18\x05 \x01(\x0e\x32\x1d.leasehold.v1.BudgetDirection\x12\x0b\n\x03\x63\x61p\x18\x06 \x01(\x03\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x12\n\nchanged_by\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"\xb3\x01\n\tBudgetRow\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x10\n\x03\x63\x61p\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07settled\x18\x04 \x01(\x03\x12\x0c\n\x04held\x18\x05 \x01(\x03\x12.\n\nreset_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hard\x18\x07 \x01(\x08\x12\x0f\n\x07\x63hanged\x18\x08 \x01(\x08\x42\x06\n\x04_cap\"B\n\nBudgetRows\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.leasehold.v1.BudgetRow\x12\r\n\x05total\x18\x02 \x01(\x03\"w\n\x0eSidecarBudgets\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x16\n\x0e\x61pplied_number\x18\x03 \x01(\x03\x12)\n\x07\x62udgets\x18\x04 \x01(\x0b\x32\x18.leasehold.v1.BudgetRows\"\x14\n\x12ListBudgetsRequest\"r\n\x13ListBudgetsResponse\x12.\n\x08sidecars\x18\x01 \x03(\x0b\x32\x1c.leasehold.v1.SidecarBudgets\x12+\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1a.leasehold.v1.BudgetChange\"\xc4\x01\n\x13\x43hangeBudgetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62udget\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x30\n\tdirection\x18\x04 \x01(\x0e\x32\x1d.leasehold.v1.BudgetDirection\x12\x0b\n\x03\x63\x61p\x18\x05 \x01(\x03\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x07 \x01(\t\"B\n\x14\x43hangeBudgetResponse\x12*\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x1a.leasehold.v1.BudgetChange*k\n\x0f\x42udgetDirection\x12 \n\x1c\x42UDGET_DIRECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42UDGET_DIRECTION_RAISE\x10\x01\x12\x1a\n\x16\x42UDGET_DIRECTION_LOWER\x10\x02\x32\xba\x01\n\rBudgetService\x12R\n\x0bListBudgets\x12 .leasehold.v1.ListBudgetsRequest\x1a!.leasehold.v1.ListBudgetsResponse\x12U\n\x0c\x43hangeBudget\x12!.leasehold.v1.ChangeBudgetRequest\x1a\".leasehold.v1.ChangeBudgetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!leasehold/v1/budget_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x0c\x42udgetChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0e\n\x06\x62udget\x18\x03 \x01(\t\x12\x0e\n\x06metric\x18\x04 \x01(\t\x12\x30\n\tdirection\x18\x05 \x01(\x0e\x32\x1d.leasehold.v1.BudgetDirection\x12\x0b\n\x03\x63\x61p\x18\x06 \x01(\x03\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x08 \x01(\t\x12\x12\n\nchanged_by\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"\xb3\x01\n\tBudgetRow\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x10\n\x03\x63\x61p\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07settled\x18\x04 \x01(\x03\x12\x0c\n\x04held\x18\x05 \x01(\x03\x12.\n\nreset_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hard\x18\x07 \x01(\x08\x12\x0f\n\x07\x63hanged\x18\x08 \x01(\x08\x42\x06\n\x04_cap\"B\n\nBudgetRows\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.leasehold.v1.BudgetRow\x12\r\n\x05total\x18\x02 \x01(\x03\"w\n\x0eSidecarBudgets\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x16\n\x0e\x61pplied_number\x18\x03 \x01(\x03\x12)\n\x07\x62udgets\x18\x04 \x01(\x0b\x32\x18.leasehold.v1.BudgetRows\"\x14\n\x12ListBudgetsRequest\"\xa4\x01\n\x13ListBudgetsResponse\x12.\n\x08sidecars\x18\x01 \x03(\x0b\x32\x1c.leasehold.v1.SidecarBudgets\x12+\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1a.leasehold.v1.BudgetChange\x12\x30\n\rfleet_budgets\x18\x03 \x03(\x0b\x32\x19.leasehold.v1.FleetBudget\"\x82\x02\n\x0b\x46leetBudget\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x0b\n\x03\x63\x61p\x18\x03 \x01(\x03\x12\x0c\n\x04\x66ree\x18\x04 \x01(\x03\x12\x13\n\x0boutstanding\x18\x05 \x01(\x03\x12\r\n\x05spent\x18\x06 \x01(\x03\x12\x13\n\x0bwritten_off\x18\x07 \x01(\x03\x12.\n\nreset_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63hanged\x18\t \x01(\x08\x12(\n\x06slices\x18\n \x03(\x0b\x32\x18.leasehold.v1.FleetSlice\x12\x14\n\x0cslices_total\x18\x0b \x01(\x03\"\x90\x01\n\nFleetSlice\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x0f\n\x07granted\x18\x03 \x01(\x03\x12\x10\n\x08returned\x18\x04 \x01(\x03\x12\r\n\x05spent\x18\x05 \x01(\x03\x12\x0c\n\x04held\x18\x06 \x01(\x03\x12\x13\n\x0bwritten_off\x18\x07 \x01(\x03\x12\r\n\x05state\x18\x08 \x01(\t\"\xc4\x01\n\x13\x43hangeBudgetRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62udget\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x30\n\tdirection\x18\x04 \x01(\x0e\x32\x1d.leasehold.v1.BudgetDirection\x12\x0b\n\x03\x63\x61p\x18\x05 \x01(\x03\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\x07 \x01(\t\"B\n\x14\x43hangeBudgetResponse\x12*\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x1a.leasehold.v1.BudgetChange*k\n\x0f\x42udgetDirection\x12 \n\x1c\x42UDGET_DIRECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42UDGET_DIRECTION_RAISE\x10\x01\x12\x1a\n\x16\x42UDGET_DIRECTION_LOWER\x10\x02\x32\xba\x01\n\rBudgetService\x12R\n\x0bListBudgets\x12 .leasehold.v1.ListBudgetsRequest\x1a!.leasehold.v1.ListBudgetsResponse\x12U\n\x0c\x43hangeBudget\x12!.leasehold.v1.ChangeBudgetRequest\x1a\".leasehold.v1.ChangeBudgetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasehold.v1.budget_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BUDGETDIRECTION']._serialized_start=1151
-  _globals['_BUDGETDIRECTION']._serialized_end=1258
+  _globals['_BUDGETDIRECTION']._serialized_start=1610
+  _globals['_BUDGETDIRECTION']._serialized_end=1717
   _globals['_BUDGETCHANGE']._serialized_start=85
   _globals['_BUDGETCHANGE']._serialized_end=373
   _globals['_BUDGETROW']._serialized_start=376
@@ -44,12 +44,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIDECARBUDGETS']._serialized_end=744
   _globals['_LISTBUDGETSREQUEST']._serialized_start=746
   _globals['_LISTBUDGETSREQUEST']._serialized_end=766
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=768
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=882
-  _globals['_CHANGEBUDGETREQUEST']._serialized_start=885
-  _globals['_CHANGEBUDGETREQUEST']._serialized_end=1081
-  _globals['_CHANGEBUDGETRESPONSE']._serialized_start=1083
-  _globals['_CHANGEBUDGETRESPONSE']._serialized_end=1149
-  _globals['_BUDGETSERVICE']._serialized_start=1261
-  _globals['_BUDGETSERVICE']._serialized_end=1447
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=769
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=933
+  _globals['_FLEETBUDGET']._serialized_start=936
+  _globals['_FLEETBUDGET']._serialized_end=1194
+  _globals['_FLEETSLICE']._serialized_start=1197
+  _globals['_FLEETSLICE']._serialized_end=1341
+  _globals['_CHANGEBUDGETREQUEST']._serialized_start=1344
+  _globals['_CHANGEBUDGETREQUEST']._serialized_end=1540
+  _globals['_CHANGEBUDGETRESPONSE']._serialized_start=1542
+  _globals['_CHANGEBUDGETRESPONSE']._serialized_end=1608
+  _globals['_BUDGETSERVICE']._serialized_start=1720
+  _globals['_BUDGETSERVICE']._serialized_end=1906
 # @@protoc_insertion_point(module_scope)

@@ -222,6 +222,7 @@ class ListBudgetsResponse(_message.Message):
 
     SIDECARS_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    FLEET_BUDGETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sidecars(self) -> _containers.RepeatedCompositeFieldContainer[Global___SidecarBudgets]:
         """As last reported by each sidecar."""
@@ -230,19 +231,127 @@ class ListBudgetsResponse(_message.Message):
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetChange]:
         """In force now."""
 
+    @_builtins.property
+    def fleet_budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetBudget]:
+        """Budgets over all sidecars, in their running windows."""
+
     def __init__(
         self,
         *,
         sidecars: _abc.Iterable[Global___SidecarBudgets] | None = ...,
         changes: _abc.Iterable[Global___BudgetChange] | None = ...,
+        fleet_budgets: _abc.Iterable[Global___FleetBudget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "sidecars", b"sidecars"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "fleet_budgets", b"fleet_budgets", "sidecars", b"sidecars"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBudgetsResponse: _TypeAlias = ListBudgetsResponse  # noqa: Y015
+
+@_typing.final
+class FleetBudget(_message.Message):
+    """One fleet budget in one metric. cap = free + what its slices take up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    CAP_FIELD_NUMBER: _builtins.int
+    FREE_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    WRITTEN_OFF_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    SLICES_TOTAL_FIELD_NUMBER: _builtins.int
+    budget: _builtins.str
+    metric: _builtins.str
+    cap: _builtins.int
+    """In force now."""
+    free: _builtins.int
+    """May be granted; negative after the cap was lowered below what is out."""
+    outstanding: _builtins.int
+    """With sidecars, not known to be spent."""
+    spent: _builtins.int
+    """As sidecars reported."""
+    written_off: _builtins.int
+    """Of sidecars that were lost: nobody said where it went; it counts as spent."""
+    changed: _builtins.bool
+    """A change is in force."""
+    slices_total: _builtins.int
+    """More than listed when they did not fit."""
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetSlice]: ...
+    def __init__(
+        self,
+        *,
+        budget: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        cap: _builtins.int = ...,
+        free: _builtins.int = ...,
+        outstanding: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        written_off: _builtins.int = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+        changed: _builtins.bool = ...,
+        slices: _abc.Iterable[Global___FleetSlice] | None = ...,
+        slices_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cap", b"cap", "changed", b"changed", "free", b"free", "metric", b"metric", "outstanding", b"outstanding", "reset_time", b"reset_time", "slices", b"slices", "slices_total", b"slices_total", "spent", b"spent", "written_off", b"written_off"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetBudget: _TypeAlias = FleetBudget  # noqa: Y015
+
+@_typing.final
+class FleetSlice(_message.Message):
+    """What one life of one sidecar was granted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIDECAR_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    WRITTEN_OFF_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    sidecar: _builtins.str
+    fence: _builtins.int
+    granted: _builtins.int
+    returned: _builtins.int
+    spent: _builtins.int
+    held: _builtins.int
+    written_off: _builtins.int
+    state: _builtins.str
+    """"open", "ended" (its life is over, it waits to be written off) or "written off"."""
+    def __init__(
+        self,
+        *,
+        sidecar: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        granted: _builtins.int = ...,
+        returned: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        held: _builtins.int = ...,
+        written_off: _builtins.int = ...,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "granted", b"granted", "held", b"held", "returned", b"returned", "sidecar", b"sidecar", "spent", b"spent", "state", b"state", "written_off", b"written_off"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetSlice: _TypeAlias = FleetSlice  # noqa: Y015
 
 @_typing.final
 class ChangeBudgetRequest(_message.Message):

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from leasehold.v1 import budget_service_pb2 as _budget_service_pb2
 from leasehold.v1 import revocation_service_pb2 as _revocation_service_pb2
@@ -32,6 +33,7 @@ class SyncStateRequest(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     APPLIED_BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
     BUDGETS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     applied_epoch: _builtins.int
     """Highest epoch whose effects are durable here."""
     heartbeat: _builtins.int
@@ -56,6 +58,10 @@ class SyncStateRequest(_message.Message):
     def budgets(self) -> _budget_service_pb2.BudgetRows:
         """How budgets stand, now and then and after each change."""
 
+    @_builtins.property
+    def slices(self) -> Global___SliceReports:
+        """How its slices of fleet budgets stand, all of them; only from a sidecar that gave its life in Hello."""
+
     def __init__(
         self,
         *,
@@ -66,10 +72,11 @@ class SyncStateRequest(_message.Message):
         heartbeat: _builtins.int = ...,
         applied_budget_change: _builtins.int = ...,
         budgets: _budget_service_pb2.BudgetRows | None = ...,
+        slices: Global___SliceReports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "live_leases", b"live_leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -82,23 +89,100 @@ class Hello(_message.Message):
     SIDECAR_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
     sidecar: _builtins.str
     environment: _builtins.str
     version: _builtins.str
+    life: _builtins.str
+    """Names this process, never used again: slices of fleet budgets are granted to it and end with it. Empty: this build
+    knows no fleet budgets, and is told of none.
+    """
     def __init__(
         self,
         *,
         sidecar: _builtins.str = ...,
         environment: _builtins.str = ...,
         version: _builtins.str = ...,
+        life: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "sidecar", b"sidecar", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "life", b"life", "sidecar", b"sidecar", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class SliceReport(_message.Message):
+    """Running totals, so that a report may come twice, late or never."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    WANT_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
+    budget: _builtins.str
+    metric: _builtins.str
+    fence: _builtins.int
+    """0: it has no slice of this budget, and only says what it wants."""
+    granted: _builtins.int
+    """The largest total that it was told."""
+    returned: _builtins.int
+    """Final: it will never spend this."""
+    spent: _builtins.int
+    held: _builtins.int
+    """By calls in flight."""
+    want: _builtins.int
+    """What it expects to draw soon, beyond what is held."""
+    need: _builtins.int
+    """The worst case of a call that was refused for want of it; 0 for none."""
+    def __init__(
+        self,
+        *,
+        budget: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        granted: _builtins.int = ...,
+        returned: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        held: _builtins.int = ...,
+        want: _builtins.int = ...,
+        need: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fence", b"fence", "granted", b"granted", "held", b"held", "metric", b"metric", "need", b"need", "returned", b"returned", "spent", b"spent", "want", b"want"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceReport: _TypeAlias = SliceReport  # noqa: Y015
+
+@_typing.final
+class SliceReports(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceReport]: ...
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[Global___SliceReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceReports: _TypeAlias = SliceReports  # noqa: Y015
 
 @_typing.final
 class AppliedRevocation(_message.Message):
@@ -228,6 +312,7 @@ class SyncStateResponse(_message.Message):
     ANSWERS_FIELD_NUMBER: _builtins.int
     BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
     BUDGET_CHANGES_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     answers: _builtins.int
     """Highest heartbeat received in this session when this was written."""
@@ -246,6 +331,10 @@ class SyncStateResponse(_message.Message):
     def budget_changes(self) -> _containers.RepeatedCompositeFieldContainer[_budget_service_pb2.BudgetChange]:
         """All changes after the applied one, in order."""
 
+    @_builtins.property
+    def slices(self) -> Global___BudgetSlices:
+        """The sidecar's slices of all fleet budgets. A fence that is not listed is over. Unset: the collector knows none."""
+
     def __init__(
         self,
         *,
@@ -255,11 +344,97 @@ class SyncStateResponse(_message.Message):
         answers: _builtins.int = ...,
         budget_change: _builtins.int = ...,
         budget_changes: _abc.Iterable[_budget_service_pb2.BudgetChange] | None = ...,
+        slices: Global___BudgetSlices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SyncStateResponse: _TypeAlias = SyncStateResponse  # noqa: Y015
+
+@_typing.final
+class BudgetSlice(_message.Message):
+    """One fleet budget in one metric, and the sidecar's slice of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    GRANTED_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    budget: _builtins.str
+    """"fleet:key:anthropic-prod|month"."""
+    metric: _builtins.str
+    level: _builtins.str
+    """Which calls it counts: "everything", or "key", "provider", "environment" or "label" with a value."""
+    label: _builtins.str
+    value: _builtins.str
+    fence: _builtins.int
+    """Names the slice; never used again. 0: the sidecar has none, and may spend nothing."""
+    granted: _builtins.int
+    """In all, since the slice was made."""
+    keep: _builtins.int
+    """What is neither spent nor held above this is to be returned; unset: nothing."""
+    remaining: _builtins.int
+    """Of the whole budget, spent by nobody as far as the collector knows."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Good for so long from when the heartbeat was sent that this message answers."""
+
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """When the budget starts anew; unset: never."""
+
+    def __init__(
+        self,
+        *,
+        budget: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        level: _builtins.str = ...,
+        label: _builtins.str = ...,
+        value: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        granted: _builtins.int = ...,
+        keep: _builtins.int | None = ...,
+        remaining: _builtins.int = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep", b"_keep", "keep", b"keep", "reset_time", b"reset_time", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep", b"_keep", "budget", b"budget", "fence", b"fence", "granted", b"granted", "keep", b"keep", "label", b"label", "level", b"level", "metric", b"metric", "remaining", b"remaining", "reset_time", b"reset_time", "ttl", b"ttl", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__keep: _TypeAlias = _typing.Literal["keep"]  # noqa: Y015
+    _WhichOneofArgType__keep: _TypeAlias = _typing.Literal["_keep", b"_keep"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep) -> _WhichOneofReturnType__keep | None: ...
+
+Global___BudgetSlice: _TypeAlias = BudgetSlice  # noqa: Y015
+
+@_typing.final
+class BudgetSlices(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetSlice]: ...
+    def __init__(
+        self,
+        *,
+        slices: _abc.Iterable[Global___BudgetSlice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetSlices: _TypeAlias = BudgetSlices  # noqa: Y015

@@ -1,0 +1,184 @@
+"""The windows of fleet budgets at the centre: which is running, under which cap, with which escrow.
+
+Owns the configured budgets, operators' changes of their caps, and how long a window is remembered. Refuses to decide
+who gets what.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leasehold_broker.domain.amounts import METRICS, Metric
+from leasehold_broker.domain.budget_changes import BudgetChange, changed_caps
+from leasehold_broker.domain.escrow import Escrow, Slice, SliceState
+from leasehold_broker.domain.fleet_budget import FleetBudget
+from leasehold_broker.domain.windows import Period, Window, window_at
+from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.escrow_log import StoredSlice
+
+OVER_SECONDS_MIN = 86_400
+"""A window is remembered for so long after its end, or its own length if that is more: a wall clock that is set
+forward and back again finds what was granted, not a fresh budget."""
+CHANGES_PAGE = 1000
+
+Key = tuple[str, Metric]
+
+
+@dataclass(slots=True)
+class Running:
+    """One budget in one metric and one window. `durable`: of each slice what its holder may be told was granted."""
+
+    budget: FleetBudget
+    metric: Metric
+    window: Window
+    escrow: Escrow
+    durable: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Without the window."""
+        return self.budget.name, self.metric
+
+
+class EscrowWindows:
+    """Every window of every fleet budget that is remembered."""
+
+    def __init__(self, budgets: Sequence[FleetBudget], changes: BudgetChangeLog) -> None:
+        """Of these budgets, whose caps operators change there."""
+        self.budgets = tuple(budgets)
+        self.keys = frozenset((budget.name, metric) for budget in budgets for metric in budget.metrics)
+        self._by_name = {budget.name: budget for budget in budgets}
+        self._changes = changes
+        self._change = 0
+        self._changed: dict[str, dict[Metric, BudgetChange]] = {}
+        self._windows: dict[tuple[str, Metric, int], Running] = {}
+        self._of_fence: dict[int, Running] = {}
+        self._stale: list[int] = []
+
+    def __repr__(self) -> str:
+        """Counts only."""
+        return f"EscrowWindows(budgets={len(self.budgets)}, slices={len(self._of_fence)})"
+
+    def __iter__(self) -> Iterator[Running]:
+        """All that are remembered."""
+        return iter(tuple(self._windows.values()))
+
+    def restore(self, stored: Sequence[StoredSlice], wall_ms: int) -> None:
+        """Forget what memory says, and take over what is durable."""
+        self._windows.clear()
+        self._of_fence.clear()
+        self._stale.clear()
+        for one in stored:
+            budget = self._by_name.get(one.budget)
+            if budget is not None and one.metric in budget.metrics:
+                running = self._window(budget, one.metric, one.window, wall_ms)
+                running.escrow.restore(_slice(one))
+                running.durable[one.fence] = one.granted
+                self._of_fence[one.fence] = running
+            elif _long_over(one.window, wall_ms):
+                self._stale.append(one.fence)
+            # Else it is no longer configured: it stays in the store, in case that was a mistake.
+
+    def of_fence(self, fence: int) -> Running | None:
+        """The window of a slice; None when it is not remembered."""
+        return self._of_fence.get(fence)
+
+    def opened(self, running: Running, fence: int) -> None:
+        """A slice was made."""
+        self._of_fence[fence] = running
+
+    def running(self, budget: FleetBudget, metric: Metric, wall_ms: int) -> Running:
+        """The window that is running."""
+        return self._window(budget, metric, window_of(budget, wall_ms), wall_ms)
+
+    def all_running(self, wall_ms: int) -> Mapping[Key, Running]:
+        """The running window of every budget and metric."""
+        return {
+            (budget.name, metric): self.running(budget, metric, wall_ms)
+            for budget in self.budgets
+            for metric in budget.metrics
+        }
+
+    def refresh_cap(self, running: Running, wall_ms: int) -> None:
+        """Put the cap in force that is right now."""
+        running.escrow.cap = self._cap(running, wall_ms)
+
+    def changed(self, budget: str, metric: Metric, wall_ms: int) -> bool:
+        """True while an operator's change of this cap is in force."""
+        change = self._changed.get(budget, {}).get(metric)
+        return change is not None and change.in_force(wall_ms)
+
+    async def read_changes(self) -> None:
+        """Take over what operators have changed since.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        while self._change < self._changes.budget_change_number():
+            page = await self._changes.budget_changes_after(self._change, CHANGES_PAGE)
+            if not page or page[-1].number <= self._change:
+                return
+            for change in page:
+                self._changed.setdefault(change.budget, {})[change.metric] = change
+            self._change = page[-1].number
+
+    def forgettable(self, wall_ms: int) -> tuple[list[int], list[Running]]:
+        """Slices and windows that were over long ago and of which nothing is out."""
+        gone = [
+            one
+            for one in self
+            if _long_over(one.window, wall_ms)
+            and all(each.state is SliceState.WRITTEN_OFF for each in one.escrow.slices.values())
+        ]
+        return self._stale + [fence for one in gone for fence in one.escrow.slices], gone
+
+    def forget(self, gone: Sequence[Running]) -> None:
+        """They are dropped from the store."""
+        self._stale.clear()
+        for one in gone:
+            del self._windows[one.budget.name, one.metric, one.window.start_ms]
+            for fence in one.escrow.slices:
+                del self._of_fence[fence]
+
+    def _cap(self, running: Running, wall_ms: int) -> int:
+        caps = running.budget.budget.limit.caps_at(wall_ms)
+        changes = self._changed.get(running.budget.name, {}).values()
+        return changed_caps(caps, changes, wall_ms)[METRICS.index(running.metric)]
+
+    def _window(self, budget: FleetBudget, metric: Metric, window: Window, wall_ms: int) -> Running:
+        which = (budget.name, metric, window.start_ms)
+        found = self._windows.get(which)
+        if found is None:
+            found = self._windows[which] = Running(budget, metric, window, Escrow(0))
+            self.refresh_cap(found, wall_ms)
+        return found
+
+
+def window_of(budget: FleetBudget, wall_ms: int) -> Window:
+    """The window of this budget that is running.
+
+    Raises:
+        TypeError: the budget is over a rolling window, which the configuration refuses.
+    """
+    limit = budget.budget.limit
+    if not isinstance(limit.span, Period):
+        message = f"{budget.name} is not over a calendar period"
+        raise TypeError(message)
+    return window_at(limit.span, limit.zone, wall_ms)
+
+
+def _long_over(window: Window, wall_ms: int) -> bool:
+    kept_ms = max(OVER_SECONDS_MIN * 1000, window.end_ms - window.start_ms)
+    return bool(window.end_ms) and wall_ms > window.end_ms + kept_ms
+
+
+def _slice(one: StoredSlice) -> Slice:
+    return Slice(
+        fence=one.fence,
+        sidecar=one.sidecar,
+        life=one.life,
+        granted=one.granted,
+        returned=one.returned,
+        reported=one.reported,
+        written_off=one.written_off,
+        state=one.state,
+    )

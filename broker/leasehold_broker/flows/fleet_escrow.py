@@ -1,0 +1,425 @@
+"""Fleet budgets at the centre: who holds which slice, and how the cap is shared among those who need it.
+
+Owns the order: a grant is durable, with its event, before any sidecar is told of it; what comes back is durable in the
+same commit as what is granted of it. Sidecars are not asked and do not ask: they say how they stand with every message,
+and the next push tells them what they have (see domain/escrow.py for why nobody can overspend).
+
+A slice whose life is not heard any more is written off once its holder must have stopped: the holder stops at
+`sent + authority`, we count from when we received, widened by the drift of two clocks, and by the longest call.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from leasehold_broker.domain.escrow import Demand, Escrow, Slice, SliceState, targets
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.fleet_budget import (
+    KEEP_ALL,
+    NO_FENCE,
+    Applies,
+    FleetBudget,
+    SliceReport,
+    SliceTold,
+)
+from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.domain.sync import silence_seconds
+from leasehold_broker.domain.time import NANOS, Instant
+from leasehold_broker.flows.escrow_windows import EscrowWindows, Key, Running
+from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.escrow_log import EscrowLog, StoredSlice
+
+CALL_SECONDS_MAX = 900.0
+"""A call that began before its slice ended may report what it spent for so long."""
+LOOK_SECONDS = 1.0
+"""How often slices are looked at that may have to be written off or forgotten."""
+GATHER_SECONDS = 0.01
+"""Reports that come together share one commit."""
+STEP_SHARE = 4
+"""After a round the next one waits so many times as long as it took: other work of the collector comes first."""
+WORTH_IT = 4
+"""Less than a quarter of the target is not worth a commit."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """What one sidecar last said that it wants of one budget; `since_ns` is when its need arose."""
+
+    want: int = 0
+    need: int = 0
+    since_ns: int = 0
+
+
+@dataclass(slots=True)
+class Holder:
+    """One sidecar that takes part, by its life now.
+
+    Args:
+        keep: what it may keep where something is asked back.
+        wake: its session's.
+    """
+
+    life: str
+    asks: dict[Key, Ask] = field(default_factory=dict)
+    keep: dict[Key, int] = field(default_factory=dict)
+    wake: asyncio.Event | None = None
+
+
+class FleetEscrow:
+    """Every fleet budget of a collector. One owner: the event loop's thread."""
+
+    def __init__(
+        self,
+        budgets: Sequence[FleetBudget],
+        authority_seconds: float,
+        log: EscrowLog | None,
+        changes: BudgetChangeLog,
+        clock: Clock,
+    ) -> None:
+        """Share these budgets; call `restore` before anything else.
+
+        Args:
+            budgets: of the configuration.
+            authority_seconds: how long a sidecar may go on without hearing the centre.
+            log: what must survive; None only without budgets.
+            changes: operators' raises and lowers of the caps.
+            clock: whose boot reading silence is counted on.
+
+        Raises:
+            ValueError: budgets without a log.
+        """
+        if log is None and budgets:
+            message = "fleet budgets need a store that keeps their slices"
+            raise ValueError(message)
+        self.windows = EscrowWindows(budgets, changes)
+        self._authority_seconds = authority_seconds
+        self._log = log
+        self._clock = clock
+        self._fence = 0
+        self._holders: dict[str, Holder] = {}
+        self._heard_ns: dict[tuple[str, str], int] = {}
+        self._unsaved: dict[int, Running] = {}
+        self._events: list[Event] = []
+        self._dirty: set[Key] = set()
+        self._lost = True
+        self._look_ns = 0
+        self._stir = asyncio.Event()
+        self.failures = 0
+        self.steps = 0
+
+    def __repr__(self) -> str:
+        """Counts only."""
+        return f"FleetEscrow({self.windows!r}, holders={len(self._holders)})"
+
+    async def restore(self) -> None:
+        """Take over what is durable. Every life counts as heard just now.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        if self._log is None:
+            return
+        now = self._clock.now()
+        self._fence, stored = await self._log.slices()
+        self._unsaved.clear()
+        self._events.clear()
+        self.windows.restore(stored, now.wall_ms)
+        self._heard_ns = {(one.sidecar, one.life): now.boot_ns for one in stored}
+        for name, holder in self._holders.items():
+            self._take_over(name, holder.life)
+        self._lost = False
+        await self.windows.read_changes()
+
+    def joined(self, name: str, life: str) -> None:
+        """A session of this life of the sidecar was opened; what another life of it held is over (E7)."""
+        holder = self._holders.get(name)
+        if holder is None or holder.life != life:
+            self._holders[name] = Holder(life)
+        self._take_over(name, life)
+        self._heard_ns[name, life] = self._clock.now().boot_ns
+        self._stir.set()
+
+    def left(self, name: str, life: str) -> None:
+        """The session of this life is gone: it asks for nothing until it is back; what it has stays its own."""
+        holder = self._holders.get(name)
+        if holder is not None and holder.life == life:
+            del self._holders[name]
+
+    def _take_over(self, name: str, life: str) -> None:
+        for running in self.windows:
+            ended = running.escrow.take_over(name, life)
+            if ended is not None:
+                self._unsaved[ended.fence] = running
+
+    def heard(self, name: str, life: str, reports: Sequence[SliceReport]) -> None:
+        """Take what this life of the sidecar says of its slices.
+
+        Raises:
+            Refusal: FIELD_INVALID (another's slice), CENTRE_BEHIND (it was granted what is not known here).
+        """
+        holder = self._holders.get(name)
+        if holder is None or holder.life != life:
+            return
+        now = self._clock.now()
+        self._heard_ns[name, life] = now.boot_ns
+        for report in reports:
+            if report.fence == NO_FENCE:
+                self._ask(holder, report, now)
+            elif not self._lost:  # else it is said again, to books that are right
+                self._take(name, life, report, now)
+        self._stir.set()
+
+    def told(self, name: str, life: str, now: Instant) -> tuple[SliceTold, ...] | None:
+        """What this life of the sidecar may be told now: nothing that is not durable. None: there are no budgets.
+
+        A life that another one has taken over from is told that it has no slice, not that there are no budgets.
+        """
+        if not self.windows.budgets:
+            return None
+        holder = self._holders.get(name)
+        if holder is None or holder.life != life:
+            holder = Holder(life)
+        return tuple(
+            self._told(name, holder, running, now) for running in self.windows.all_running(now.wall_ms).values()
+        )
+
+    @contextmanager
+    def waking(self, name: str, life: str, wake: asyncio.Event) -> Iterator[None]:
+        """Set this event when there is something new to tell the sidecar, while the context lasts."""
+        holder = self._holders.get(name)
+        if holder is not None and holder.life == life:
+            holder.wake = wake
+        try:
+            yield
+        finally:
+            if holder is not None and holder.wake is wake:
+                holder.wake = None
+
+    async def run(self) -> None:
+        """Share and look after slices, for as long as the process lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._stir.wait()
+            self._stir.clear()
+            began = loop.time()
+            await self.step()
+            await asyncio.sleep(max(GATHER_SECONDS, STEP_SHARE * (loop.time() - began)))
+
+    async def step(self) -> None:
+        """One round: write off what is over, share what is free, make it durable, then tell."""
+        if self._log is None or not self.windows.budgets:
+            return
+        try:
+            if self._lost:
+                await self.restore()
+            await self.windows.read_changes()
+            await self._round(self._log)
+        except Refusal:
+            # What memory says was granted is not durable, and was told to nobody: begin again from the disk.
+            self.failures += 1
+            self._lost = True
+
+    async def _round(self, log: EscrowLog) -> None:
+        now = self._clock.now()
+        self.steps += 1
+        look = now.boot_ns >= self._look_ns
+        dirty, self._dirty = self._dirty, set()
+        for key, running in self.windows.all_running(now.wall_ms).items():
+            if look or key in dirty:
+                self.windows.refresh_cap(running, now.wall_ms)
+                self._share(key, running, now)
+        if look:
+            self._look_ns = now.after(LOOK_SECONDS)
+            self._write_off(now)
+        unsaved, self._unsaved = self._unsaved, {}
+        events, self._events = self._events, []
+        if unsaved or events:
+            rows = [_stored(running, running.escrow.slices[fence]) for fence, running in unsaved.items()]
+            await log.put_slices(self._fence, rows, events)
+            for row, running in zip(rows, unsaved.values(), strict=True):
+                self._tell(row, running)
+        if look:
+            await self._forget(log, now)
+
+    # What sidecars say.
+
+    def _take(self, name: str, life: str, report: SliceReport, now: Instant) -> None:
+        running = self.windows.of_fence(report.fence)
+        if running is None:
+            if report.fence > self._fence:
+                raise _behind(report)
+            return  # of a window that is long over, or of a budget that is no longer configured
+        known = running.escrow.slices[report.fence]
+        if known.sidecar != name or running.key != (report.budget, report.metric):
+            raise field_invalid("slices", f"slice {report.fence} is not this sidecar's slice of {report.budget}")
+        if report.granted > known.granted:
+            raise _behind(report)
+        before = (known.returned, known.reported, known.written_off)
+        freed = running.escrow.report(report.fence, life, report.returned, report.spent, report.held)
+        if freed:
+            self._events.append(_event(EventType.BUDGET_SLICE_RETURNED, running, known, freed, now))
+        if before != (known.returned, known.reported, known.written_off):
+            self._unsaved[report.fence] = running
+        self._dirty.add(running.key)
+
+    def _ask(self, holder: Holder, report: SliceReport, now: Instant) -> None:
+        key = (report.budget, report.metric)
+        ask = holder.asks.get(key)
+        if ask is None:
+            if key not in self.windows.keys:
+                return
+            ask = holder.asks[key] = Ask()
+        if report.need and not ask.need:
+            ask.since_ns = now.boot_ns
+        ask.want, ask.need = report.want, report.need
+        self._dirty.add(key)
+
+    # Who gets what.
+
+    def _share(self, key: Key, running: Running, now: Instant) -> None:
+        escrow = running.escrow
+        demands = []
+        for name, holder in self._holders.items():
+            ask = holder.asks.get(key)
+            if ask is not None:
+                demands.append(Demand(name, ask.want, ask.need, ask.since_ns))
+        have = {one.sidecar: _available(escrow, one.sidecar) for one in demands}
+        aims = targets(max(0, escrow.free + sum(have.values())), demands)
+        hungry = False
+        for one in sorted(demands, key=lambda one: (one.need <= have[one.sidecar], one.since, one.sidecar)):
+            more = min(aims[one.sidecar] - have[one.sidecar], max(0, escrow.free))
+            needy = have[one.sidecar] < one.need <= aims[one.sidecar]
+            if needy and have[one.sidecar] + more < one.need:
+                hungry = True  # others have it, and are asked for it: a part of it would be of no use
+            elif more > 0 and (needy or more * WORTH_IT >= aims[one.sidecar]):
+                self._grant(running, one.sidecar, more, now)
+        for one in demands:
+            self._recall(key, one.sidecar, aims[one.sidecar], have[one.sidecar], urgent=hungry)
+
+    def _grant(self, running: Running, name: str, amount: int, now: Instant) -> None:
+        found = running.escrow.slice_of(name)
+        if found is None:
+            self._fence += 1
+            found = running.escrow.open(name, self._holders[name].life, self._fence)
+            self.windows.opened(running, found.fence)
+        running.escrow.grant(found.fence, amount)
+        self._unsaved[found.fence] = running
+        self._events.append(_event(EventType.BUDGET_SLICE_GRANTED, running, found, amount, now))
+
+    def _recall(self, key: Key, name: str, aim: int, have: int, *, urgent: bool) -> None:
+        """Ask back what is much too much; when a refused call waits for it, anything above the target, at once."""
+        holder = self._holders[name]
+        keep = aim if have > 2 * aim or (urgent and have > aim) else KEEP_ALL
+        if keep != holder.keep.get(key, KEEP_ALL):
+            holder.keep[key] = keep
+            if urgent and keep != KEEP_ALL and holder.wake is not None:
+                holder.wake.set()
+
+    def _tell(self, row: StoredSlice, running: Running) -> None:
+        """It is durable: its holder may know."""
+        news = row.granted > running.durable.get(row.fence, 0)
+        running.durable[row.fence] = row.granted
+        holder = self._holders.get(row.sidecar)
+        if news and holder is not None and holder.life == row.life and holder.wake is not None:
+            holder.wake.set()
+
+    def _told(self, name: str, holder: Holder, running: Running, now: Instant) -> SliceTold:
+        window, budget = running.window, running.budget.budget
+        found = running.escrow.slice_of(name)
+        fence, granted, keep = NO_FENCE, 0, KEEP_ALL
+        if found is not None and found.life == holder.life and found.fence in running.durable:
+            fence, granted = found.fence, running.durable[found.fence]
+            keep = holder.keep.get(running.key, KEEP_ALL)
+        seconds = self._authority_seconds
+        if window.end_ms:
+            seconds = min(seconds, max(0, window.end_ms - now.wall_ms) / 1000)
+        return SliceTold(
+            running.budget.name,
+            running.metric,
+            Applies(budget.limit.level.value, budget.limit.label, budget.value),
+            fence,
+            granted,
+            keep,
+            running.escrow.pool,
+            seconds,
+            window.end_ms,
+        )
+
+    # What time ends.
+
+    def _write_off(self, now: Instant) -> None:
+        after = int((silence_seconds(self._authority_seconds) + CALL_SECONDS_MAX) * NANOS)
+        over_ms = after // (NANOS // 1000)
+        for running in self.windows:
+            over = running.window.end_ms and now.wall_ms >= running.window.end_ms + over_ms
+            for one in tuple(running.escrow.slices.values()):
+                if one.state is SliceState.WRITTEN_OFF:
+                    continue
+                heard_ns = self._heard_ns.setdefault((one.sidecar, one.life), now.boot_ns)
+                if over or now.boot_ns >= heard_ns + after:
+                    amount = running.escrow.write_off(one.fence)
+                    self._unsaved[one.fence] = running
+                    if amount:
+                        self._events.append(_event(EventType.BUDGET_SLICE_WRITTEN_OFF, running, one, amount, now))
+
+    async def _forget(self, log: EscrowLog, now: Instant) -> None:
+        """Windows that were over long ago, and lives that hold nothing."""
+        fences, gone = self.windows.forgettable(now.wall_ms)
+        if fences:
+            await log.forget_slices(fences)
+            held = {(one.sidecar, one.life) for running in self.windows for one in running.escrow.slices.values()}
+            self._heard_ns = {life: at for life, at in self._heard_ns.items() if life in held}
+        self.windows.forget(gone)
+
+
+def _available(escrow: Escrow, name: str) -> int:
+    found = escrow.slice_of(name)
+    return 0 if found is None else found.available
+
+
+def _stored(running: Running, one: Slice) -> StoredSlice:
+    return StoredSlice(
+        running.budget.name,
+        running.metric,
+        running.window,
+        one.fence,
+        one.sidecar,
+        one.life,
+        one.granted,
+        one.returned,
+        one.reported,
+        one.written_off,
+        one.state,
+    )
+
+
+def _event(kind: EventType, running: Running, one: Slice, amount: int, now: Instant) -> Event:
+    return Event(
+        kind,
+        now.wall_ms,
+        Outcome.ALLOWED,
+        details={
+            "budget": running.budget.name,
+            "metric": running.metric.value,
+            "window_start_wall_ms": running.window.start_ms,
+            "sidecar": one.sidecar,
+            "fence": one.fence,
+            "amount": amount,
+            "granted": one.granted,
+            "returned": one.returned,
+            "spent": one.spent,
+            "free": running.escrow.free,
+        },
+    )
+
+
+def _behind(report: SliceReport) -> Refusal:
+    return Refusal(
+        Reason.CENTRE_BEHIND,
+        f"the sidecar holds slice {report.fence} of {report.budget}, granted {report.granted}, which this collector "
+        "does not know: its store was replaced or restored; restore the newest copy",
+    )
