@@ -5,9 +5,10 @@ ends whatever was read with it, whether its answer ever arrived; and a token tha
 itself, with all that was read with it. The token is an orphan, so that it does not end with our own login.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from leasehold_broker.adapters.vault_capabilities import excess, makes_tokens
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
 from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.domain.secret import Secret
@@ -118,6 +119,15 @@ class VaultEngines:
                 raise failed
 
         await self._worker.run(work)
+
+    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+        """What our login may do beyond having these keys read, also at `apart`: paths of other environments.
+
+        Raises:
+            SourceFault: it could not be asked.
+        """
+        needed, around = makes_tokens(self._token_role, (at.path for at in self._keys.values()))
+        return await self._worker.run(lambda: excess(self.session, needed, [*apart, *around]))
 
     async def aclose(self) -> None:
         """See the port."""

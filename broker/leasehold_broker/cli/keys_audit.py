@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from leasehold_broker.adapters.json_logs import set_up_logging
 from leasehold_broker.adapters.key_marks_file import read_marks
 from leasehold_broker.adapters.policy_files import load_policy
 from leasehold_broker.adapters.system_clock import SystemClock
@@ -19,7 +20,7 @@ from leasehold_broker.config import SidecarConfig, load_sidecar
 from leasehold_broker.domain.key_audit import AuditLimits, Finding
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.policy import Policy
-from leasehold_broker.flows.audit_keys import audit_keys
+from leasehold_broker.flows.audit_keys import audit_keys, audit_privileges
 from leasehold_broker.wiring.run import REFUSALS_TO_START
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 
@@ -37,11 +38,12 @@ def audit(path: Path, max_age_days: int, due_days: int, unused_days: int, *, as_
     """List keys that are old, due, unused, over-scoped, shared, exposed, refused by their provider, or unreadable.
 
     Reads every store that the sidecar's configuration names, its policy, and what the sidecar has written down of its
-    keys' past. Two keys with the same secret are found by a digest under a random key. Exits with 3 when there is any
-    finding.
+    keys' past. Two keys with the same secret are found by a digest under a random key. Asks Vault whether the logins
+    there may do more than they need ("wide"). Exits with 3 when there is any finding.
     """
     try:
         config = load_sidecar(path)
+        set_up_logging("warning", "keys audit")  # to standard error: what is printed is for a program, with --json
         policy = load_policy(str(config.policy.path), str(config.policy.cedar_dir or "")).policy
         marks = read_marks(config.state_dir)
         limits = AuditLimits(max_age_days, due_days, unused_days)
@@ -72,6 +74,7 @@ async def _audit(
             for store in config.keys.stores
             for key in store.keys
         }
-        return await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy)
+        wide = await audit_privileges(keys.privileged())
+        return (*wide, *await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy))
     finally:
         await keys.aclose()

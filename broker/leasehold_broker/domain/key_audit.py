@@ -22,11 +22,12 @@ class FindingKind(StrEnum):
     EXPOSED = "exposed"
     REFUSED = "refused"
     UNREADABLE = "unreadable"
+    WIDE = "wide"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding: which key, and one sentence."""
+    """One finding: which key, or for WIDE which store, and one sentence."""
 
     kind: FindingKind
     key: str

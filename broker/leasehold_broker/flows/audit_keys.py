@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyRecord, KeyState
@@ -10,7 +10,9 @@ from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.key_store import KeyStore
+from leasehold_broker.ports.privileges import Privileged
 
 
 async def audit_keys(
@@ -54,6 +56,22 @@ async def audit_keys(
         else:
             digests[record.name] = hmac.digest(salt, secret.reveal(), hashlib.sha256)
     return (*unreadable, *findings(records, policy.grants, marks, digests, limits, clock.now().wall_ms))
+
+
+async def audit_privileges(places: Mapping[str, tuple[Privileged, Sequence[str]]]) -> tuple[Finding, ...]:
+    """What our logins at stores may do beyond what they need; a store that does not tell is a finding too.
+
+    Args:
+        places: by a name for the finding; with the paths there that belong to other environments.
+    """
+    found: list[Finding] = []
+    for name, (place, apart) in places.items():
+        try:
+            found += [Finding(FindingKind.WIDE, name, why) for why in await place.excess(apart)]
+        except SourceFault as fault:
+            why = f"what its login may do cannot be asked (sys/capabilities-self): {fault}"
+            found.append(Finding(FindingKind.UNREADABLE, name, why))
+    return tuple(found)
 
 
 def _held(record: KeyRecord) -> bool:

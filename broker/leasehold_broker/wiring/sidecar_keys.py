@@ -1,7 +1,7 @@
 """Opens the key stores that the configuration names, and joins them."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 import structlog
@@ -19,6 +19,7 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.key_source import KeySource
 from leasehold_broker.ports.key_store import KeyStore
+from leasehold_broker.ports.privileges import Privileged
 from leasehold_broker.wiring.dynamic import dynamic_keys
 from leasehold_broker.wiring.federation import Federation
 
@@ -45,11 +46,16 @@ class SidecarKeys:
         local = None if at.path is None else LocalKeys(str(at.path), master_key(at, passphrase, clock), clock, _failed)
         self._changed: Callable[[SourceChange], None] = lambda _: None
         self._minted: Callable[[Minting], None] = lambda _: None
-        self._sourced = tuple(self._open(store, clock, entropy) for store in at.stores)
+        sources = [_source(store, clock) for store in at.stores]
+        self._privileged = privileged_stores(at.stores, sources)
+        self._sourced = tuple(
+            self._open(store, source, clock, entropy) for store, source in zip(at.stores, sources, strict=True)
+        )
         self._federation = Federation(at.federated, clock, entropy, self._told_of_minting)
         self.federated = self._federation.keys
         self.agents = self._federation.agents
-        self.dynamic = dynamic_keys(at.engines, clock, entropy)
+        self.dynamic, engines = dynamic_keys(at.engines, clock, entropy)
+        self._privileged.update(engines)
         named: dict[str, KeyStore] = {
             key.name: sourced for store, sourced in zip(at.stores, self._sourced, strict=True) for key in store.keys
         }
@@ -77,6 +83,10 @@ class SidecarKeys:
             if sourced.find(name) is not None:
                 sourced.nudge()
 
+    def privileged(self) -> Mapping[str, tuple[Privileged, Sequence[str]]]:
+        """The stores that tell what our logins may do, with the paths there that belong to other environments."""
+        return self._privileged
+
     def samples(self) -> Iterator[Sample]:
         """How the stores stand."""
         counts: dict[str, int] = {}
@@ -86,10 +96,10 @@ class SidecarKeys:
         for state_name, count in counts.items():
             yield Sample("stored_keys", "Keys in stores elsewhere, by state.", count, label=("state", state_name))
 
-    def _open(self, store: Store, clock: Clock, entropy: Entropy) -> SourcedKeys:
+    def _open(self, store: Store, source: KeySource, clock: Clock, entropy: Entropy) -> SourcedKeys:
         listed = [Listed(key.name, key.provider, store.environment) for key in store.keys]
         bounds = KeyBounds(store.refresh_seconds, store.max_stale_seconds)
-        return SourcedKeys(_source(store, clock), listed, bounds, clock, entropy, self._told)
+        return SourcedKeys(source, listed, bounds, clock, entropy, self._told)
 
     def _told(self, change: SourceChange) -> None:
         say = log.info if not change.why else log.warning
@@ -108,6 +118,24 @@ class SidecarKeys:
         else:
             log.warning("no token", key=minting.key.name, state=minting.fault.state.value, why=str(minting.fault))
         self._minted(minting)
+
+
+def privileged_stores(
+    stores: Sequence[Store], sources: Sequence[KeySource]
+) -> dict[str, tuple[Privileged, Sequence[str]]]:
+    """Those of the stores that tell what our login may do."""
+    found: dict[str, tuple[Privileged, Sequence[str]]] = {}
+    for number, (store, source) in enumerate(zip(stores, sources, strict=True)):
+        if isinstance(store, VaultStore) and isinstance(source, Privileged):
+            apart = [
+                f"{other.mount}/data/{other.path}/{key.secret}"
+                for other in stores
+                if isinstance(other, VaultStore) and other.environment != store.environment
+                if (other.address, other.namespace) == (store.address, store.namespace)
+                for key in other.keys
+            ]
+            found[f"stores[{number}] of {store.environment!r}"] = source, apart
+    return found
 
 
 def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> MasterKey:
