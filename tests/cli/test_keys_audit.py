@@ -13,21 +13,27 @@ from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.demo.stage import broker
+from leasehold_broker.domain.amounts import NO_CAPS, UNLIMITED, Amounts
 from leasehold_broker.domain.key_audit import DAY_MS, AuditLimits, FindingKind, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind
+from leasehold_broker.domain.lease import Mode
+from leasehold_broker.domain.limits import Budget, Level, WindowLimit
+from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.windows import Period
 
 LIMITS = AuditLimits(age=90, due=14, unused=30)
 NOW = 1_000 * DAY_MS
 FRESH = replace(KEY, created_wall_ms=NOW - 10 * DAY_MS)
-NARROW = replace(GRANT, scopes=(Scope("anthropic", models=("claude-small",)),), keys=(KEY.name,))
+DOLLAR = Amounts(1_000_000, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
+NARROW = replace(GRANT, scopes=(Scope("anthropic", models=("claude-small",)),), keys=(KEY.name,), caps=DOLLAR)
 USED = KeyMark(KEY.name, 1, KeyMarkKind.USED, NOW - DAY_MS)
 
 
-def found(*records, grants=(NARROW,), marks=(USED,), digests=None):
+def found(*records, grants=(NARROW,), marks=(USED,), digests=None, budgets=()):
     """Kinds of findings, sorted."""
-    given = findings(records or (FRESH,), grants, marks, digests or {}, LIMITS, NOW)
+    given = findings(records or (FRESH,), Policy("v", grants, budgets), marks, digests or {}, LIMITS, NOW)
     return sorted(finding.kind for finding in given)
 
 
@@ -76,12 +82,26 @@ def test_over_scoped(wider):
     assert found(grants=(replace(NARROW, **wider),)) == ["over_scoped"]
 
 
+def test_money_without_a_cap():
+    """A cap of the lease, a window of the grant, or a budget that covers the key is one; a warning is none."""
+    free = replace(NARROW, caps=NO_CAPS)
+    daily = WindowLimit(Level.SUBJECT, Period.DAY, DOLLAR)
+    assert found(grants=(free,)) == ["over_scoped"]
+    assert found(grants=(replace(free, windows=(daily,)),)) == []
+    assert found(grants=(replace(free, windows=(replace(daily, hard=False),)),)) == ["over_scoped"]
+    assert found(grants=(replace(free, windows=(replace(daily, caps=NO_CAPS),)),)) == ["over_scoped"]
+    assert found(grants=(replace(free, modes=frozenset({Mode.MINTED})),)) == []
+    for value, level in ((KEY.name, Level.KEY), ("anthropic", Level.PROVIDER), ("prod", Level.ENVIRONMENT)):
+        assert found(grants=(free,), budgets=(Budget(value, replace(daily, level=level)),)) == []
+        assert found(grants=(free,), budgets=(Budget("another", replace(daily, level=level)),)) == ["over_scoped"]
+
+
 def test_shared():
     """The same secret in two environments is a finding of both, and says which; different ones are not."""
     other = replace(FRESH, name="other", environment="staging")
     grants = (NARROW, replace(NARROW, keys=("other",), environment="staging"))
     marks = (USED, replace(USED, key="other"))
-    same = findings((FRESH, other), grants, marks, {KEY.name: b"d", "other": b"d"}, LIMITS, NOW)
+    same = findings((FRESH, other), Policy("v", grants), marks, {KEY.name: b"d", "other": b"d"}, LIMITS, NOW)
     assert [(each.kind, each.key) for each in same] == [(FindingKind.SHARED, KEY.name), (FindingKind.SHARED, "other")]
     assert "of environment 'staging', not 'prod'" in same[0].why
     assert found(FRESH, other, grants=grants, marks=marks, digests={KEY.name: b"d", "other": b"e"}) == []
@@ -106,6 +126,7 @@ environment = "prod"
 keys = ["a", "b"]
 ttl_seconds_max = 60
 life_seconds_max = 60
+caps = { cost_micro_usd = 5000000 }
 [[grants.scopes]]
 provider = "openai"
 models = ["gpt-6-luna"]

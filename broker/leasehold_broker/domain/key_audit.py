@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from leasehold_broker.domain.amounts import UNLIMITED
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind, KeyRecord
-from leasehold_broker.domain.policy import Grant
+from leasehold_broker.domain.lease import Mode
+from leasehold_broker.domain.policy import Grant, Policy
 from leasehold_broker.domain.scope import ANYTHING
 
 DAY_MS = 24 * 3600 * 1000
@@ -51,7 +53,7 @@ class AuditLimits:
 
 def findings(
     records: Sequence[KeyRecord],
-    grants: Sequence[Grant],
+    policy: Policy,
     marks: Iterable[KeyMark] | None,
     digests: Mapping[str, bytes],
     limits: AuditLimits,
@@ -61,7 +63,7 @@ def findings(
 
     Args:
         records: all keys.
-        grants: of the policy.
+        policy: whose grants and budgets are looked at.
         marks: what is remembered of the keys' past; None when that is not known, then nothing is said of it.
         digests: of the secrets, by name, under a key of this run alone; equal ones are equal secrets.
         limits: when something is a finding.
@@ -71,7 +73,7 @@ def findings(
     known = None if marks is None else {(mark.key, mark.kind): mark for mark in sorted(marks, key=_when)}
     for record in sorted(records, key=lambda each: each.name):
         found += _age(record, limits, now_wall_ms)
-        found += _grants(record, grants)
+        found += _grants(record, policy)
         found += _shared(record, records, digests)
         if known is not None:
             found += _past(record, known, limits, now_wall_ms)
@@ -92,8 +94,8 @@ def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int) -> Iterable[F
         yield Finding(FindingKind.DUE, record.name, f"version {record.version} is due in {limits.age - days} days")
 
 
-def _grants(record: KeyRecord, grants: Sequence[Grant]) -> Iterable[Finding]:
-    giving = [grant for grant in grants if record.name in grant.keys and grant.environment == record.environment]
+def _grants(record: KeyRecord, policy: Policy) -> Iterable[Finding]:
+    giving = [grant for grant in policy.grants if record.name in grant.keys and grant.environment == record.environment]
     if not giving:
         yield Finding(FindingKind.UNUSED, record.name, f"no grant for environment {record.environment!r} names it")
     for grant in giving:
@@ -105,8 +107,21 @@ def _grants(record: KeyRecord, grants: Sequence[Grant]) -> Iterable[Finding]:
             wide.append("any subject of its issuer")
         if record.name in grant.disclosed_keys:
             wide.append("the key itself")
+        if Mode.BROKERED in grant.modes and not _bounded(record, grant, policy):
+            wide.append("money without a cap, in the grant or in a budget")
         if wide:
             yield Finding(FindingKind.OVER_SCOPED, record.name, f"grant {grant.name!r} gives {', '.join(wide)}")
+
+
+def _bounded(record: KeyRecord, grant: Grant, policy: Policy) -> bool:
+    """Whether anything stops what is spent with this key under this grant."""
+    applying = [
+        budget.limit
+        for budget in policy.budgets
+        if budget.applies_to(record.provider, record.name, record.environment, {})
+    ]
+    held = [grant.caps, *(limit.caps for limit in (*grant.windows, *applying) if limit.hard)]
+    return any(caps.cost_micro_usd < UNLIMITED for caps in held)
 
 
 def _shared(record: KeyRecord, records: Sequence[KeyRecord], digests: Mapping[str, bytes]) -> Iterable[Finding]:

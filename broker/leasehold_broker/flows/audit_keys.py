@@ -55,7 +55,7 @@ async def audit_keys(
             unreadable.append(Finding(FindingKind.UNREADABLE, record.name, refusal.message))
         else:
             digests[record.name] = hmac.digest(salt, secret.reveal(), hashlib.sha256)
-    return (*unreadable, *findings(records, policy.grants, marks, digests, limits, clock.now().wall_ms))
+    return (*unreadable, *findings(records, policy, marks, digests, limits, clock.now().wall_ms))
 
 
 async def audit_privileges(places: Mapping[str, tuple[Privileged, Sequence[str]]]) -> tuple[Finding, ...]:
