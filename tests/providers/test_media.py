@@ -12,6 +12,8 @@ from typing import Any
 import groq as groq_sdk
 import openai
 import pytest
+from google import genai
+from google.genai import types as genai_types
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mistralai.client import Mistral
@@ -404,3 +406,61 @@ def test_openai_sdk_with_sound_and_pictures() -> None:
             assert [file.field for file in server.last.sent.files] == ["image[]", "image[]"]
             with pytest.raises(openai.PermissionDeniedError, match="send WAV"):
                 client.audio.transcriptions.create(model="whisper-1", file=("a.ogg", b"OggS"))
+
+
+SOUNDS = {"audio/wav": wav(3), "audio/mpeg": mp3(100), "audio/flac": FLAC, "audio/ogg": OPUS}
+
+
+def hear(data: bytes, kind: str, model: str = "gemini-2.5-flash") -> CallPlan:
+    """The plan of a request to Gemini with this sound in it."""
+    gemini = PROVIDERS["gemini"]
+    route = gemini.route("POST", f"/v1beta/models/{model}:generateContent", "")
+    part: Json = {"inlineData": {"mimeType": kind, "data": base64.urlsafe_b64encode(data).decode()}}
+    limits: Json = {"maxOutputTokens": 100}
+    return gemini.plan(route, {}, {"contents": [{"parts": [part, {"text": "?"}]}], "generationConfig": limits}, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"), [("audio/wav", 4), ("audio/mpeg", 3), ("audio/flac", 2), ("audio/ogg", 4)]
+)
+def test_gemini_hears_32_tokens_a_second(kind: str, seconds: int) -> None:
+    """Seconds from the bytes; the sound costs its own rate, and its base64 is no text."""
+    plan = hear(SOUNDS[kind], kind)
+    assert plan.units_bound == Usage(input_audio_tokens=32 * seconds)
+    assert plan.input_tokens_bound < 500
+    price = BOOK.price("gemini", "gemini-2.5-flash")
+    micro = plan.input_tokens_bound * 0.3 + 32 * seconds * 1.0 + 100 * 2.5
+    assert worst_case(plan, price, 0, NO_CAPS).amounts.cost_micro_usd == math.ceil(micro)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(wav(1), "audio/mp3"), (FLAC, "audio/wav"), (sound("vorbis.ogg"), "audio/ogg"), (wav(1), "audio/aac")],
+)
+def test_gemini_hears_nothing_that_cannot_be_told(data: bytes, kind: str) -> None:
+    """A type that the bytes are not, and formats whose length is not read: refused."""
+    with pytest.raises(Refusal) as caught:
+        hear(data, kind)
+    assert caught.value.reason is Reason.COST_UNBOUNDED
+
+
+def test_sound_without_a_price_is_refused() -> None:
+    """Gemini 2.5 Pro has no rate of sound in the table: nothing is held, nothing is sent."""
+    plan = hear(wav(1), "audio/wav", "gemini-2.5-pro")
+    with pytest.raises(Refusal, match="input_audio") as caught:
+        worst_case(plan, BOOK.price("gemini", "gemini-2.5-pro"), 0, NO_CAPS)
+    assert caught.value.reason is Reason.PRICE_UNKNOWN
+
+
+def test_googles_sdk_sends_sound() -> None:
+    """As its own part of bytes; what it reports as sound is counted as such."""
+    with serving(VendorServer(PROVIDERS["gemini"])) as server:
+        client = genai.Client(api_key=TOKEN, http_options=genai_types.HttpOptions(base_url=server.base_url))
+        server.answer = json.loads((VECTORS / "gemini" / "json_audio.json").read_text())["answer"][0].encode()
+        part = genai_types.Part.from_bytes(data=FLAC, mime_type="audio/flac")
+        client.models.generate_content(model="gemini-2.5-flash", contents=["What is this?", part])
+        assert server.last.plan is not None
+        assert server.last.plan.units_bound == Usage(input_audio_tokens=64)
+        assert server.last.meter is not None
+        assert server.last.meter.usage == Usage(100, output_tokens=5, input_audio_tokens=900)
+        client.close()

@@ -157,7 +157,7 @@ class Anthropic:
             regions=shapes.regions(content),
             choices=1 + parts.rereads,
             tools=tuple(parts.tools),
-            units_bound=parts.tool_uses,
+            units_bound=parts.units,
             rereads=parts.rereads,
         )
 

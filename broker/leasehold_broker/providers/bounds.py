@@ -53,6 +53,12 @@ class Parts:
     rereads: int = 0
     web_searches: int = 0
     file_searches: int = 0
+    audio_tokens: int = 0
+
+    def sound(self, data: str, tokens_max: int) -> None:
+        """An inline sound: its base64 is not text, its tokens have a price of their own."""
+        self.left_out_bytes += len(data)
+        self.audio_tokens += tokens_max
 
     def image(self, data: str, tokens_max: int) -> None:
         """An inline image: its base64 is not text, its tokens have a maximum."""
@@ -72,9 +78,11 @@ class Parts:
         self.file_searches += file_searches
 
     @property
-    def tool_uses(self) -> Usage:
-        """The most uses of the vendor's tools."""
-        return Usage(web_searches=self.web_searches, file_searches=self.file_searches)
+    def units(self) -> Usage:
+        """The most of everything that is counted apart from text."""
+        return Usage(
+            web_searches=self.web_searches, file_searches=self.file_searches, input_audio_tokens=self.audio_tokens
+        )
 
     def messages(self, count: int) -> None:
         """Messages or parts."""

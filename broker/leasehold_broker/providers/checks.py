@@ -1,5 +1,6 @@
 """Small checks that the vendors share. Owns their wording: what was wrong, where, what to do next."""
 
+import base64
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -208,4 +209,17 @@ def base64_text(value: Json, field: str) -> str:
     return text
 
 
+def base64_bytes(value: Json, field: str) -> bytes:
+    """What the value stands for.
+
+    Raises:
+        Refusal: BODY_INVALID.
+    """
+    text = base64_text(value, field).translate(_PLAIN_BASE64).rstrip("=")
+    if len(text) % 4 == 1:
+        raise invalid(field, "must be base64")
+    return base64.b64decode(text + "=" * (-len(text) % 4))
+
+
+_PLAIN_BASE64: Final = str.maketrans("-_", "+/")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")

@@ -207,7 +207,7 @@ def _sampled(provider: str, operation: str, model: str, body: Object) -> CallPla
         choices=(whole(settings, "candidateCount", 1, _CHOICES_MAX, "generationConfig.") or 1) * (1 + parts.rereads),
         service_tiers=shapes.service_tiers(body),
         tools=tuple(parts.tools),
-        units_bound=parts.tool_uses,
+        units_bound=parts.units,
         rereads=parts.rereads,
     )
 

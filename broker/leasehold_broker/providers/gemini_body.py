@@ -8,6 +8,7 @@ of the shapes: google-genai 3.4.0, models.py, `_to_mldev`.
 from typing import Final
 
 from leasehold_broker.ports.provider import Json
+from leasehold_broker.providers.audio_length import audio_format, seconds_max
 from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts
 from leasehold_broker.providers.checks import (
     Object,
@@ -15,6 +16,7 @@ from leasehold_broker.providers.checks import (
     as_object,
     as_text,
     at,
+    base64_bytes,
     base64_text,
     check_fields,
     invalid,
@@ -91,7 +93,7 @@ _BILLED_BY_PROMPT: Final = ("gemini-2.0-", "gemini-2.5-")
 _PART_FIELDS: Final = frozenset(
     ["text", "thought", "thoughtSignature", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"]
 )
-_MEDIA: Final = "only text and inline PNG, JPEG and WebP images have a bound on their tokens; send those"
+_MEDIA: Final = "only text and inline PNG, JPEG, WebP, WAV, MP3, FLAC and Opus have a bound on their tokens; send those"
 _PART_REFUSED: Final = dict.fromkeys(("inlineData", "fileData", "videoMetadata", "mediaResolution"), _MEDIA)
 _IMAGE_TYPES: Final = frozenset(("image/png", "image/jpeg", "image/webp"))
 _TILE_PIXELS: Final = 256
@@ -99,6 +101,16 @@ _TILE_PIXELS: Final = 256
 _TILE_TOKENS: Final = 258
 _IMAGE_TOKENS_MIN: Final = 2_304
 """An image at a fixed resolution costs up to 2,240 tokens, whatever its size."""
+_SOUND_TYPES: Final = {
+    "audio/flac": "flac",
+    "audio/mp3": "mp3",
+    "audio/mpeg": "mp3",
+    "audio/ogg": "ogg",
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+}
+_SOUND_TOKENS: Final = 32
+"""Of one second (documented)."""
 _RESPONSE_FIELDS: Final = frozenset(("id", "name", "response", "willContinue", "scheduling"))
 _TIERS: Final = frozenset(("standard", "unspecified", "flex", "priority"))
 _EMBED_FIELDS: Final = frozenset(("model", "content", "taskType", "title", "outputDimensionality"))
@@ -233,10 +245,18 @@ def image_tokens_max(width: int, height: int) -> int:
     return max(_IMAGE_TOKENS_MIN, tiles * _TILE_TOKENS)
 
 
-def _image(value: Json, where: str, parts: Parts) -> None:
+def _inline(value: Json, where: str, parts: Parts) -> None:
     blob = camel(value, where)
     check_fields(blob, where, frozenset(("mimeType", "data", "displayName")), {})
-    if kind_of(blob, "mimeType") not in _IMAGE_TYPES:
+    kind = kind_of(blob, "mimeType")
+    if kind in _SOUND_TYPES:
+        sound = base64_bytes(blob.get("data"), at(where, "data"))
+        seconds = seconds_max(sound) if audio_format(sound) == _SOUND_TYPES[kind] else None
+        if seconds is None:
+            raise unbounded(at(where, "data"), f"is no {kind} whose length can be told from its bytes; send plain WAV")
+        parts.sound(as_text(blob["data"], where), seconds * _SOUND_TOKENS)
+        return
+    if kind not in _IMAGE_TYPES:
         raise unbounded(at(where, "mimeType"), _MEDIA)
     data = base64_text(blob.get("data"), at(where, "data"))
     size = image_size(data)
@@ -254,7 +274,7 @@ def _content(value: Json, where: str, parts: Parts, *, images: bool = False) -> 
         place = f"{where}.parts[{index}]"
         part = camel(entry, place)
         if images and part.get("inlineData") is not None:
-            _image(part.pop("inlineData"), f"{place}.inlineData", parts)
+            _inline(part.pop("inlineData"), f"{place}.inlineData", parts)
         check_fields(part, place, _PART_FIELDS, _PART_REFUSED)
         if part.get("text") is not None:
             as_text(part["text"], f"{place}.text")

@@ -52,7 +52,7 @@ class Responses(TakesJson):
             service_tiers=service_tiers(body) if self.tiers else ("",),
             choices=1 + parts.rereads,
             tools=tuple(parts.tools),
-            units_bound=parts.tool_uses,
+            units_bound=parts.units,
             rereads=parts.rereads,
         )
 
