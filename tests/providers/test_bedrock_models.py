@@ -1,6 +1,7 @@
 """InvokeModel of Nova and Llama, and CountTokens: bounded as Converse's texts are, and understood by boto3."""
 
 import json
+from contextlib import closing
 from typing import Any
 
 import boto3
@@ -110,7 +111,8 @@ def test_boto3_invokes_and_counts() -> None:
         vector = json.loads((VECTORS / "bedrock" / "nova_stream.json").read_text())
         server.answer, server.content_type = b"".join(events_of(vector)), vector["content_type"]
         streamed = client.invoke_model_with_response_stream(modelId=NOVA, body=json.dumps({"messages": TURN}))
-        assert len(list(streamed["body"])) == 4
+        with closing(streamed["body"]) as events:
+            assert len(list(events)) == 4
         assert server.last.meter is not None
         assert server.last.meter.usage == Usage(1000, output_tokens=200)
         buffer = EventStreamBuffer()

@@ -12,8 +12,11 @@ from mistralai.client.errors import SDKError
 from tests.fakes.hosts import PROVIDERS
 from tests.fakes.vendor_server import VendorServer, serving
 
+from leasehold_broker.domain.amounts import NO_CAPS
+from leasehold_broker.domain.call import worst_case
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.providers import load_price_book
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 TOKEN = "lht_" + "a" * 40
@@ -163,3 +166,41 @@ def test_cohere_sdk() -> None:
             server.refuse = BUDGET
             with pytest.raises(cohere.core.api_error.ApiError, match="BUDGET_EXHAUSTED"):
                 client.chat(model="command-a-03-2025", messages=USER)
+
+
+def test_reranking_is_held_by_the_search() -> None:
+    """A hundred pieces are a search: 150 short documents are two, one of 60,000 bytes more; a long query is refused."""
+    cohere = PROVIDERS["cohere"]
+    route = cohere.route("POST", "/v2/rerank", "")
+
+    def searches(query: str, documents: list[str]) -> int:
+        body: dict[str, Any] = {"model": "rerank-v3.5", "query": query, "documents": documents}
+        return cohere.plan(route, {}, body, 0).units_bound.rerank_searches
+
+    assert [searches("a", ["b"] * count) for count in (1, 100, 101, 150)] == [1, 1, 2, 2]
+    # 60,000 bytes in pieces that have room for 490
+    assert searches("a" * 10, ["b" * 60_000]) == 2
+    with pytest.raises(Refusal, match="longer than 400 bytes") as caught:
+        searches("a" * 401, ["b"])
+    assert caught.value.reason is Reason.COST_UNBOUNDED
+    plan = cohere.plan(route, {}, {"model": "rerank-v3.5", "query": "a", "documents": ["b"]}, 0)
+    with pytest.raises(Refusal, match="no price is known"):
+        worst_case(plan, load_price_book().price("cohere", "rerank-v3.5"), 0, NO_CAPS)
+
+
+def test_openais_sdk_moderates_for_free_and_embeds_at_openrouter() -> None:
+    """Moderations hold no money; OpenRouter says what an embedding cost, and that is read."""
+    with serving(VendorServer(PROVIDERS["openai"])) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key=TOKEN, max_retries=0)
+        server.answer = b'{"id": "m", "model": "omni-moderation-latest", "results": []}'
+        assert client.moderations.create(model="omni-moderation-latest", input="Hi").results == []
+        assert server.last.plan is not None
+        assert not server.last.plan.metered
+        client.close()
+    with serving(VendorServer(PROVIDERS["openrouter"])) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key=TOKEN, max_retries=0)
+        vector = canned(server, "embeddings")
+        asked: dict[str, Any] = {"model": vector["model"], "encoding_format": "float"}
+        assert client.embeddings.create(input="Hi", **asked).data[0].embedding == [0.1]
+        assert metered(server) == Usage(**vector["usage"])
+        client.close()

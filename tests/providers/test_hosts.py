@@ -101,7 +101,6 @@ UNLISTED = [
     ("azure", "POST", "/openai/deployments/my-o3/extensions/chat/completions", "api-version=2024-10-21", "served are"),
     ("azure", "POST", "/openai/v1/chat/completions", "x=1", "served are"),
     ("azure", "POST", "/openai/v1/batches", "", "runs for a day"),
-    ("cohere", "POST", "/v2/rerank", "", "no bound"),
     ("cohere", "POST", "/v1/chat", "", "use POST /v2/chat"),
     ("deepseek", "POST", "/beta/completions", "", "POST /chat/completions"),
     ("fireworks", "POST", "/v1/chat/completions", "", "POST /chat/completions"),

@@ -1,4 +1,4 @@
-"""Cohere's own API, version 2: chat and embeddings. Pure. Source of the shapes: cohere 7.3.1, v2/client.py.
+"""Cohere's own API, version 2: chat, embeddings and reranking. Pure. Source of the shapes: cohere 7.3.1, v2/client.py.
 
 Billed units are not tokens: what the vendor adds to a prompt is not billed. So `usage.billed_units` counts, not
 `usage.tokens`. Base URL for the SDK: our prefix alone.
@@ -14,7 +14,13 @@ from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.provider import Json, Meter
 from leasehold_broker.providers import headers as door
-from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, Parts, input_tokens_bound
+from leasehold_broker.providers.bounds import (
+    TOOL_OVERHEAD,
+    TOOLS_OVERHEAD,
+    Parts,
+    input_tokens_bound,
+    text_tokens_bound,
+)
 from leasehold_broker.providers.checks import (
     OUTPUT_TOKENS_FLOOR,
     OUTPUT_TOKENS_MAX,
@@ -31,10 +37,10 @@ from leasehold_broker.providers.checks import (
     whole,
 )
 from leasehold_broker.providers.last_event import LastEvent
-from leasehold_broker.providers.meters import SseMeter, choose
+from leasehold_broker.providers.meters import JsonMeter, SseMeter, choose
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.usage import billed_usage
+from leasehold_broker.providers.usage_hosts import billed_usage, searched_usage
 
 CHAT_FIELDS: Final = frozenset(
     [
@@ -64,6 +70,11 @@ CHAT_FIELDS: Final = frozenset(
 EMBED_FIELDS: Final = frozenset(
     ["embedding_types", "input_type", "max_tokens", "model", "output_dimension", "priority", "texts", "truncate"]
 )
+RERANK_FIELDS: Final = frozenset(["documents", "max_tokens_per_doc", "model", "priority", "query", "top_n"])
+_PIECE_TOKENS: Final = 500
+_ROOM_TOKENS_MIN: Final = 100
+_PIECES: Final = 100
+"""A document is cut into pieces of so many tokens, and so many pieces are one search (documented)."""
 _EMBED_REFUSED: Final = {
     "images": "a picture has a price of its own, which is not bounded here; use texts",
     "inputs": "mixed inputs may hold pictures, which are not bounded here; use texts",
@@ -72,7 +83,6 @@ _MESSAGE_FIELDS: Final = frozenset(("role", "content", "tool_calls", "tool_plan"
 _ENDS: Final = frozenset(("message-end",))
 _PARTS: Final = frozenset(("text", "thinking", "document"))
 _PATHS: Final = {
-    "/v2/rerank": "search units have no bound that a request states; it is not served",
     "/v1/chat": "the first version is not served; use POST /v2/chat",
     "/v1/generate": "the first version is not served; use POST /v2/chat",
     "/v1/embed": "jobs and the first version are not served; use POST /v2/embed",
@@ -147,6 +157,37 @@ class _Embed(TakesJson):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rerank(TakesJson):
+    """POST /v2/rerank: billed by the search, which is a query with up to a hundred pieces of documents."""
+
+    name: str = "rerank"
+
+    def plan(self, provider: str, model: str, body: Object) -> CallPlan:
+        """See the protocol. A document is cut into pieces of 500 tokens, those of the query among them."""
+        check_fields(body, "", RERANK_FIELDS, {})
+        room = _PIECE_TOKENS - text_tokens_bound(as_text(body.get("query"), "query").encode())
+        if room < _ROOM_TOKENS_MIN:
+            most = _PIECE_TOKENS - _ROOM_TOKENS_MIN
+            raise unbounded("query", f"is longer than {most} bytes, and cuts documents into pieces without a bound")
+        pieces = sum(
+            max(1, -(-text_tokens_bound(as_text(text, f"documents[{index}]").encode()) // room))
+            for index, text in enumerate(as_list(body.get("documents"), "documents"))
+        )
+        searches = Usage(rerank_searches=max(1, -(-pieces // _PIECES)))
+        return CallPlan(provider, self.name, model, metered=True, stream=False, units_bound=searches)
+
+    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
+        """See the protocol."""
+        del output_tokens_limit  # it has no output to limit
+        return body
+
+    def meter(self, body: Object, content_type: str) -> Meter:
+        """See the protocol."""
+        del body, content_type  # it is not streamed
+        return JsonMeter(lambda answer: searched_usage(answer.get("meta")))
+
+
 def _nested(event: Object) -> Usage | None:
     delta = event.get("delta")
     return billed_usage(delta.get("usage")) if isinstance(delta, dict) else None
@@ -200,7 +241,7 @@ SHAPE: Final = HostShape(
     name="cohere",
     origin="https://api.cohere.com",
     prefix="",
-    operations={"/v2/chat": _Chat(), "/v2/embed": _Embed()},
+    operations={"/v2/chat": _Chat(), "/v2/embed": _Embed(), "/v2/rerank": _Rerank()},
     models_path="/v1/models",
     refused_paths=_PATHS,
     flat_errors=True,

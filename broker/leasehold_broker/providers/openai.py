@@ -9,7 +9,7 @@ from leasehold_broker.domain.price import Usage
 from leasehold_broker.providers import openai_body as shapes
 from leasehold_broker.providers.checks import Object
 from leasehold_broker.providers.openai_audio import Speech, Transcription
-from leasehold_broker.providers.openai_chat import Chat, Embeddings
+from leasehold_broker.providers.openai_chat import Chat, Embeddings, Moderations
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
 from leasehold_broker.providers.openai_images import Edits, Generations
 from leasehold_broker.providers.openai_responses import Responses
@@ -48,6 +48,7 @@ SHAPE: Final = HostShape(
         "/chat/completions": Chat(shapes.OPENAI_CHAT, chat_usage),
         "/responses": Responses(),
         "/embeddings": Embeddings(shapes.EMBEDDING_FIELDS, chat_usage),
+        "/moderations": Moderations(),
         "/images/generations": Generations(),
         "/images/edits": Edits(),
         "/audio/speech": Speech(),

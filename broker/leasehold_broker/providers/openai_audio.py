@@ -18,7 +18,7 @@ from leasehold_broker.providers.checks import Object, as_text, check_fields, inv
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import JsonMeter, KnownMeter, SseMeter, choose, media_type
 from leasehold_broker.providers.operation import TakesJson
-from leasehold_broker.providers.usage import transcript_usage
+from leasehold_broker.providers.usage_hosts import transcript_usage
 
 SPEECH_FIELDS: Final = frozenset(("input", "model", "response_format", "speed", "stream_format", "voice"))
 SPEECH_REFUSED: Final = {"instructions": "the models that take it are billed by what they say, without a bound"}

@@ -23,7 +23,7 @@ from leasehold_broker.providers.checks import (
     invalid,
     whole,
 )
-from leasehold_broker.providers.meters import HidingSseMeter, SseMeter, choose, decode
+from leasehold_broker.providers.meters import HidingSseMeter, JsonMeter, SseMeter, choose, decode
 from leasehold_broker.providers.operation import TakesJson
 from leasehold_broker.providers.sse import SseEvent
 
@@ -121,6 +121,28 @@ class ChatStream:
         if usage is not None or isinstance(chunk.get("usage"), dict):
             self.usage = usage
         return self._hide and chunk.get("choices") == [] and chunk.get("usage") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Moderations(TakesJson):
+    """Moderations, which are free."""
+
+    name: str = "moderations"
+
+    def plan(self, provider: str, model: str, body: Object) -> CallPlan:
+        """See the protocol."""
+        check_fields(body, "", frozenset(("input", "model")), {})
+        return CallPlan(provider, self.name, model, metered=False, stream=False)
+
+    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
+        """See the protocol."""
+        del output_tokens_limit  # it has no output to limit
+        return body
+
+    def meter(self, body: Object, content_type: str) -> Meter:
+        """See the protocol."""
+        del body, content_type  # there is nothing to read
+        return JsonMeter(lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)

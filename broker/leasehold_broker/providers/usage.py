@@ -4,72 +4,19 @@ A report with a negative, absurd or non-integer count, or with a unit or a servi
 price, is no usage: the hold is charged and flagged, which errs on the charged side.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Final
 
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.ports.provider import Json
-
-Object = dict[str, Json]
-
-COUNT_MAX: Final = 10**9
-"""A larger count is a mistake of the sender."""
-_COST_USD_MAX: Final = 10**6
-"""As is a larger cost of one call."""
-
-
-class _UnusableError(Exception):
-    """The report cannot be used."""
-
-
-def _count(report: Object, name: str, *, required: bool = False) -> int:
-    value = report.get(name)
-    if value is None and not required:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
-        raise _UnusableError(name)
-    return value
-
-
-def _details(report: Object, name: str) -> Object:
-    value = report.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise _UnusableError(name)
-    return value
-
-
-def _entries(report: Object, name: str) -> list[Object]:
-    value = report.get(name)
-    entries = [] if value is None else value
-    if not isinstance(entries, list):
-        raise _UnusableError(name)
-    objects = [entry for entry in entries if isinstance(entry, dict)]
-    if len(objects) < len(entries):
-        raise _UnusableError(name)
-    return objects
-
-
-def _rest(total: int, *parts: int) -> int:
-    rest = total - sum(parts)
-    if rest < 0:
-        raise _UnusableError("parts are larger than their total")
-    return rest
-
-
-def _word(report: Object, name: str, priced: frozenset[str]) -> str:
-    """A word that decides the price; one that the table does not price makes the report unusable."""
-    value = report.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or value not in priced:
-        raise _UnusableError(name)
-    return value
-
+from leasehold_broker.providers.usage_counts import (
+    Object,
+    UnusableError,
+    read_count,
+    read_details,
+    read_entries,
+    read_rest,
+    read_word,
+)
 
 _ANTHROPIC_TIERS: Final = frozenset({"standard", "batch"})
 _ANTHROPIC_SPEEDS: Final = {"": "", "standard": "", "fast": "fast"}
@@ -98,31 +45,31 @@ def anthropic_usage(report: Json, *, writes_1h: bool) -> Usage | None:
     if not isinstance(report, dict):
         return None
     try:
-        written = _count(report, "cache_creation_input_tokens")
-        split = _details(report, "cache_creation")
-        hour = _count(split, "ephemeral_1h_input_tokens")
-        five = _count(split, "ephemeral_5m_input_tokens")
+        written = read_count(report, "cache_creation_input_tokens")
+        split = read_details(report, "cache_creation")
+        hour = read_count(split, "ephemeral_1h_input_tokens")
+        five = read_count(split, "ephemeral_5m_input_tokens")
         unsplit = max(0, written - hour - five)
         if writes_1h:
             hour += unsplit
         else:
             five += unsplit
-        speed = _ANTHROPIC_SPEEDS[_word(report, "speed", frozenset(_ANTHROPIC_SPEEDS))]
-        tier = _word(report, "service_tier", _ANTHROPIC_TIERS)
-        tools = _details(report, "server_tool_use")
-        output = _count(report, "output_tokens", required=True)
+        speed = _ANTHROPIC_SPEEDS[read_word(report, "speed", frozenset(_ANTHROPIC_SPEEDS))]
+        tier = read_word(report, "service_tier", _ANTHROPIC_TIERS)
+        tools = read_details(report, "server_tool_use")
+        output = read_count(report, "output_tokens", required=True)
         return Usage(
-            input_tokens=_count(report, "input_tokens", required=True),
-            cache_read_tokens=_count(report, "cache_read_input_tokens"),
+            input_tokens=read_count(report, "input_tokens", required=True),
+            cache_read_tokens=read_count(report, "cache_read_input_tokens"),
             cache_write_5m_tokens=five,
             cache_write_1h_tokens=hour,
             output_tokens=output,
-            reasoning_tokens=min(output, _count(_details(report, "output_tokens_details"), "thinking_tokens")),
-            web_searches=_count(tools, "web_search_requests"),
+            reasoning_tokens=min(output, read_count(read_details(report, "output_tokens_details"), "thinking_tokens")),
+            web_searches=read_count(tools, "web_search_requests"),
             service_tier=speed or tier,
-            region=_ANTHROPIC_PLACES[_word(report, "inference_geo", frozenset(_ANTHROPIC_PLACES))],
+            region=_ANTHROPIC_PLACES[read_word(report, "inference_geo", frozenset(_ANTHROPIC_PLACES))],
         )
-    except _UnusableError:
+    except UnusableError:
         return None
 
 
@@ -138,25 +85,25 @@ def converse_usage(report: Json, tier: Json, latency: Json, *, writes_1h: bool) 
     if not isinstance(report, dict):
         return None
     try:
-        written = _count(report, "cacheWriteInputTokens")
+        written = read_count(report, "cacheWriteInputTokens")
         hour, split = 0, 0
-        for detail in _entries(report, "cacheDetails"):
-            tokens = _count(detail, "inputTokens", required=True)
-            hour += tokens * (_word(detail, "ttl", _CACHE_TTLS) == "1h")
+        for detail in read_entries(report, "cacheDetails"):
+            tokens = read_count(detail, "inputTokens", required=True)
+            hour += tokens * (read_word(detail, "ttl", _CACHE_TTLS) == "1h")
             split += tokens
         if not split and writes_1h:
             hour = written
         tiers = tier if isinstance(tier, dict) else {}
-        _word(latency if isinstance(latency, dict) else {}, "latency", frozenset({"", "standard"}))
+        read_word(latency if isinstance(latency, dict) else {}, "latency", frozenset({"", "standard"}))
         return Usage(
-            input_tokens=_count(report, "inputTokens", required=True),
-            cache_read_tokens=_count(report, "cacheReadInputTokens"),
-            cache_write_5m_tokens=_rest(written, hour),
+            input_tokens=read_count(report, "inputTokens", required=True),
+            cache_read_tokens=read_count(report, "cacheReadInputTokens"),
+            cache_write_5m_tokens=read_rest(written, hour),
             cache_write_1h_tokens=hour,
-            output_tokens=_count(report, "outputTokens", required=True),
-            service_tier=_word(tiers, "type", frozenset({"", "default", "flex", "priority"})),
+            output_tokens=read_count(report, "outputTokens", required=True),
+            service_tier=read_word(tiers, "type", frozenset({"", "default", "flex", "priority"})),
         )
-    except _UnusableError:
+    except UnusableError:
         return None
 
 
@@ -172,168 +119,29 @@ def openai_usage(report: Json, tier: Json, *, prompt: str, completion: str) -> U
     if not isinstance(report, dict):
         return None
     try:
-        total = _count(report, f"{prompt}_tokens", required=True)
-        details = _details(report, f"{prompt}_tokens_details")
-        output_details = _details(report, f"{completion}_tokens_details")
-        cached = _count(details, "cached_tokens")
-        written = _count(details, "cache_write_tokens")
-        long = _count(_details(details, "cache_write_tokens_details"), "ttl_12h_tokens")
-        sound, pictures = _count(details, "audio_tokens"), _count(details, "image_tokens")
-        spoken, painted = _count(output_details, "audio_tokens"), _count(output_details, "image_tokens")
-        output = _rest(_count(report, f"{completion}_tokens"), spoken, painted)
+        total = read_count(report, f"{prompt}_tokens", required=True)
+        details = read_details(report, f"{prompt}_tokens_details")
+        output_details = read_details(report, f"{completion}_tokens_details")
+        cached = read_count(details, "cached_tokens")
+        written = read_count(details, "cache_write_tokens")
+        long = read_count(read_details(details, "cache_write_tokens_details"), "ttl_12h_tokens")
+        sound, pictures = read_count(details, "audio_tokens"), read_count(details, "image_tokens")
+        spoken, painted = read_count(output_details, "audio_tokens"), read_count(output_details, "image_tokens")
+        output = read_rest(read_count(report, f"{completion}_tokens"), spoken, painted)
         return Usage(
-            input_tokens=_rest(total, cached, written, sound, pictures),
+            input_tokens=read_rest(total, cached, written, sound, pictures),
             cache_read_tokens=cached,
-            cache_write_5m_tokens=_rest(written, long),
+            cache_write_5m_tokens=read_rest(written, long),
             cache_write_1h_tokens=long,
             output_tokens=output,
-            reasoning_tokens=min(output, _count(output_details, "reasoning_tokens")),
-            service_tier=_word({"tier": tier}, "tier", _OPENAI_TIERS),
+            reasoning_tokens=min(output, read_count(output_details, "reasoning_tokens")),
+            service_tier=read_word({"tier": tier}, "tier", _OPENAI_TIERS),
             input_audio_tokens=sound,
             input_image_tokens=pictures,
             output_audio_tokens=spoken,
             output_image_tokens=painted,
         )
-    except _UnusableError:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRules:
-    """Where a host that speaks OpenAI's dialect departs from it in its usage.
-
-    Args:
-        nested: name of an object of the chunk that holds the usage where the chunk itself has none.
-        cached: names beside the details under which cached input may stand.
-        reasoning_apart: reasoning may come on top of the completion; the total says whether it does.
-        tiers: the host's words for service tiers, to ours.
-        cost: the host says what it charged, in USD.
-    """
-
-    nested: str = ""
-    cached: tuple[str, ...] = ()
-    reasoning_apart: bool = False
-    tiers: Mapping[str, str] = field(default_factory=dict)
-    cost: bool = False
-
-
-def compatible_usage(answer: Object, rules: UsageRules) -> Usage | None:
-    """Usage of a chat answer or chunk, or of an embedding, of a host that speaks OpenAI's dialect.
-
-    Pictures cost what text costs at these hosts, so they are not counted apart.
-    """
-    report = answer.get("usage")
-    if report is None and rules.nested:
-        inner = answer.get(rules.nested)
-        report = inner.get("usage") if isinstance(inner, dict) else None
-    if not isinstance(report, dict):
-        return None
-    try:
-        tier = rules.tiers[_word(answer, "service_tier", frozenset(rules.tiers))] if answer.get("service_tier") else ""
-        report = _as_openai(report, rules)
-        reported = _reported_pico_usd(report) if rules.cost else None
-    except _UnusableError:
-        return None
-    usage = openai_usage(report, None, prompt="prompt", completion="completion")
-    return None if usage is None else replace(usage, service_tier=tier, reported_pico_usd=reported)
-
-
-def _as_openai(report: Object, rules: UsageRules) -> Object:
-    details = dict(_details(report, "prompt_tokens_details"))
-    details.pop("image_tokens", None)
-    for name in rules.cached:
-        if details.get("cached_tokens") is None and report.get(name) is not None:
-            details["cached_tokens"] = _count(report, name)
-    changed: Object = {**report, "prompt_tokens_details": details}
-    if rules.reasoning_apart:
-        prompt, completion = _count(report, "prompt_tokens", required=True), _count(report, "completion_tokens")
-        reasoning = _count(_details(report, "completion_tokens_details"), "reasoning_tokens")
-        total = _count(report, "total_tokens", required=True)
-        if total not in {prompt + completion, prompt + completion + reasoning}:
-            raise _UnusableError("total_tokens")
-        changed["completion_tokens"] = total - prompt
-    return changed
-
-
-def _reported_pico_usd(report: Object) -> int | None:
-    """What the host charged, with what it made the caller's own account at the vendor pay; None where it says nothing.
-
-    A JSON number is read as the decimal that it was written as, and rounded up.
-    """
-    if report.get("cost") is None:
-        return None
-    pico = _usd(report.get("cost"))
-    if report.get("is_byok") is True:
-        pico += _usd(_details(report, "cost_details").get("upstream_inference_cost"))
-    return pico
-
-
-def _usd(value: Json) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _COST_USD_MAX:
-        raise _UnusableError("cost")
-    return math.ceil(Decimal(repr(value)) * 10**12)
-
-
-def transcript_usage(report: Json) -> Usage | None:
-    """Usage of an OpenAI transcription: begun seconds, or tokens of sound and text, as the report says."""
-    if not isinstance(report, dict):
-        return None
-    try:
-        if report.get("type") == "duration":
-            seconds = report.get("seconds")
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= COUNT_MAX:
-                return None
-            return Usage(audio_seconds=math.ceil(seconds))
-        if report.get("type") != "tokens":
-            return None
-        sound = _count(_details(report, "input_token_details"), "audio_tokens")
-        return Usage(
-            input_tokens=_rest(_count(report, "input_tokens", required=True), sound),
-            input_audio_tokens=sound,
-            output_tokens=_count(report, "output_tokens"),
-        )
-    except _UnusableError:
-        return None
-
-
-def heard_usage(answer: Object) -> Usage | None:
-    """Usage of a Mistral transcription: whole seconds; its tokens have no price of their own."""
-    report = answer.get("usage")
-    try:
-        seconds = _count(report, "prompt_audio_seconds", required=True) if isinstance(report, dict) else None
-    except _UnusableError:
-        return None
-    return None if seconds is None else Usage(audio_seconds=seconds)
-
-
-def lasting_usage(answer: Object, seconds_min: int) -> Usage | None:
-    """Usage of a transcription that says how long the sound was, begun seconds, and no less than the least billed."""
-    seconds = answer.get("duration")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= COUNT_MAX:
-        return None
-    return Usage(audio_seconds=max(math.ceil(seconds), seconds_min))
-
-
-def billed_usage(report: Json) -> Usage | None:
-    """Usage of a Cohere answer: the billed units, which leave out what the vendor adds to a prompt.
-
-    Args:
-        report: `usage` of a chat, or `meta` of an embedding.
-    """
-    units = report.get("billed_units") if isinstance(report, dict) else None
-    if not isinstance(units, dict):
-        return None
-    try:
-        known = {
-            name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in units.items()
-        }
-        if any(_count(known, name) for name in ("images", "image_tokens", "search_units", "classifications", "pages")):
-            return None
-        return Usage(
-            input_tokens=_count(known, "input_tokens", required=True), output_tokens=_count(known, "output_tokens")
-        )
-    except _UnusableError:
+    except UnusableError:
         return None
 
 
@@ -353,36 +161,36 @@ def gemini_usage(report: Json) -> Usage | None:
         found = _modalities(report, "toolUsePromptTokenCount", "toolUsePromptTokensDetails")
         if "promptTokenCount" not in report or found["AUDIO"] or found["IMAGE"]:
             return None
-        thoughts = _count(report, "thoughtsTokenCount")
-        traffic = _GEMINI_TRAFFIC[_word(report, "trafficType", frozenset(_GEMINI_TRAFFIC))]
+        thoughts = read_count(report, "thoughtsTokenCount")
+        traffic = _GEMINI_TRAFFIC[read_word(report, "trafficType", frozenset(_GEMINI_TRAFFIC))]
         tier = _GEMINI_TIERS.get(str(report.get("serviceTier") or "").lower())
         if tier is None:
             return None
         return Usage(
-            input_tokens=_rest(prompt["TEXT"], cache["TEXT"]) + found["TEXT"],
+            input_tokens=read_rest(prompt["TEXT"], cache["TEXT"]) + found["TEXT"],
             cache_read_tokens=cache["TEXT"],
             output_tokens=said["TEXT"] + thoughts,
             reasoning_tokens=thoughts,
             service_tier=traffic or tier,
-            input_audio_tokens=_rest(prompt["AUDIO"], cache["AUDIO"]),
-            input_image_tokens=_rest(prompt["IMAGE"], cache["IMAGE"]),
+            input_audio_tokens=read_rest(prompt["AUDIO"], cache["AUDIO"]),
+            input_image_tokens=read_rest(prompt["IMAGE"], cache["IMAGE"]),
             cache_read_audio_tokens=cache["AUDIO"],
             cache_read_image_tokens=cache["IMAGE"],
             output_audio_tokens=said["AUDIO"],
             output_image_tokens=said["IMAGE"],
         )
-    except _UnusableError:
+    except UnusableError:
         return None
 
 
 def _modalities(report: Object, total: str, details: str) -> dict[str, int]:
     """A count by what it is of. What its details leave out is text; video has a price that no route here can bound."""
-    counts = {"TEXT": _count(report, total), "AUDIO": 0, "IMAGE": 0}
-    for entry in _entries(report, details):
+    counts = {"TEXT": read_count(report, total), "AUDIO": 0, "IMAGE": 0}
+    for entry in read_entries(report, details):
         modality = entry.get("modality", "TEXT")
         if modality in ("AUDIO", "IMAGE"):
-            counts[modality] += _count(entry, "tokenCount")
-        elif not (isinstance(modality, str) and modality in _GEMINI_TEXT) and _count(entry, "tokenCount"):
-            raise _UnusableError("modality")
-    counts["TEXT"] = _rest(counts["TEXT"], counts["AUDIO"], counts["IMAGE"])
+            counts[modality] += read_count(entry, "tokenCount")
+        elif not (isinstance(modality, str) and modality in _GEMINI_TEXT) and read_count(entry, "tokenCount"):
+            raise UnusableError("modality")
+    counts["TEXT"] = read_rest(counts["TEXT"], counts["AUDIO"], counts["IMAGE"])
     return counts
