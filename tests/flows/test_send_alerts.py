@@ -201,8 +201,8 @@ async def test_an_alert_that_is_never_taken_is_given_up_and_said(store):
     endpoint = RememberingEndpoint()
     endpoint.faults = [AlertRejectedError("it answered 400")] * 2
     async with told(store, endpoint) as sender:
-        await store.record(TAKEN_OUT)
-        await store.record(event(EventType.LEASE_FROZEN, Reason.LEASE_FROZEN, "leases/a"))
+        emitter, frozen = Emitter(), event(EventType.LEASE_FROZEN, Reason.LEASE_FROZEN, "leases/a")
+        await store.append("sidecar-1", [emitter.emit(TAKEN_OUT), emitter.emit(frozen)], 1)
         await eventually(lambda: sender.state.rejected == 2)
         await caught_up(sender)
         await eventually(lambda: [alert.key for alert in endpoint.sent] == ["alert.rejected/pager"])

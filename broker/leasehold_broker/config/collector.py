@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
+from leasehold_broker.config.anomalies import Anomalies, AnomaliesAt, anomalies_at
 from leasehold_broker.config.collector_store import PostgresStore, Store, postgres_store, replica_name
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
@@ -79,6 +80,7 @@ class _File(Part, frozen=True):
     sinks: tuple[Sink, ...] = ()
     alerts: tuple[AlertEndpointPart, ...] = ()
     fleet_budgets: tuple[FleetBudgetPart, ...] = ()
+    anomalies: Anomalies = Anomalies()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -130,6 +132,7 @@ class CollectorConfig:
     sinks: tuple[SinkAt, ...]
     alerts: tuple[AlertsAt, ...]
     fleet_budgets: tuple[FleetBudget, ...]
+    anomalies: AnomaliesAt
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -158,6 +161,7 @@ def load_collector(path: Path) -> CollectorConfig:
         sinks=sinks_at(file.sinks, path),
         alerts=alerts_at(file.alerts, path),
         fleet_budgets=fleet_budgets_at(file.fleet_budgets, path),
+        anomalies=anomalies_at(file.anomalies, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

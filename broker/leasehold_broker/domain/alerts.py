@@ -199,6 +199,36 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         "Treat that agent and whatever it can read as compromised: see where it was laid, and what else lies there.",
         _honeytoken,
     ),
+    EventType.FINDING_SPEND_RATE: _Rule(
+        Severity.ERROR,
+        "A subject spends far more than it usually does",
+        "See its calls with leasehold audit query --subject; revoke it if nobody can say why.",
+        _subject,
+    ),
+    EventType.FINDING_REFUSALS: _Rule(
+        Severity.WARNING,
+        "A subject is refused far more often than it usually is",
+        "Look at the reasons: a broken agent tries the same, a hostile one tries everything.",
+        _subject,
+    ),
+    EventType.FINDING_NEW_ROUTE: _Rule(
+        Severity.WARNING,
+        "A subject calls what it never called before",
+        "Ask its owner; if that is not wanted, narrow its scope in the policy.",
+        _subject,
+    ),
+    EventType.FINDING_ODD_HOUR: _Rule(
+        Severity.WARNING,
+        "A subject calls at an hour when it never did",
+        "Ask its owner whether a job was moved; else look at what it calls.",
+        _subject,
+    ),
+    EventType.FINDING_RESPONSE_WITHHELD: _Rule(
+        Severity.CRITICAL,
+        "A finding would have been answered with a revocation, and was not",
+        "Decide by hand: leasehold revoke. If the rule is wrong, mend it before you raise the bound.",
+        _subject,
+    ),
     EventType.TASK_FAILED: _Rule(
         Severity.ERROR,
         "A background task fails and is tried again",

@@ -44,6 +44,7 @@ from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
+from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store
 from leasehold_broker.wiring.failure import ProcessFailedError
@@ -123,6 +124,9 @@ class Collector:
             alerts = await stack.enter_async_context(
                 sent_alerts(self._config.alerts, opened, f"leasehold collector {self._config.name}", tasks)
             )
+            finder = await stack.enter_async_context(
+                found_anomalies(self._config.anomalies, opened, issuer, self._clock, tasks)
+            )
             watch = WatchCollector(watched(feeds, alerts), issuer, store, self._clock)
             await stack.enter_async_context(tasks.keeping("watch", watch.run))
             escrow = FleetEscrow(
@@ -138,7 +142,12 @@ class Collector:
             if self._config.metrics is not None:
                 metrics = PrometheusMetrics(
                     *self._config.metrics,
-                    lambda: [*self._samples(records, ingest, publish, feeds), *tasks.samples(), *alert_samples(alerts)],
+                    lambda: [
+                        *self._samples(records, ingest, publish, feeds),
+                        *tasks.samples(),
+                        *alert_samples(alerts),
+                        *finding_samples(finder),
+                    ],
                 )
                 await metrics.start()
                 stack.push_async_callback(metrics.close)
