@@ -26,6 +26,11 @@ $(VENV)/servers.stamp: requirements/servers.txt $(VENV)/dev.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/servers.txt
 	@touch $@
 
+# A certified OpenID provider, for the tests that want one; without npm they are skipped, and say so.
+$(VENV)/oidc.stamp: tests/fakes/oidc/package-lock.json $(VENV)/dev.stamp
+	@if command -v npm >/dev/null; then npm ci --prefix tests/fakes/oidc --ignore-scripts --no-audit --no-fund --silent; fi
+	@touch $@
+
 $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 	@echo "adding the fuzzer to $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
@@ -34,7 +39,7 @@ $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
-test: lint $(VENV)/servers.stamp ## every check and every test
+test: lint $(VENV)/servers.stamp $(VENV)/oidc.stamp ## every check and every test
 	@$(ENV) pytest -q -n 2 $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
