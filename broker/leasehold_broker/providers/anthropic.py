@@ -17,17 +17,14 @@ from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider import Meter, Route, ToldLimit, UpstreamRequest
 from leasehold_broker.providers import anthropic_body as shapes
 from leasehold_broker.providers import headers as door
-from leasehold_broker.providers.bounds import canonical, input_tokens_bound
+from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import (
     MODEL_NAME,
-    OUTPUT_TOKENS_FLOOR,
-    OUTPUT_TOKENS_MAX,
     Object,
     check_fields,
     flag,
     model_name,
     required_body,
-    whole,
 )
 from leasehold_broker.providers.meters import SseMeter, choose, decode
 from leasehold_broker.providers.sse import SseEvent
@@ -140,25 +137,15 @@ class Anthropic:
         model = model_name(content)
         if counts:
             return CallPlan(_NAME, route.operation, model, metered=False, stream=False)
-        return CallPlan(
+        return shapes.plan(
             _NAME,
             route.operation,
             model,
-            metered=True,
+            content,
+            parts,
             stream=flag(content, "stream"),
-            input_tokens_bound=input_tokens_bound(content, parts),
-            output_tokens_stated=whole(content, "max_tokens", 0, OUTPUT_TOKENS_MAX),
-            output_limited=True,
-            output_tokens_floor=shapes.thinking_budget(content) + OUTPUT_TOKENS_FLOOR,
-            # Prompt caching is asked for by this member, and by nothing else; a mere mention in a text costs a larger
-            # hold, never a smaller one.
-            cache_writes=b'"cache_control"' in canonical(content),
-            service_tiers=shapes.service_tiers(content),
-            regions=shapes.regions(content),
-            choices=1 + parts.rereads,
-            tools=tuple(parts.tools),
-            units_bound=parts.units,
-            rereads=parts.rereads,
+            tiers=shapes.service_tiers(content),
+            places=shapes.regions(content),
         )
 
     def request(

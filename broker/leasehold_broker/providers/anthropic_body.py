@@ -6,10 +6,20 @@ the shapes: anthropic 2.12.0, types/message_create_params.py and types/beta/mess
 
 from typing import Final
 
+from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.price import ANY
 from leasehold_broker.ports.provider import Json
-from leasehold_broker.providers.bounds import TOOL_OVERHEAD, TOOLS_OVERHEAD, VENDOR_TOOL_OVERHEAD, Parts
+from leasehold_broker.providers.bounds import (
+    TOOL_OVERHEAD,
+    TOOLS_OVERHEAD,
+    VENDOR_TOOL_OVERHEAD,
+    Parts,
+    canonical,
+    input_tokens_bound,
+)
 from leasehold_broker.providers.checks import (
+    OUTPUT_TOKENS_FLOOR,
+    OUTPUT_TOKENS_MAX,
     Object,
     as_list,
     as_object,
@@ -131,6 +141,55 @@ def walk(body: Object, *, server_tools: bool = False) -> Parts:
     if output is not None and as_object(output, "output_config").get("format") is not None:
         parts.extra_tokens += TOOLS_OVERHEAD
     return parts
+
+
+def plan(
+    provider: str,
+    operation: str,
+    model: str,
+    body: Object,
+    parts: Parts,
+    *,
+    stream: bool,
+    tiers: tuple[str, ...] = ("",),
+    places: tuple[str, ...] = ("",),
+) -> CallPlan:
+    """What a checked message asks for, at whatever house serves it.
+
+    Args:
+        provider: its name.
+        operation: of the route.
+        model: what is billed.
+        body: the request.
+        parts: what the walk over it added up.
+        stream: the answer is a stream.
+        tiers: service tiers that it may be served at.
+        places: regions that it may be served in.
+
+    Raises:
+        Refusal: BODY_INVALID.
+    """
+    return CallPlan(
+        provider,
+        operation,
+        model,
+        metered=True,
+        stream=stream,
+        input_tokens_bound=input_tokens_bound(body, parts),
+        output_tokens_stated=whole(body, "max_tokens", 0, OUTPUT_TOKENS_MAX),
+        output_limited=True,
+        output_tokens_floor=thinking_budget(body) + OUTPUT_TOKENS_FLOOR,
+        choices=1 + parts.rereads,
+        tools=tuple(parts.tools),
+        units_bound=parts.units,
+        output_rates=("output",),
+        service_tiers=tiers,
+        regions=places,
+        # Prompt caching is asked for by this member, and by nothing else; a mere mention in a text costs a larger
+        # hold, never a smaller one.
+        cache_writes=b'"cache_control"' in canonical(body),
+        rereads=parts.rereads,
+    )
 
 
 def thinking_budget(body: Object) -> int:

@@ -39,7 +39,7 @@ from leasehold_broker.providers.checks import (
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import JsonMeter, SseMeter, choose
 from leasehold_broker.providers.openai_host import HostShape, OpenAIHost
-from leasehold_broker.providers.operation import TakesJson
+from leasehold_broker.providers.operation import TakesJson, WithoutLimit
 from leasehold_broker.providers.usage_hosts import billed_usage, searched_usage
 
 CHAT_FIELDS: Final = frozenset(
@@ -128,7 +128,7 @@ class _Chat(TakesJson):
 
 
 @dataclass(frozen=True, slots=True)
-class _Embed(TakesJson):
+class _Embed(TakesJson, WithoutLimit):
     """POST /v2/embed."""
 
     name: str = "embed"
@@ -144,11 +144,6 @@ class _Embed(TakesJson):
         bound = input_tokens_bound(body, parts)
         return CallPlan(provider, self.name, model, metered=True, stream=False, input_tokens_bound=bound)
 
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
-
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body
@@ -158,7 +153,7 @@ class _Embed(TakesJson):
 
 
 @dataclass(frozen=True, slots=True)
-class _Rerank(TakesJson):
+class _Rerank(TakesJson, WithoutLimit):
     """POST /v2/rerank: billed by the search, which is a query with up to a hundred pieces of documents."""
 
     name: str = "rerank"
@@ -176,11 +171,6 @@ class _Rerank(TakesJson):
         )
         searches = Usage(rerank_searches=max(1, -(-pieces // _PIECES)))
         return CallPlan(provider, self.name, model, metered=True, stream=False, units_bound=searches)
-
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
 
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""

@@ -9,10 +9,8 @@ from typing import Final
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.providers import anthropic_body as shapes
 from leasehold_broker.providers.anthropic import BETAS, VERSIONS
-from leasehold_broker.providers.bounds import canonical, input_tokens_bound
+from leasehold_broker.providers.bounds import canonical
 from leasehold_broker.providers.checks import (
-    OUTPUT_TOKENS_FLOOR,
-    OUTPUT_TOKENS_MAX,
     Object,
     as_list,
     check_fields,
@@ -20,7 +18,6 @@ from leasehold_broker.providers.checks import (
     invalid,
     kind_of,
     unbounded,
-    whole,
 )
 
 _ELSEWHERE: Final = "Anthropic's own API has it, this one has not; leave it out"
@@ -68,21 +65,7 @@ def plan(
         if beta not in BETAS:
             raise unbounded("anthropic_beta", f"{str(beta)[:64]!r} may change what a call costs; leave it out")
     flag(body, "stream")
-    parts = shapes.walk(body)
-    return CallPlan(
-        provider,
-        operation,
-        model,
-        metered=True,
-        stream=stream,
-        input_tokens_bound=input_tokens_bound(body, parts),
-        output_tokens_stated=whole(body, "max_tokens", 1, OUTPUT_TOKENS_MAX),
-        output_limited=True,
-        output_tokens_floor=shapes.thinking_budget(body) + OUTPUT_TOKENS_FLOOR,
-        output_rates=("output",),
-        regions=regions,
-        cache_writes=b'"cache_control"' in canonical(body),
-    )
+    return shapes.plan(provider, operation, model, body, shapes.walk(body), stream=stream, places=regions)
 
 
 def body_to_send(body: Object, version: str, output_tokens_limit: int | None) -> Object:

@@ -17,7 +17,7 @@ from leasehold_broker.providers.bounds import Parts, input_tokens_bound
 from leasehold_broker.providers.checks import Object, as_text, check_fields, invalid, kind_of, unbounded
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import JsonMeter, KnownMeter, SseMeter, choose, media_type
-from leasehold_broker.providers.operation import TakesJson
+from leasehold_broker.providers.operation import TakesJson, WithoutLimit
 from leasehold_broker.providers.usage_hosts import transcript_usage
 
 SPEECH_FIELDS: Final = frozenset(("input", "model", "response_format", "speed", "stream_format", "voice"))
@@ -51,7 +51,7 @@ _SPEECH_TYPES: Final = ("audio/", "application/octet-stream")
 
 
 @dataclass(frozen=True, slots=True)
-class Speech(TakesJson):
+class Speech(TakesJson, WithoutLimit):
     """POST /audio/speech; `by_character`: how the names of models begin that are billed so."""
 
     by_character: str = "tts-1"
@@ -70,11 +70,6 @@ class Speech(TakesJson):
         bound = Usage(input_characters=len(text.encode()))
         return CallPlan(provider, self.name, model, metered=True, stream=False, units_bound=bound)
 
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
-
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol. The answer says nothing of its cost: it is the characters of the request."""
         text = body.get("input")
@@ -84,7 +79,7 @@ class Speech(TakesJson):
 
 
 @dataclass(frozen=True, slots=True)
-class Transcription:
+class Transcription(WithoutLimit):
     """POST /audio/transcriptions and /audio/translations.
 
     Args:
@@ -140,11 +135,6 @@ class Transcription:
             input_tokens_bound=input_tokens_bound(body, Parts()) if by_token else 0,
             units_bound=tokens if by_token else Usage(audio_seconds=max(seconds, self.seconds_min)),
         )
-
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
 
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol. An answer of plain text or subtitles reports nothing: the hold is charged."""

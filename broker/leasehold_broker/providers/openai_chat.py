@@ -24,7 +24,7 @@ from leasehold_broker.providers.checks import (
     whole,
 )
 from leasehold_broker.providers.meters import HidingSseMeter, JsonMeter, SseMeter, choose, decode
-from leasehold_broker.providers.operation import TakesJson
+from leasehold_broker.providers.operation import TakesJson, WithoutLimit
 from leasehold_broker.providers.sse import SseEvent
 
 ReadUsage = Callable[[Object], Usage | None]
@@ -124,7 +124,7 @@ class ChatStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Moderations(TakesJson):
+class Moderations(TakesJson, WithoutLimit):
     """Moderations, which are free."""
 
     name: str = "moderations"
@@ -134,11 +134,6 @@ class Moderations(TakesJson):
         check_fields(body, "", frozenset(("input", "model")), {})
         return CallPlan(provider, self.name, model, metered=False, stream=False)
 
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
-
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""
         del body, content_type  # there is nothing to read
@@ -146,7 +141,7 @@ class Moderations(TakesJson):
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings(TakesJson):
+class Embeddings(TakesJson, WithoutLimit):
     """Embeddings at one host."""
 
     fields: frozenset[str]
@@ -158,11 +153,6 @@ class Embeddings(TakesJson):
         check_fields(body, "", self.fields, {})
         bound = input_tokens_bound(body, shapes.walk_embedding(body))
         return CallPlan(provider, self.name, model, metered=True, stream=False, input_tokens_bound=bound)
-
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # it has no output to limit
-        return body
 
     def meter(self, body: Object, content_type: str) -> Meter:
         """See the protocol."""

@@ -26,7 +26,7 @@ from leasehold_broker.providers.checks import (
 )
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import SseMeter, choose
-from leasehold_broker.providers.operation import TakesJson
+from leasehold_broker.providers.operation import TakesJson, WithoutLimit
 from leasehold_broker.providers.usage import openai_usage
 
 GENERATION_FIELDS: Final = frozenset(
@@ -80,8 +80,19 @@ _JSON_BYTES_MAX: Final = 32 * 1024 * 1024
 _SIGNATURES: Final = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"))
 
 
+class _Pictures(WithoutLimit):
+    """What both have in common: quality and size bound the answer, and it reports its tokens."""
+
+    __slots__ = ()
+
+    def meter(self, body: Object, content_type: str) -> Meter:
+        """See the protocol."""
+        del body
+        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)), _JSON_BYTES_MAX)
+
+
 @dataclass(frozen=True, slots=True)
-class Generations(TakesJson):
+class Generations(TakesJson, _Pictures):
     """POST /images/generations."""
 
     name: str = "images.generations"
@@ -95,19 +106,9 @@ class Generations(TakesJson):
         stream = flag(body, "stream")
         return _plan(provider, self.name, model, body, (pictures, partial), stream=stream, files=0)
 
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # quality and size bound it
-        return body
-
-    def meter(self, body: Object, content_type: str) -> Meter:
-        """See the protocol."""
-        del body
-        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)), _JSON_BYTES_MAX)
-
 
 @dataclass(frozen=True, slots=True)
-class Edits:
+class Edits(_Pictures):
     """POST /images/edits, as a form."""
 
     name: str = "images.edits"
@@ -131,16 +132,6 @@ class Edits:
         numbers = _number(body, "n", 1, _PICTURES_MAX, 1), _number(body, "partial_images", 0, 3, 0)
         stream = body.get("stream") == "true"
         return _plan(provider, self.name, model, body, numbers, stream=stream, files=len(files))
-
-    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
-        """See the protocol."""
-        del output_tokens_limit  # quality and size bound it
-        return body
-
-    def meter(self, body: Object, content_type: str) -> Meter:
-        """See the protocol."""
-        del body
-        return choose(content_type, _usage, lambda: SseMeter(LastEvent(_ENDS, _usage)), _JSON_BYTES_MAX)
 
 
 def _plan(

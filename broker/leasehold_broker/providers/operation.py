@@ -18,6 +18,17 @@ class TakesJson:
     accept: Final = JSON_TYPE
 
 
+class WithoutLimit:
+    """What operations have in common whose answer has no limit to place: what is checked is what is sent."""
+
+    __slots__ = ()
+
+    def sent(self, body: Object, output_tokens_limit: int | None) -> Object:
+        """See the protocol."""
+        del output_tokens_limit  # there is nothing that it could limit
+        return body
+
+
 class Operation(Protocol):
     """What a request can cost, what is sent for it, and how its answer is read. Pure; the host knows where it is."""
 
