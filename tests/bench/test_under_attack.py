@@ -24,4 +24,5 @@ def test_a_missed_aim_and_a_weak_attack_are_said():
     assert bad.missed() == ["p99 of calls 2.0 times", "p99 of RPCs 9.0 times", "51 MiB more", "3 fetches a minute"]
     assert replace(good, sent=10_000).too_weak() == ["only 1111 a second"]
     assert replace(good, kind="idle", sent=999).too_weak() == ["only 999 sent"]
+    assert replace(good, kind="resets", sent=9_999).too_weak() == ["only 9999 sent"]
     assert replace(good, kind="slow", connected=499).too_weak() == ["only 499 connections"]
