@@ -6,7 +6,6 @@ import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +16,7 @@ from tests.fakes.manual_clock import ManualClock
 from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
 from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.shipping import BATCH_BYTES_MAX, first_batch
+from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord
 from leasehold_broker.domain.sync import Push
 from leasehold_broker.ports.outbox import PendingRecord
@@ -59,15 +59,12 @@ async def test_mutual_tls_with_rotated_certificates(tmp_path):
     async with asyncio.timeout(30), Centre(tmp_path) as unused:
         assert unused.target
         (tmp_path / "tls").mkdir()
-        credentials = grpc.ssl_server_credentials(
-            [((one / "key.pem").read_bytes(), (one / "cert.pem").read_bytes())],
-            root_certificates=(one / "cert.pem").read_bytes(),
-            require_client_auth=True,
-        )
+        (one / "key.pem").chmod(0o600)
+        own = ServerTls(ServerTlsFiles(one / "cert.pem", one / "key.pem", one / "cert.pem"))
         files = tmp_path / "files"
         files.mkdir()
         tls = TlsFiles(files / "cert.pem", files / "cert.pem", files / "key.pem", server_name="collector.test")
-        async with Centre(tmp_path / "tls", tcp=credentials) as centre, contextlib.AsyncExitStack() as stack:
+        async with Centre(tmp_path / "tls", tls=own.context) as centre, contextlib.AsyncExitStack() as stack:
             sidecar = Sidecar(f"127.0.0.1:{centre.port}")
             sidecar.link._settings = replace(sidecar.settings, tls=tls)
             await stack.enter_async_context(sidecar)

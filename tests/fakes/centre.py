@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -12,7 +13,9 @@ from tests.fakes.rpc import SystemClock, SystemEntropy
 from tests.fakes.streams import Emitter
 
 from leasehold.v1 import audit_service_pb2_grpc, budget_service_pb2_grpc, revocation_service_pb2_grpc
+from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, private_name
 from leasehold_broker.adapters.collector_link import Backoff, BudgetTie, CollectorLink, LinkSettings
+from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
@@ -89,7 +92,7 @@ class Centre:
         clock: Clock | None = None,
         token_seconds: float = 600.0,
         uids: dict[int, frozenset[Role]] | None = None,
-        tcp: grpc.ServerCredentials | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         may_take: Callable[[], None] = lambda: None,
         accept_gaps: bool = False,
         opened: OpenStore | None = None,
@@ -102,7 +105,7 @@ class Centre:
         )
         self.failures: list[str] = []
         self.port = 0
-        self._tcp = tcp
+        self._tls = tls
         self._stack = contextlib.AsyncExitStack()
         self.target = f"unix:{folder / 'collector.sock'}"
         self.clock = clock or SystemClock()
@@ -135,7 +138,6 @@ class Centre:
             SystemEntropy(),
             Occupancy("calls", 4096),
             Occupancy("streams", 4096),
-            lambda _certificate: "",
             self.records,
         )
         server = RpcServer(surroundings, ServerLimits(request_bytes_max=sidecar_door.MESSAGE_BYTES_MAX, calls_max=4096))
@@ -153,9 +155,16 @@ class Centre:
         server.serve(revocation_door.SERVICE, revocations.handlers())
         server.serve(audit_door.SERVICE, audit_door.AuditDoor(ReadAudit(self.store), prove, self.operators).handlers())
         server.listen(self.target)
-        if self._tcp is not None:
-            self.port = server.listen("127.0.0.1:0", self._tcp)
         return server
+
+    async def _listen_tls(self, tls: Callable[[], ssl.SSLContext]) -> None:
+        """Over TCP as well, behind the real shim."""
+        name, peers = private_name(), KernelPeers()
+        self._stack.callback(peers.close)
+        shim = AcceptShim(peers, name, lambda _refusal: None, http2=True, tls=tls)
+        self._stack.push_async_callback(shim.close)
+        self.server.listen(GRPC_ABSTRACT + name)
+        self.port = await shim.listen_tcp("127.0.0.1", 0)
 
     async def __aenter__(self) -> Self:
         """Serve."""
@@ -166,6 +175,8 @@ class Centre:
         signing = checkpoints(self.plan, self.opened, self.clock, self.failures.append)
         self.prove, self.publish = await self._stack.enter_async_context(signing)
         self.server = self._server(self.prove)
+        if self._tls is not None:
+            await self._listen_tls(self._tls)
         self._stack.push_async_callback(self.server.stop, 0)
         await self.server.start()
         return self

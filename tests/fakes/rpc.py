@@ -2,13 +2,12 @@
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import grpc
 
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
@@ -122,7 +121,6 @@ def surroundings(
         SystemEntropy(),
         Occupancy("calls", 64),
         Occupancy("streams", streams_max),
-        spiffe_id_of,
         certificates=Certificates.NEEDED if certificate else Certificates.NONE,
     )
 
@@ -135,7 +133,7 @@ async def open_door(
     limits: ServerLimits | None = None,
     shim_limits: ShimLimits | None = None,
     streams_max: int = 8,
-    credentials: grpc.ServerCredentials | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     braked: bool = False,
 ) -> AsyncIterator[Door]:
     """Serve what `prepare` adds, on a public Unix socket and on loopback TCP, until the block ends.
@@ -149,12 +147,14 @@ async def open_door(
         name,
         refused.append,
         shim_limits or ShimLimits(watch_seconds=0.05),
-        plaintext=credentials is None,
+        http2=True,
+        tls=tls,
+        spiffe_id_of=spiffe_id_of,
     )
-    around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=credentials is not None)
+    around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=tls is not None)
     server = RpcServer(replace(around, refused=shim.refused) if braked else around, limits)
     prepare(server)
-    server.listen(GRPC_ABSTRACT + name, credentials)
+    server.listen(GRPC_ABSTRACT + name)
     await server.start()
     path = folder / "run" / "leasehold.sock"
     await shim.listen_unix(PublicSocket(SocketPlace(path, folder_mode=0o755, socket_mode=0o666)), replaced.set)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import sys
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 GROWTH_BYTES_MAX = 50 * 1024 * 1024
 PATIENCE_SECONDS = 0.5
 STEPS = 10_000
-CUT_OFF = {"pings", "made to reset", "empty continuation", "cut headers", "header bomb"}
+CUT_OFF = {"pings", "made to reset", "endless continuation", "empty continuation", "cut headers", "header bomb"}
 """Floods that end their connection; the others may be let through to their end."""
 
 
@@ -141,6 +142,21 @@ async def test_floods(door: Door, name: str) -> None:
     await settled(door)
     assert growth < GROWTH_BYTES_MAX
     assert pieces < STEPS or name not in CUT_OFF
+
+
+async def test_what_comes_before_the_pipe_stands_is_counted_once(door: Door) -> None:
+    """A preface in the first read, as every client sends it, then an endless header block: it is seen, and ended."""
+    reader, writer = await asyncio.open_unix_connection(str(door.socket_path))
+    writer.write(START)
+    assert await reader.read(9)
+    for piece in itertools.islice(floods(3)["endless continuation"], 3):
+        writer.write(piece)
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+    writer.close()
+    await settled(door)
 
 
 async def test_silent_connections_are_closed(door: Door) -> None:

@@ -1,4 +1,4 @@
-"""Mutual TLS through the shim: the certificate is the peer, verified by the server's own handshake."""
+"""Mutual TLS through the shim: the certificate is the peer, verified in the shim's handshake."""
 
 import datetime as dt
 import hashlib
@@ -18,6 +18,7 @@ from tests.fakes.lease_flows import MemoryLeases
 from tests.fakes.rpc import METADATA, Door, SystemClock, SystemEntropy, open_door
 
 from leasehold.v1 import lease_service_pb2, lease_service_pb2_grpc, types_pb2
+from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.sidecar.lease_service import SERVICE
 
@@ -70,6 +71,20 @@ class Authority:
         )
 
 
+def server_tls(folder: Path, authority: Authority) -> ServerTls:
+    """The certificates of a door that asks for those of its callers."""
+    own = authority.issue("server")
+    files = ServerTlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.pem")
+    for path, content in (
+        (files.certificate, own.pem),
+        (files.private_key, own.key),
+        (folder / "ca.pem", authority.pem),
+    ):
+        path.write_bytes(content)
+        path.chmod(0o600)
+    return ServerTls(files)
+
+
 @pytest.fixture
 def authority() -> Authority:
     """The authority that the server trusts."""
@@ -79,16 +94,16 @@ def authority() -> Authority:
 @pytest.fixture
 async def door(tmp_path: Path, authority: Authority) -> AsyncIterator[Door]:
     """A door that asks for client certificates."""
-    own = authority.issue("server")
-    credentials = grpc.ssl_server_credentials([(own.key, own.pem)], authority.pem, require_client_auth=True)
+    tls = server_tls(tmp_path, authority)
     flows = MemoryLeases(SystemClock())
     async with open_door(
-        tmp_path, lambda server: server.serve(SERVICE, flows.door(SystemEntropy()).handlers()), credentials=credentials
+        tmp_path, lambda server: server.serve(SERVICE, flows.door(SystemEntropy()).handlers()), tls=tls.context
     ) as opened:
         yield opened
 
 
-async def _acquire(door: Door, authority: Authority, own: Certificate | None) -> Any:
+async def acquire(door: Door, authority: Authority, own: Certificate | None) -> Any:
+    """What a client with this certificate gets."""
     credentials = grpc.ssl_channel_credentials(authority.pem, own and own.key, own and own.pem)
     address = f"localhost:{door.tcp.rpartition(':')[2]}"
     async with grpc.aio.secure_channel(address, credentials) as channel:
@@ -100,9 +115,9 @@ async def _acquire(door: Door, authority: Authority, own: Certificate | None) ->
 
 
 async def test_a_lease_is_bound_to_the_certificate(door: Door, authority: Authority) -> None:
-    """The shim pipes the handshake through; the digest of the client's certificate (DER) is the binding."""
+    """The digest of the client's certificate (DER) is the binding."""
     own = authority.issue("agent")
-    answer = await _acquire(door, authority, own)
+    answer = await acquire(door, authority, own)
     assert own.digest == answer.lease.binding.certificate_sha256
 
 
@@ -124,6 +139,6 @@ async def test_without_a_certificate_of_our_authority_there_is_no_call(
     """No certificate, or one of another authority: the handshake fails, nothing reaches the door."""
     own = None if who == "nobody" else Authority().issue("agent")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await _acquire(door, authority, own)
+        await acquire(door, authority, own)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert not door.recorder.kept

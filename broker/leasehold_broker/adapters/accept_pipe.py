@@ -48,7 +48,7 @@ class Shim(Protocol):
 
     brake: RefusalBrake
     turned_away: "TurnedAway"
-    plaintext: bool
+    http2: bool
 
     def admit(self, front: "Front", transport: asyncio.Transport) -> "Pipe | None":
         """A new connection: its pipe, or None when it must be closed."""
@@ -127,7 +127,7 @@ class Leg(asyncio.Protocol):
             return
         early, self._early = self._early, []
         for data in early:
-            self.data_received(data)
+            self.take(data)
         if not self.may_read():
             return
         if self.finished:
@@ -140,7 +140,11 @@ class Leg(asyncio.Protocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Pass on."""
+        """Bytes from this end, each looked at once."""
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Pass on, or keep until the other end stands."""
         other = self._open_other()
         if other is not None:
             other.write(data)
@@ -149,8 +153,10 @@ class Leg(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Pass a half-close on, and stay open for what still comes the other way."""
+        """Pass a half-close on, and stay open for what still comes the other way; TLS has none, it ends."""
         self.finished = True
+        if self.transport is not None and not self.transport.can_write_eof():
+            return False
         return self.other is None or not self.may_read() or self._pass_end_on()
 
     def _pass_end_on(self) -> bool:
@@ -158,6 +164,9 @@ class Leg(asyncio.Protocol):
         if other is None or (self.other is not None and self.other.finished):
             if self.transport is not None:
                 self.transport.close()
+            return False
+        if not other.can_write_eof():
+            other.close()
             return False
         other.write_eof()
         return True
@@ -198,22 +207,25 @@ class Front(Leg):
         self._shim = shim
         self.holder = ""
         self._held = bytearray()
-        # Under TLS the frames cannot be seen; there the caller has a certificate and a name to be banned by.
-        self._blocks = HeaderBlocks() if shim.plaintext else None
+        self._blocks = HeaderBlocks() if shim.http2 else None
 
     def may_read(self) -> bool:
         """Not while the brake holds bytes back."""
         return not self._held
 
     def data_received(self, data: bytes) -> None:
-        """Pass on, or wait, with one read's worth at most."""
+        """Bytes from the caller: count its header blocks."""
         if self._blocks is not None and not self._blocks.allow(data):
             self._shim.turned_away.add("header block too long", self.holder)
             if self.pipe is not None:
                 self.pipe.abort()
             return
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Pass on, or wait, with one read's worth at most."""
         if self.other is None or not (self._held or self._shim.brake.holds(self.holder)):
-            super().data_received(data)
+            super().take(data)
             return
         if not self._held:
             self._shim.brake.wait(self.holder, self._let_through)

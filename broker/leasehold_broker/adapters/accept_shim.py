@@ -1,7 +1,10 @@
 """The accept shim: gRPC's server does not say who connects, so we accept for it, ask the kernel, and pipe the bytes.
 
 Owns the public listeners, the join of kernel-verified peers to gRPC's name of the connection, and the pipe. Refuses to
-read the bytes.
+interpret the bytes.
+
+Where the door speaks TLS, it ends here (`accept_tls`): the frames of every connection can be seen and bounded,
+and a certificate is part of the peer from the start.
 
 Each connection is piped to gRPC's private listener (an abstract Unix socket) from a fresh abstract name of 128 random
 bits; gRPC reports that name as `context.peer()`, and `peer_of` turns it back into the peer. A process that finds the
@@ -9,19 +12,22 @@ private listener and connects to it by itself has no such name, and its calls ar
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import os
 import secrets
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import structlog
 
 from leasehold_broker.adapters.accept_pipe import Front, Pipe, TurnedAway
+from leasehold_broker.adapters.accept_tls import BACKLOG, TlsListener
 from leasehold_broker.adapters.refusal_brake import RefusalBrake
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Refusal
@@ -79,7 +85,9 @@ class AcceptShim:
         on_refused: Callable[[Refusal], None],
         limits: ShimLimits | None = None,
         *,
-        plaintext: bool = False,
+        http2: bool = False,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        spiffe_id_of: Callable[[bytes], str] = lambda _certificate: "",
     ) -> None:
         """Prepare; nothing is accepted yet.
 
@@ -88,9 +96,14 @@ class AcceptShim:
             name: of the private listener, from `private_name`; it must listen before the first `listen_*`.
             on_refused: called for each connection that is closed because nobody can say whose it is.
             limits: bounds.
-            plaintext: HTTP/2 without TLS is piped: its header blocks are bounded.
+            http2: that is what is piped: its header blocks are bounded.
+            tls: the context for the next handshake, at every listener; None for no TLS.
+            spiffe_id_of: the SPIFFE ID of a verified certificate (DER); "" when it is no X.509-SVID.
         """
-        self.plaintext = plaintext
+        self.http2 = http2
+        self._tls = tls
+        self._spiffe_id_of = spiffe_id_of
+        self._tls_listeners: list[TlsListener] = []
         self._resolver = peers
         self._private = "\0" + name
         self._on_refused = on_refused
@@ -131,17 +144,45 @@ class AcceptShim:
             public: already listening.
             on_replaced: called once when the path no longer leads to it: somebody has taken our place.
         """
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(self._accepted, sock=public.listener))
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_unix_server(self._accepted, sock=public.listener))
+        else:
+            self._accept_tls(self._tls, public.listener.dup())
         self._publics.append(public)
         self._watch(public, on_replaced)
 
     async def listen_tcp(self, host: str, port: int) -> int:
         """Accept on TCP; returns the port. Whether an address is acceptable is decided in configuration."""
-        server = await asyncio.get_running_loop().create_server(self._accepted, host, port)
-        self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
+        if self._tls is None:
+            server = await asyncio.get_running_loop().create_server(self._accepted, host, port)
+            self._servers.append(server)
+            bound: int = server.sockets[0].getsockname()[1]
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            bound = listener.getsockname()[1]
+            self._accept_tls(self._tls, listener)
         return bound
+
+    def _accept_tls(self, context: Callable[[], ssl.SSLContext], listener: socket.socket) -> None:
+        accepting = TlsListener(context, self._shaker, self._accepted, lambda owner: self.brake.refused(_shakes(owner)))
+        accepting.start(listener)
+        self._tls_listeners.append(accepting)
+
+    def _shaker(self, connection: socket.socket) -> str | None:
+        """Whose handshake begins; None when nobody can say, or when too many of his came to nothing."""
+        try:
+            owner = _owner(self._resolver.peer_of(connection), _address(connection))
+        except Refusal as refusal:
+            self._on_refused(refusal)
+            return None
+        if self._full(owner):
+            return None
+        if self.brake.holds(_shakes(owner)):
+            self.turned_away.add("handshakes failed", owner)
+            return None
+        return owner
 
     def stop_accepting(self) -> None:
         """Take no more connections; open ones go on. Public paths are given up."""
@@ -151,6 +192,8 @@ class AcceptShim:
         self.turned_away.tell()
         for server in self._servers:
             server.close()
+        for accepting in self._tls_listeners:
+            accepting.close()
         self._servers.clear()
         for public in self._publics:
             public.close()
@@ -162,7 +205,7 @@ class AcceptShim:
         joining = [pipe.joining for pipe in self._pipes.values() if pipe.joining is not None]
         for pipe in list(self._pipes.values()):
             pipe.abort()
-        await asyncio.gather(*joining)
+        await asyncio.gather(*joining, *(listener.wait_closed() for listener in self._tls_listeners))
 
     def _watch(self, public: PublicListener, on_replaced: Callable[[], None]) -> None:
         if public.replaced():
@@ -177,18 +220,23 @@ class AcceptShim:
 
     def admit(self, front: "Front", transport: asyncio.Transport) -> "Pipe | None":
         """A new connection: its pipe, or None when it must be closed."""
-        if len(self._pipes) >= self._limits.connections_max:
-            self.turned_away.add("connections_max", "")
-            return None
         try:
             peer = self._resolver.peer_of(transport.get_extra_info("socket"))
         except Refusal as refusal:
             self._on_refused(refusal)
             return None
-        owner = _owner(peer, transport)
-        if self._open[owner] >= self._limits.connections_per_peer_max:
-            self.turned_away.add("connections_per_peer_max", owner)
+        owner = _owner(peer, transport.get_extra_info("peername"))
+        if self._full(owner):
             return None
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            if tls.selected_alpn_protocol() != "h2":
+                self.turned_away.add("no HTTP/2 over TLS", owner)
+                return None
+            certificate: bytes | None = tls.getpeercert(binary_form=True)
+            if certificate is not None:
+                digest = hashlib.sha256(certificate).hexdigest()
+                peer = replace(peer, certificate_sha256=digest, spiffe_id=self._spiffe_id_of(certificate))
         name = f"leasehold-peer-{secrets.token_hex(16)}"
         back = self._connect(name)
         if back is None:
@@ -200,6 +248,16 @@ class AcceptShim:
         self._pipes[name] = pipe
         pipe.join(asyncio.get_running_loop(), back)
         return pipe
+
+    def _full(self, owner: str) -> bool:
+        """Whether `owner`, or all together, have as many connections as they may."""
+        if len(self._pipes) >= self._limits.connections_max:
+            self.turned_away.add("connections_max", "")
+            return True
+        if self._open[owner] >= self._limits.connections_per_peer_max:
+            self.turned_away.add("connections_per_peer_max", owner)
+            return True
+        return False
 
     def _connect(self, name: str) -> socket.socket | None:
         back = socket.socket(socket.AF_UNIX)
@@ -228,14 +286,27 @@ class AcceptShim:
             del self._open[owner]
 
 
-def _owner(peer: Peer, transport: asyncio.Transport) -> str:
+def _owner(peer: Peer, address: object) -> str:
     """Whose share of the connections this is: of a user of this machine, or of an address beyond it (IPv6: a /64)."""
     if peer.uid is not None:
-        return peer.binding
-    address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
-    return f"from {ipaddress.ip_network((address, 64 if address.version == 6 else 32), strict=False)}"
+        return f"uid:{peer.uid}"
+    host = ipaddress.ip_address(cast("tuple[str]", address)[0].partition("%")[0])
+    return f"from {ipaddress.ip_network((host, 64 if host.version == 6 else 32), strict=False)}"
+
+
+def _address(connection: socket.socket) -> object:
+    """The other end's address; of no meaning once it has gone."""
+    try:
+        return connection.getpeername()
+    except OSError:
+        return ("0.0.0.0",)
 
 
 def _holder(peer: Peer, connection: str) -> str:
-    # All remote peers look alike here: each connection of theirs answers for itself.
-    return connection if peer.uid is None else peer.binding
+    """Who answers for refusals: a user, a certificate, or, where nobody says who it is, the connection alone."""
+    return connection if peer.uid is None and not peer.certificate_sha256 else peer.binding
+
+
+def _shakes(owner: str) -> str:
+    """Failed handshakes count by themselves: whoever shares an address with a flooder keeps its calls."""
+    return f"handshakes of {owner}"

@@ -1,14 +1,15 @@
 """The certificates that a gRPC door shows and believes. Owns reading them again when their files change.
 
-Each handshake takes the version in force. A version is taken as a whole: a certificate whose key has not been written
-yet changes nothing, so issuers of short-lived certificates may replace the files one by one.
+TLS 1.3 only, HTTP/2 only (ALPN), no resumption: each connection proves itself (decisions/0039). Each handshake takes
+the version in force. A version is taken as a whole: a certificate whose key has not been written yet changes nothing,
+so issuers of short-lived certificates may replace the files one by one.
 """
 
+import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import grpc
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -36,7 +37,7 @@ class ServerTlsFiles:
 
 
 class ServerTls:
-    """Credentials that follow their files."""
+    """A TLS context that follows its files."""
 
     def __init__(self, files: ServerTlsFiles) -> None:
         """Read the first version.
@@ -47,14 +48,10 @@ class ServerTls:
         self._files = files
         paths = [str(path) for path in (files.certificate, files.private_key, files.client_ca) if path is not None]
         self._watched = WatchedFiles(lambda: paths, self._load, _loaded, _rejected)
-        self._given: grpc.ServerCertificateConfiguration | None = self._watched.current
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """For one server."""
-        asks = self._files.client_ca is not None
-        return grpc.dynamic_ssl_server_credentials(
-            self._watched.current, self._fetch, require_client_authentication=asks
-        )
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake."""
+        return self._watched.current
 
     async def watch(self) -> None:
         """Follow the files, until cancelled."""
@@ -64,15 +61,7 @@ class ServerTls:
         """Take the files now, if they changed."""
         await self._watched.look()
 
-    def _fetch(self) -> Any:
-        """Asked by gRPC at each handshake, on its own threads; None: as before (which its stubs do not know)."""
-        current = self._watched.current
-        if current is self._given:
-            return None
-        self._given = current
-        return current
-
-    def _load(self) -> grpc.ServerCertificateConfiguration:
+    def _load(self) -> ssl.SSLContext:
         complaints: list[str] = []
         files = self._files
         chain = read_guarded(str(files.certificate), PEM_BYTES_MAX, complaints)
@@ -84,7 +73,33 @@ class ServerTls:
             complaints.append(f"{files.client_ca}: holds no certificate in PEM")
         if complaints or chain is None or key is None:
             raise FilesRefusedError(complaints)
-        return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
+        try:
+            return _context(chain, key, roots)
+        except OSError as error:
+            # ssl.SSLError is one: what the readers above let pass, OpenSSL may still refuse.
+            raise FilesRefusedError(
+                [f"{files.certificate}: is not taken by OpenSSL ({type(error).__name__})"]
+            ) from None
+
+
+def _context(chain: bytes, key: bytes, roots: bytes | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.set_alpn_protocols(["h2"])
+    # Python takes a chain from a file only; what was checked is what must be loaded, so not from the path again.
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(chain + b"\n" + key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    if roots is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=roots.decode("ascii", "ignore"))
+    return context
 
 
 def _read_key(path: Path, complaints: list[str]) -> bytes | None:
@@ -114,7 +129,7 @@ def _readable(roots: bytes) -> bool:
         return False
 
 
-def _loaded(_: grpc.ServerCertificateConfiguration) -> None:
+def _loaded(_: ssl.SSLContext) -> None:
     _log.info("certificates read again")
 
 

@@ -142,15 +142,13 @@ class RpcServer:
         bound = {method.name: self._bind_probe(method, handlers[method.name]) for method in HEALTH.methods}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(HEALTH.full_name, bound),))
 
-    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
-        """Listen at a gRPC address ("unix-abstract:NAME", "127.0.0.1:0"); the port for TCP.
+    def listen(self, address: str) -> int:
+        """Listen at a gRPC address ("unix-abstract:NAME", "127.0.0.1:0"), without TLS; the port for TCP.
 
         Raises:
             RuntimeError: the address cannot be bound.
         """
-        if credentials is None:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, credentials)
+        return self._server.add_insecure_port(address)
 
     async def start(self) -> None:
         """Take calls, and say so in the health service."""

@@ -8,8 +8,6 @@ into the log.
 """
 
 import asyncio
-import hashlib
-import ssl
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -77,7 +75,6 @@ class Surroundings:
         clock, entropy: time, and request ids.
         calls: open calls per peer.
         streams: open streams per peer.
-        spiffe_id_of: the SPIFFE ID of a verified client certificate (DER) that is an X.509-SVID; "" for any other.
         refused: told the transport of each call that is refused, at once; slows a flooder down.
         certificates: what the door asks of the other end.
     """
@@ -89,7 +86,6 @@ class Surroundings:
     entropy: Entropy
     calls: Occupancy
     streams: Occupancy
-    spiffe_id_of: Callable[[bytes], str]
     read_recorder: ReadRecorder | None = None
     certificates: Certificates = Certificates.NONE
     refused: Callable[[str], None] = lambda _transport: None
@@ -190,13 +186,9 @@ class Surround:
             raise Refusal(
                 Reason.PEER_MISMATCH, "this connection did not come through the door", detail="unknown transport"
             )
-        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
-        if certificate is not None:
-            der = ssl.PEM_cert_to_DER_cert(certificate.decode("ascii"))
-            digest, spiffe_id = hashlib.sha256(der).hexdigest(), self._with.spiffe_id_of(der)
-            return replace(peer, certificate_sha256=digest, spiffe_id=spiffe_id, connection=transport)
         asked = self._with.certificates
-        if asked is Certificates.NEEDED or (asked is Certificates.NONE and peer.uid is None):
+        lacking = asked is Certificates.NEEDED or (asked is Certificates.NONE and peer.uid is None)
+        if lacking and not peer.certificate_sha256:
             raise Refusal(Reason.PEER_MISMATCH, "a client certificate is needed here", detail="no client certificate")
         return replace(peer, connection=transport)
 

@@ -49,9 +49,16 @@ class GrpcDoor:
         """
         self._listen = listen
         self._name = private_name()
-        beyond = listen.tls is not None
-        shim_limits = ShimLimits(connections_max=TLS_CONNECTIONS_MAX) if beyond else ShimLimits()
-        self._shim = AcceptShim(peers, self._name, on_refused, shim_limits, plaintext=not beyond)
+        self._tls = None if listen.tls is None else _server_tls(listen.tls)
+        self._shim = AcceptShim(
+            peers,
+            self._name,
+            on_refused,
+            ShimLimits() if listen.tls is None else ShimLimits(connections_max=TLS_CONNECTIONS_MAX),
+            http2=True,
+            tls=None if self._tls is None else self._tls.context,
+            spiffe_id_of=spiffe_id_of,
+        )
         self.server = RpcServer(
             Surroundings(
                 peer_of=self._shim.peer_of,
@@ -61,7 +68,6 @@ class GrpcDoor:
                 entropy=entropy,
                 calls=Occupancy("calls", CALLS_PER_PEER_MAX),
                 streams=Occupancy("streams", STREAMS_PER_PEER_MAX),
-                spiffe_id_of=spiffe_id_of,
                 read_recorder=read_recorder,
                 certificates=_certificates(listen.tls),
                 refused=self._shim.refused,
@@ -69,7 +75,6 @@ class GrpcDoor:
             limits,
         )
         self.port = 0
-        self._tls = None if listen.tls is None else _server_tls(listen.tls)
 
     def descriptor_of(self, connection: str) -> int | None:
         """The public socket of a connection by its name (`Peer.connection`); None once it has closed."""
@@ -87,7 +92,7 @@ class GrpcDoor:
             ListenError: the socket cannot be published safely.
             OSError, RuntimeError: an address cannot be bound.
         """
-        self.server.listen(GRPC_ABSTRACT + self._name, None if self._tls is None else self._tls.credentials())
+        self.server.listen(GRPC_ABSTRACT + self._name)
         await self.server.start()
         if self._listen.socket is not None:
             public = await public_socket(self._listen.socket, self._listen.socket_gid)
