@@ -54,6 +54,10 @@ class Shim(Protocol):
         """A new connection: its pipe, or None when it must be closed."""
         ...
 
+    def gone(self, front: "Front") -> None:
+        """A connection is closed to its end."""
+        ...
+
 
 class Pipe:
     """Two transports joined: bytes, pressure and ends pass through; when one is lost, both are."""
@@ -257,6 +261,11 @@ class Front(Leg):
         self.pipe = self._shim.admit(self, self.transport)
         if self.pipe is None:
             self.transport.abort()
+
+    def connection_lost(self, fault: Exception | None) -> None:
+        """Closed to its end."""
+        super().connection_lost(fault)
+        self._shim.gone(self)
 
 
 class Back(Leg):

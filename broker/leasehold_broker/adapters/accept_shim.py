@@ -33,6 +33,8 @@ from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.peer_resolver import PeerResolver
 
+CLOSE_TURNS_MAX = 100
+"""Of the loop, at the end: an aborted connection is closed in a few."""
 GRPC_ABSTRACT = "unix-abstract:"
 _CREDENTIALS = struct.Struct("=iII")
 _log = structlog.get_logger("leasehold.accept")
@@ -110,6 +112,7 @@ class AcceptShim:
         self._limits = limits or ShimLimits()
         self._peers: dict[str, Peer] = {}
         self._pipes: dict[str, Pipe] = {}
+        self._fronts: set[Front] = set()
         self._open: Counter[str] = Counter()
         self.brake = RefusalBrake()
         self.turned_away = TurnedAway()
@@ -205,7 +208,15 @@ class AcceptShim:
         joining = [pipe.joining for pipe in self._pipes.values() if pipe.joining is not None]
         for pipe in list(self._pipes.values()):
             pipe.abort()
+        for front in self._fronts:
+            # Some may still wait for the other side's last word of TLS.
+            if front.transport is not None:
+                front.transport.abort()
         await asyncio.gather(*joining, *(listener.wait_closed() for listener in self._tls_listeners))
+        for _ in range(CLOSE_TURNS_MAX):
+            if not self._fronts:
+                break
+            await asyncio.sleep(0)
 
     def _watch(self, public: PublicListener, on_replaced: Callable[[], None]) -> None:
         if public.replaced():
@@ -246,8 +257,13 @@ class AcceptShim:
         pipe = Pipe(front, lambda: self._ended(name, owner))
         front.holder = _holder(peer, GRPC_ABSTRACT + name)
         self._pipes[name] = pipe
+        self._fronts.add(front)
         pipe.join(asyncio.get_running_loop(), back)
         return pipe
+
+    def gone(self, front: "Front") -> None:
+        """A connection is closed to its end."""
+        self._fronts.discard(front)
 
     def _full(self, owner: str) -> bool:
         """Whether `owner`, or all together, have as many connections as they may."""

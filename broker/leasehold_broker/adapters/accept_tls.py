@@ -14,6 +14,8 @@ import structlog
 SHAKING_MAX = 256
 SHAKING_PER_OWNER_MAX = 32
 HANDSHAKE_SECONDS = 10.0
+SHUTDOWN_SECONDS = 2.0
+"""For the other side's last word, after ours."""
 REST_SECONDS = 0.5
 BACKLOG = 512
 
@@ -85,7 +87,11 @@ class TlsListener:
     async def _shake(self, connection: socket.socket, owner: str) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._build, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_SECONDS
+                self._build,
+                connection,
+                ssl=self._context(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
         except OSError:
             # ssl.SSLError, ConnectionError and TimeoutError are among them.
