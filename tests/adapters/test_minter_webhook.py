@@ -1,9 +1,12 @@
 """The operator's service that makes keys: signatures, ids of messages, and what its misbehaviour comes to."""
 
+from dataclasses import replace
+
 import pytest
 from tests.fakes.provider_admin.server import Fault, serving
 from tests.fakes.provider_admin.worlds import ADMIN, AtWebhook
 
+from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config.minters import WebhookMinter
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
@@ -18,12 +21,26 @@ async def world():
         await found.aclose()
 
 
+class Ticking(SystemClock):
+    """A second has passed each time it is asked."""
+
+    seconds = 0
+
+    def now(self):
+        """The time, and more."""
+        self.seconds += 1
+        now = super().now()
+        return replace(now, wall_ms=now.wall_ms + 1000 * self.seconds)
+
+
 async def test_a_repeat_is_the_same_message(world):
-    """The receiver can tell a repeat by its id, and two rotations apart."""
+    """The receiver can tell a repeat by its id, whenever it comes, and two rotations apart."""
+    world.clock = Ticking()
     for rotation in ("r", "r", "s"):
         await world.minter().mint(rotation)
     first, again, other = [one.headers["webhook-id"] for one in world.fake.asked]
     assert first == again != other
+    assert len({one.headers["webhook-timestamp"] for one in world.fake.asked}) > 1
 
 
 async def test_no_credential_of_ours_is_sent(world):
