@@ -135,6 +135,16 @@ async def test_a_program_that_others_may_write_is_told_nothing(tmp_path, bits):
     assert world.read()["runs"] == []
 
 
+async def test_a_program_in_a_folder_that_others_may_write_is_told_nothing(tmp_path):
+    """They could put another one in its place."""
+    world = AtProgram(tmp_path)
+    tmp_path.chmod(0o777)
+    fault = await fault_of(world.minter().mint("r"))
+    assert fault.state is ProviderKeyState.DENIED
+    assert "chmod 700" in str(fault)
+    assert world.read()["runs"] == []
+
+
 @pytest.mark.parametrize("name", ["", "-rf", "a b", "a\0b", "x" * 129])
 async def test_a_rotation_without_a_usable_name_starts_nothing(tmp_path, name):
     """What becomes an argument is checked."""

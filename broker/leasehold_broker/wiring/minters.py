@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import assert_never
+from typing import Protocol, assert_never, runtime_checkable
 from urllib.parse import urlsplit
 
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
@@ -35,6 +35,15 @@ from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeys,
 SETTINGS = UpstreamSettings(first_byte_seconds=60.0, read_idle_seconds=20.0, connections_max=64)
 
 
+@runtime_checkable
+class Closes(Protocol):
+    """A minter that has a thread of its own."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
 class Minters:
     """Builds a `ProviderKeys` for each key that has a minter, over one client for all who trust the same roots."""
 
@@ -52,10 +61,11 @@ class Minters:
         self._tables = dict(tables)
         self._admin_keys = admin_keys
         self._clock = clock
+        self._built: dict[str, ProviderKeys] = {}
         self._upstreams = {roots: _upstream(roots, tables.values()) for roots in {*map(_roots, tables.values())}}
 
     def build(self, key: str, current: Reading) -> ProviderKeys:
-        """What makes and ends this key.
+        """What makes and ends this key; made once.
 
         Args:
             key: our name of it.
@@ -65,6 +75,11 @@ class Minters:
         Raises:
             ConfigError: the minter needs a package that is not installed.
         """
+        if key not in self._built:
+            self._built[key] = self._made(key, current)
+        return self._built[key]
+
+    def _made(self, key: str, current: Reading) -> ProviderKeys:
         table = self._tables[key]
         upstream = self._upstreams[_roots(table)]
         match table:
@@ -114,7 +129,10 @@ class Minters:
                 assert_never(table)
 
     async def aclose(self) -> None:
-        """Close connections."""
+        """Close connections, and let go of threads."""
+        for made in self._built.values():
+            if isinstance(made, Closes):
+                made.close()
         for upstream in self._upstreams.values():
             await upstream.close()
 

@@ -74,6 +74,10 @@ class IamUserKeys(ABC):
         self._user = user
         self._worker = WorkerThread("iam", CALL_SECONDS_MAX)
 
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._worker.close()
+
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port."""
         name = mark(self._key, rotation)

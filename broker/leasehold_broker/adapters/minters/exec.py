@@ -16,6 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.handed import handed_id, handed_key
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.minters.program import OUTPUT_BYTES_MAX, Ended, TooLongError, run
+from leasehold_broker.adapters.private_files import NotPrivateError, check_folder
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
@@ -57,6 +59,11 @@ class ExecKeys:
         self._program = program
         self._key = key
         self._admin = admin
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="minter")
+
+    def close(self) -> None:
+        """Let go of the thread; a program that runs has an end of its own."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port: the program has to keep its promise, to end first what it made before for this rotation."""
@@ -99,7 +106,10 @@ class ExecKeys:
 
     async def _ended(self, argv: tuple[str, ...], told: bytes) -> Ended:
         given_up = threading.Event()
-        running = asyncio.ensure_future(asyncio.to_thread(run, argv, told, self._program.seconds_max, given_up))
+        # On a thread of its own: those of the loop find addresses, and must not wait for a program.
+        running = asyncio.get_running_loop().run_in_executor(
+            self._executor, run, argv, told, self._program.seconds_max, given_up
+        )
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -125,6 +135,9 @@ class ExecKeys:
         """Refuse a program that others may replace: it is told secrets."""
         try:
             found = Path(self._program.path).stat()
+            check_folder(Path(self._program.path).parent)
+        except NotPrivateError as error:
+            raise self._fault(ProviderKeyState.DENIED, f"can be replaced: {error}") from None
         except OSError as error:
             raise self._fault(ProviderKeyState.FAILING, f"cannot be looked at: {error.strerror}") from None
         ours = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o022

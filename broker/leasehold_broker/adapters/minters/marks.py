@@ -8,17 +8,21 @@ from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeySt
 
 MARK_PREFIX = "leasehold-"
 _ROTATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
+_NOT_PLAIN = re.compile(r"[^a-z0-9-]")
 _HINT = re.compile(r"([!-~]*?)(?:\.{2,}|\*+)([!-~]*?)", re.ASCII)
 _HINT_END_CHARACTERS_MIN = 3
 
 
 def mark(key: str, rotation: str) -> str:
-    """The name of what this rotation of this key makes: a-z, 0-9 and '-', at most 43 characters, starts with a letter.
+    """The name of what this rotation of this key makes: a-z, 0-9 and '-', at most 59 characters, starts with a letter.
+
+    It begins with our name of the key, for who reads it in a console.
 
     Raises:
         ProviderKeyFault: MALFORMED: the rotation has no usable name.
     """
-    return MARK_PREFIX + hashlib.sha256(f"{key} {checked(rotation)}".encode()).hexdigest()[:32]
+    digest = hashlib.sha256(f"{key} {checked(rotation)}".encode()).hexdigest()
+    return f"{MARK_PREFIX}{_NOT_PLAIN.sub('-', key)[:24]}-{digest[:24]}"
 
 
 def checked(rotation: str) -> str:

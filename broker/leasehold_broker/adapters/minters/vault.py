@@ -40,6 +40,10 @@ class VaultStaticRole:
         self._mount = mount
         self._role = role
 
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._worker.close()
+
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port. There is no mark and none is needed: there is never more than one."""
         checked(rotation)
