@@ -5,9 +5,12 @@ from azure.core.credentials import AccessToken
 from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 from tests.fakes.provider_admin.azure import ACCOUNT, GROUP, SUBSCRIPTION, AzureAdmin
 from tests.fakes.provider_admin.server import ADMIN_KEY, serving
-from tests.fakes.provider_admin.worlds import AtAzure
+from tests.fakes.provider_admin.worlds import KEY, AtAzure
 
+from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.ports.key_source import SourceFault, SourceState
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
+from leasehold_broker.wiring.minters import Minters
 
 
 @pytest.fixture
@@ -62,6 +65,28 @@ async def test_nothing_is_made_anew_while_it_cannot_be_told_which_is_in_use(worl
     assert fault.state is ProviderKeyState.MALFORMED
     assert world.fake.keys == before
     assert [one.path.rpartition("/")[2] for one in world.fake.asked] == ["listKeys"]
+
+
+@pytest.mark.parametrize(
+    ("why", "state"),
+    [
+        (SourceFault(SourceState.SEALED, "sealed"), ProviderKeyState.FAILING),
+        (SourceFault(SourceState.RATE_LIMITED, "limited", 17.0), ProviderKeyState.RATE_LIMITED),
+        (Refusal(Reason.KEY_UNAVAILABLE, "not there"), ProviderKeyState.FAILING),
+    ],
+)
+async def test_nothing_is_made_anew_while_the_key_in_use_cannot_be_read(world, why, state):
+    """The store's fault is told as one that whoever drives a rotation knows."""
+
+    async def current():
+        raise why
+
+    minters = Minters({KEY: world.table()}, world.admin_keys, world.clock)
+    fault = await fault_of(minters.build(KEY, current).mint("r"))
+    await minters.aclose()
+    assert fault.state is state
+    assert fault.retry_after_seconds == getattr(why, "retry_after_seconds", None)
+    assert world.fake.asked == []
 
 
 async def test_a_key_that_is_the_same_after_it_was_made_anew_is_none(world):

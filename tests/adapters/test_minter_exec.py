@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,23 @@ def test_it_runs_on_the_loop_that_the_broker_runs_on(tmp_path):
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(mint_and_end())
     assert all(set(run["environment"]) <= {"PATH", "LANG", "LC_CTYPE"} for run in world.read()["runs"])
+
+
+def test_it_runs_in_a_hardened_process(tmp_path):
+    """Not dumpable, no new privileges, no core file: what the broker is when it starts a program."""
+    world = AtProgram(tmp_path)
+    text = f"""
+import asyncio
+from leasehold_broker.adapters.minters.exec import ExecKeys, Program
+from leasehold_broker.adapters.process_hardening import harden_process
+from leasehold_broker.domain.secret import Secret
+
+async def admin():
+    return Secret({ADMIN_KEY.encode()!r})
+
+harden_process(lock_memory=True)
+program = Program({str(world.script)!r}, ({str(world.state)!r},), 120.0)
+print(asyncio.run(ExecKeys(program, "k", admin).mint("r")).id)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "id-1\n", "")

@@ -10,6 +10,7 @@ from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
 from leasehold_broker.adapters.minters import anthropic, azure, google, openai, openrouter
 from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.exec import ExecKeys, Program
+from leasehold_broker.adapters.minters.faults import key_fault
 from leasehold_broker.adapters.minters.webhook import WebhookKeys
 from leasehold_broker.config.minters import (
     AnthropicMinter,
@@ -29,6 +30,7 @@ from leasehold_broker.config.read import ConfigError
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeys, ProviderKeyState
 
@@ -70,13 +72,13 @@ class Minters:
         Args:
             key: our name of it.
             current: reads the value that serves now, from its store and from no cache: where a provider has two
-                slots for keys, the other one is made anew. Its own faults are passed on.
+                slots for keys, the other one is made anew. Raises SourceFault or Refusal when it cannot.
 
         Raises:
             ConfigError: the minter needs a package that is not installed.
         """
         if key not in self._built:
-            self._built[key] = self._made(key, current)
+            self._built[key] = self._made(key, _as_provider(current))
         return self._built[key]
 
     def _made(self, key: str, current: Reading) -> ProviderKeys:
@@ -145,6 +147,20 @@ class Minters:
                 raise ProviderKeyFault(ProviderKeyState.LOGIN_REFUSED, message) from None
 
         return read
+
+
+def _as_provider(current: Reading) -> Reading:
+    """With the faults of a store as those of a provider, which who drives a rotation knows."""
+
+    async def read() -> Secret:
+        try:
+            return await current()
+        except SourceFault as fault:
+            raise key_fault(fault) from None
+        except Refusal as refusal:
+            raise ProviderKeyFault(ProviderKeyState.FAILING, refusal.message) from None
+
+    return read
 
 
 def _upstream(roots: str, tables: Iterable[Minter]) -> HttpUpstream:
