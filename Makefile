@@ -95,7 +95,7 @@ audit-deps: $(VENV)/dev.stamp ## hold the pinned sets against our floors, and as
 	@build/audit-venv/bin/python requirements/advisories.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime stores scale demo dev servers fuzz sbom audit; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores scale signals demo dev servers fuzz sbom audit; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## remove what the other targets made

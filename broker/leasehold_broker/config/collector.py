@@ -20,6 +20,7 @@ from leasehold_broker.config.parts import (
     issuer_rules,
 )
 from leasehold_broker.config.read import ConfigError, absolute, read_config
+from leasehold_broker.config.signals import Signals, SignalsAt, signals_at
 from leasehold_broker.config.sinks import Sink, SinkAt, sinks_at
 from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
 from leasehold_broker.domain.fleet_budget import FleetBudget
@@ -81,6 +82,7 @@ class _File(Part, frozen=True):
     alerts: tuple[AlertEndpointPart, ...] = ()
     fleet_budgets: tuple[FleetBudgetPart, ...] = ()
     anomalies: Anomalies = Anomalies()
+    signals: Signals = Signals()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -133,6 +135,7 @@ class CollectorConfig:
     alerts: tuple[AlertsAt, ...]
     fleet_budgets: tuple[FleetBudget, ...]
     anomalies: AnomaliesAt
+    signals: SignalsAt
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -162,6 +165,7 @@ def load_collector(path: Path) -> CollectorConfig:
         alerts=alerts_at(file.alerts, path),
         fleet_budgets=fleet_budgets_at(file.fleet_budgets, path),
         anomalies=anomalies_at(file.anomalies, path),
+        signals=signals_at(file.signals, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

@@ -54,6 +54,8 @@ class EventType(StrEnum):
     COLLECTOR_STARTED = "collector.started"
     COLLECTOR_STOPPED = "collector.stopped"
     SIDECAR_CONNECTED = "sidecar.connected"
+    SIGNAL_RECEIVED = "signal.received"
+    SIGNAL_REFUSED = "signal.refused"
     SINK_FAILED = "sink.failed"
     SINK_RECOVERED = "sink.recovered"
     ALERT_REJECTED = "alert.rejected"

@@ -74,6 +74,8 @@ _KINDS: Mapping[str, _Kind] = {
     "audit.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "audit.gap_accepted": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "audit.tail_unknown": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
+    "signal.received": _Kind(ENTITY_MANAGEMENT, _READ),
+    "signal.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "sink.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "revocation.lagging": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "task.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
