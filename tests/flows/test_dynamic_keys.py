@@ -248,6 +248,7 @@ async def test_an_engine_that_is_down_is_told_again_and_again(house):
     for _ in range(300):
         await house.look()
         house.clock.advance(1)
+    assert house.core.dynamic.counts() == (1, 1)
     told = house.events("key.not_revoked")
     assert len(told) == 1
     assert told[0].details["state"] == "sealed"
@@ -426,8 +427,12 @@ async def test_a_shared_one_is_replaced_before_it_ends(house):
 
 
 async def test_one_that_its_provider_refuses_is_revoked(house):
-    """Forgotten: the next call gets another, the old one is dead."""
+    """Forgotten: the next call gets another, the old one is dead. A young one is kept, however often it is refused."""
     first = await house.core.dynamic.secret(API)
+    for _ in range(100):
+        house.core.dynamic.forget(API)
+    assert await house.core.dynamic.secret(API) == first
+    house.clock.advance(30)
     house.core.dynamic.forget(API)
     second = await house.core.dynamic.secret(API)
     await house.look()
@@ -448,6 +453,23 @@ async def test_a_stop_revokes_what_is_shared_and_leaves_what_was_handed_out(hous
     await house.life()
     await house.look()
     assert house.engine.living() == [handed.token.reveal().decode()]
+
+
+async def test_a_stop_waits_for_no_engine(house, monkeypatch):
+    """An engine that hangs holds up no stop, and nothing is written behind its last event; the next life revokes."""
+    monkeypatch.setattr(dynamic_keys, "DRAIN_SECONDS", 0.01)
+    await house.core.dynamic.secret(API)
+    await settle()
+    house.engine.gate = asyncio.Event()
+    await house.core.dynamic.drain()
+    written = len(house.disk.events)
+    house.engine.gate.set()
+    await settle()
+    assert len(house.disk.events) == written
+    house.store.crash()
+    await house.life()
+    await house.look()
+    assert house.engine.living() == []
 
 
 async def test_a_key_that_is_not_configured_any_more(house):

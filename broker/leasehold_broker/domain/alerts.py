@@ -133,6 +133,12 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
     EventType.KEY_REPLENISHED: _Rule(
         Severity.INFO, "A key whose account had nothing left serves again", "", _named("key"), EventType.KEY_EXHAUSTED
     ),
+    EventType.KEY_NOT_REVOKED: _Rule(
+        Severity.ERROR,
+        "A secret engine does not revoke a credential whose lease has ended",
+        "Look at the engine; it is asked again until it does. By hand: vault token revoke -accessor, of the event.",
+        _named("key"),
+    ),
     EventType.BUDGET_THRESHOLD: _Rule(
         Severity.WARNING,
         "A budget is nearly used up",

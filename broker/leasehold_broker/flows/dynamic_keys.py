@@ -35,6 +35,9 @@ LAST_SECONDS, LAST_SHARE = 30.0, 0.1
 IDLE_SECONDS = 60.0
 """So long after its last use a shared credential is revoked, when no lease is left that names its key."""
 DRAIN_SECONDS = 5.0
+REFUSED_SECONDS = 30.0
+"""A shared credential that its provider refuses is replaced once it is this old. A younger one may not be known there
+yet; and whoever gets refusals from a provider at will does not make an engine work at will."""
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class _Shared:
     replace_ns: int
     margin_ns: int
     used_ns: int
+    made_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +99,11 @@ class DynamicKeys:
         if self._leases is None:
             return
         for name in tuple(self._shared):
-            self.forget(name)
+            self._drop(name)
         self._leases.look()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._leases.settled(), DRAIN_SECONDS)
+        await self._leases.aclose()  # what hangs must not write anything behind the last event
 
     async def aclose(self) -> None:
         """Stop, forget secrets, let engines go."""
@@ -168,10 +173,19 @@ class DynamicKeys:
             held.wanted = False
 
     def forget(self, name: str) -> None:
-        """Stop using the shared credential of this key, and revoke it: its provider refuses it."""
+        """Its provider refuses the shared credential of this key: stop using it, and revoke it, unless it is young."""
+        shared = self._shared.get(name)
+        if shared is not None and self._clock.now().boot_ns - shared.made_ns >= REFUSED_SECONDS * NANOS:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
         shared = self._shared.pop(name, None)
         if shared is not None:
             shared.held.wanted = False
+
+    def counts(self) -> tuple[int, int]:
+        """Credentials that are not revoked yet, and those of them whose end or renewal fails."""
+        return (0, 0) if self._leases is None else self._leases.counts()
 
     def look(self) -> None:
         """What time brings: to be called often."""
@@ -185,7 +199,7 @@ class DynamicKeys:
                 if self._in_use(name):
                     shared.used_ns = now.boot_ns  # looked at again after as long
                 else:
-                    self.forget(name)
+                    self._drop(name)
             elif shared.held.renew_ns is None and now.boot_ns >= shared.replace_ns:
                 self._replace(name, now)
         self._leases.look()
@@ -234,7 +248,7 @@ class DynamicKeys:
         replace_ns = now.boot_ns + int(life_ns * (REPLACE_AT + REPLACE_JITTER * jitter))
         margin_ns = int(min(LAST_SECONDS * NANOS, life_ns * LAST_SHARE))
         # The one before, if it lives, is what calls under way carry: it is left until its end, then revoked.
-        self._shared[key.name] = _Shared(answer.value, held, replace_ns, margin_ns, now.boot_ns)
+        self._shared[key.name] = _Shared(answer.value, held, replace_ns, margin_ns, now.boot_ns, now.boot_ns)
         if self._journal is not None:
             self._journal.note(self._started().claim(held, None, "", now))
         return answer.value

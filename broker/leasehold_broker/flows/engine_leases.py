@@ -98,7 +98,8 @@ class EngineLeases:
         for record in stored:
             key, lease = self._keys.get(record.key), self._books.leases.get(record.lease)
             if key is None:
-                self._held[record.id] = Held(record, 0, busy=True)  # nobody to ask: kept until its key is back
+                # Nobody to ask: kept until its key is back.
+                self._held[record.id] = Held(record, 0, busy=True, told="not configured")
                 why = f"key {record.key!r} is not configured any more: revoke the token by its accessor, or add the key"
                 self._tell(EventType.KEY_NOT_REVOKED, record, {"state": "not_configured", "why": why})
             elif lease is None or lease.ended or not record.engine_lease:
@@ -167,6 +168,10 @@ class EngineLeases:
                 self._start(held, self._revoke, now)
             elif held.renew_ns is not None and now.boot_ns >= held.renew_ns:
                 self._start(held, self._renew, now)
+
+    def counts(self) -> tuple[int, int]:
+        """How many are held, and of how many the last renewal or revocation failed."""
+        return len(self._held), sum(bool(held.told) for held in self._held.values())
 
     async def settled(self) -> None:
         """Wait for what is under way."""

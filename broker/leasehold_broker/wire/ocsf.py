@@ -70,6 +70,7 @@ _KINDS: Mapping[str, _Kind] = {
     "key.rotation_awaits_person": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "key.rotation_failed": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "key.rotation_refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
+    "key.not_revoked": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "audit.read": _Kind(ENTITY_MANAGEMENT, _READ),
     "audit.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "audit.gap_accepted": _Kind(DETECTION_FINDING, _CREATE, _HIGH),

@@ -95,6 +95,9 @@ class SidecarKeys:
                 counts[state.value] = counts.get(state.value, 0) + 1
         for state_name, count in counts.items():
             yield Sample("stored_keys", "Keys in stores elsewhere, by state.", count, label=("state", state_name))
+        held, failing = self.dynamic.counts()
+        yield Sample("engine_credentials", "Credentials of secret engines that are not revoked yet.", held)
+        yield Sample("engine_credentials_failing", "Those whose renewal or revocation fails.", failing)
 
     def _open(self, store: Store, source: KeySource, clock: Clock, entropy: Entropy) -> SourcedKeys:
         listed = [Listed(key.name, key.provider, store.environment) for key in store.keys]
