@@ -22,6 +22,8 @@ def test_a_missed_aim_and_a_weak_attack_are_said():
     assert good.missed() + good.too_weak() == []
     bad = replace(good, calls=(1, 1, 2, 4.1), rpcs=(1, 1, 1, 9), grown_mib=51.0, fetches_per_minute=3.0)
     assert bad.missed() == ["p99 of calls 2.0 times", "p99 of RPCs 9.0 times", "51 MiB more", "3 fetches a minute"]
+    noisy = replace(bad, grown_mib=1.0, fetches_per_minute=1.0, noise=1.6).missed()
+    assert noisy[-1] == "but without any attack p99 varied 1.6 times: this machine is not quiet"
     assert replace(good, sent=10_000).too_weak() == ["only 1111 a second"]
     assert replace(good, kind="idle", sent=999).too_weak() == ["only 999 sent"]
     assert replace(good, kind="resets", sent=9_999).too_weak() == ["only 9999 sent"]

@@ -23,6 +23,8 @@ NAMES = (
     "protos",
     "http_codec",
     "header_blocks",
+    "form_gate",
+    "redaction",
 )
 RUNS = 1_000_000
 SECONDS_MAX = 3600

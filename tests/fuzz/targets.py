@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.fuzz.bodies import form_gate, redaction
 from tests.fuzz.gates import body_gate, key_set, token_gate
 from tests.fuzz.protos import protos
 from tests.fuzz.routes import plans, routing
@@ -12,7 +13,10 @@ CORPUS = Path(__file__).parent.parent / "vectors" / "fuzz"
 INPUT_BYTES_MAX = 1024
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (token_gate, key_set, body_gate, sse_meters, routing, plans, protos, http_codec, header_blocks)
+    for target in (
+        *(token_gate, key_set, body_gate, sse_meters, routing, plans, protos, http_codec, header_blocks),
+        *(form_gate, redaction),
+    )
 }
 
 
