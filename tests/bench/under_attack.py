@@ -5,8 +5,8 @@ times; medians of the ratios. The attacker is another user where this runs as ro
 The agent calls at a steady pace, on connections that it has. Each row ends with the verdict on the aims: p99 of calls
 and of RPCs at most doubled, at most 50 MiB more memory, at most 2 fetches of an issuer's keys a minute; and on the
 attack itself, which must have sent what it is said to send. Exits with 1 when a row fails. Needs a machine that does
-nothing else: `noise` is how much p99 of the agent alone differs before and after an attack; above 1.5 a missed ratio says
-more of the machine than of the broker.
+nothing else: `noise` is how much p99 of the agent alone differs before and after an attack; above 1.5 a missed ratio
+says more of the machine than of the broker.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """How answers come through, and what an upstream that fails does to a call."""
 
 import asyncio
+import base64
+from urllib.parse import quote
 
 import pytest
 from tests.egress.answers import STREAM_HEAD, chunk, steps, unchunk
@@ -91,6 +93,25 @@ async def test_only_listed_answer_headers_come_through():
         } == names
 
 
+async def test_a_coded_echo_is_redacted_in_body_stream_and_headers():
+    """In base64, with escapes and backwards, cut in the middle: neither the body nor a header brings the key out."""
+    key = KEY.encode()
+    for echo in (base64.b64encode(b"user:" + key), quote(KEY, safe="").replace("-", "%2D").encode(), key[::-1]):
+        async with running() as world:
+            head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nx-request-id: " + echo + b"\r\n\r\n")
+            half = len(echo) // 2
+            world.origin.answer = steps(
+                head, chunk(b'data: {"e":"' + echo[:half]), chunk(echo[half:] + b'"}\n\n'), b"0\r\n\r\n"
+            )
+            answer = await world.exchange(world.post())
+            assert b"x-request-id" not in answer
+            shown = unchunk(answer)
+            assert echo[4:-4] not in shown
+            assert shown.startswith(b'data: {"e":"')
+            assert shown.endswith(b'"}\n\n')
+            assert world.server.parts.counts.keys_redacted >= 1
+
+
 @pytest.mark.parametrize("cut", range(1, len(KEY)))
 async def test_an_echo_of_the_key_is_redacted_across_chunks(cut):
     """However an echoed key is split over chunks, no byte of it past the split reaches the caller in plain."""
@@ -129,6 +150,8 @@ async def test_a_providers_error_comes_through():
         ("302 Found", b"location: http://169.254.169.254/\r\n", CallEnd.PROVIDER_REFUSED),
         ("307 Temporary Redirect", b"location: /v1/other\r\n", CallEnd.PROVIDER_REFUSED),
         ("200 OK", b"content-encoding: gzip\r\n", CallEnd.UNKNOWN),
+        ("200 OK", b"content-encoding: gzip\r\ncontent-encoding: identity\r\n", CallEnd.UNKNOWN),
+        ("200 OK", b"content-encoding: identity\r\nContent-Encoding: deflate\r\n", CallEnd.UNKNOWN),
     ],
 )
 async def test_redirects_and_codings_are_not_followed(status, headers, end):
@@ -154,6 +177,10 @@ BAD_ANSWERS = {
     "endless interim": (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20,),
     "endless head": (b"HTTP/1.1 200 OK\r\n" + b"".join(b"x%d: y\r\n" % n for n in range(300)),),
     "huge header": (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000,),
+    "another transfer coding": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",),
+    "transfer coding in two lines": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ),
     "length and chunks": (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc",),
 }
 

@@ -274,6 +274,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         text = name.decode("latin-1").lower()
         if text in {"content-length", "transfer-encoding"}:
+            if text == "transfer-encoding" and value.lower() != b"chunked":
+                raise ValueError("a transfer coding that was not asked for")
             self._framed = True
         self._headers.append((text, value.decode("latin-1")))
         if len(self._headers) > self._owner.settings.headers_max:

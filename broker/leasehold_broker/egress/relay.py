@@ -192,12 +192,13 @@ class Relay:
         if self._end is not None or admitted is None or redactor is None:
             return
         self._status = status
-        found = dict(headers)
+        # Of equal headers the first counts, as it does for the caller.
+        found = dict(reversed(headers))
         if 300 <= status < 400:
             self.refusal = _unreachable(self._target, "it answered with a redirect, which is not followed")
             self._stop(CallEnd.PROVIDER_REFUSED)
             return
-        if found.get("content-encoding", "identity").lower() != "identity":
+        if any(name == "content-encoding" and value.lower() != "identity" for name, value in headers):
             self.refusal = _unreachable(self._target, "it compressed its answer, which was not asked for")
             self._stop(CallEnd.UNKNOWN)
             return
