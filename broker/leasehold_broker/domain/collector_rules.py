@@ -7,12 +7,14 @@ from enum import StrEnum
 class Role(StrEnum):
     """What an operator may do. A responder may also do what an auditor may, and lower budgets.
 
+    A custodian may rotate keys and supply them; a responder may rotate them too.
     A treasurer may raise and lower budgets: who may stop spending is not, for that, who may allow more of it.
     """
 
     RESPONDER = "responder"
     AUDITOR = "auditor"
     TREASURER = "treasurer"
+    CUSTODIAN = "custodian"
 
 
 X509_ISSUER = "x509"
@@ -39,3 +41,20 @@ class RoleRule:
     claim: str
     value: str
     role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRule:
+    """A pipeline that may have keys rotated: tokens of this issuer that have all these claims, each exactly.
+
+    Args:
+        name: in messages.
+        issuer: of its tokens.
+        claims: name and value; at least one, so that no rule takes every token of a public issuer.
+        keys: names of the keys that it may have rotated.
+    """
+
+    name: str
+    issuer: str
+    claims: tuple[tuple[str, str], ...]
+    keys: frozenset[str]

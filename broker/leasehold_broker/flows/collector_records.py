@@ -32,6 +32,8 @@ class CollectorRecords:
             type_ = EventType.REVOCATION_REFUSED
         elif ".BudgetService/" in method:
             type_ = EventType.BUDGET_CHANGE_REFUSED
+        elif ".KeyService/" in method:
+            type_ = EventType.KEY_ROTATION_REFUSED
         details: dict[str, Detail] = {"method": method, "message": refusal.message}
         if refusal.detail:
             details["detail"] = refusal.detail

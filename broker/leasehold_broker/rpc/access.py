@@ -26,12 +26,14 @@ class Plane(StrEnum):
 class Access(StrEnum):
     """Who may call. What each must show is decided by the process that serves (its `Authenticate` callables).
 
-    ANYONE is asked for nothing, and exists in the plane HEALTH only.
+    A ROTATOR is an operator, or a pipeline with a token of its own. ANYONE is asked for nothing, and exists in the plane
+    HEALTH only.
     """
 
     WORKLOAD = "workload"
     OPERATOR = "operator"
     SIDECAR = "sidecar"
+    ROTATOR = "rotator"
     ANYONE = "anyone"
 
 
@@ -149,6 +151,9 @@ _SYNC = Method(
     *(Plane.FLEET, Access.SIDECAR, Audit.EFFECT, Idempotency.REPEATABLE, Disclosure.STATE, 0.0),
     *(Deadline.AGE, SESSIONS_OF_ONE_MAX),
 )
+_ROTATION_LOOK = Method(
+    Plane.OPERATORS, Access.ROTATOR, Audit.REFUSALS, Idempotency.READS, Disclosure.STATE, UNARY_SECONDS_MAX
+)
 _PROBE = Method(Plane.HEALTH, Access.ANYONE, Audit.NOTHING, Idempotency.READS, Disclosure.STATE, 0.0, Deadline.FREE)
 
 METHODS: Mapping[str, Method] = {
@@ -172,6 +177,13 @@ METHODS: Mapping[str, Method] = {
     "leasehold.v1.AuditService/GetCheckpoint": _OPERATOR_LOOK,
     "leasehold.v1.AuditService/GetInclusionProof": _OPERATOR_READ,
     "leasehold.v1.AuditService/GetConsistencyProof": _OPERATOR_LOOK,
+    "leasehold.v1.KeyService/RotateKey": replace(
+        _ROTATION_LOOK, audit=Audit.EFFECT, idempotency=Idempotency.REQUEST_ID
+    ),
+    "leasehold.v1.KeyService/SupplyKey": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
+    "leasehold.v1.KeyService/GetRotation": _ROTATION_LOOK,
+    "leasehold.v1.KeyService/ListRotations": _ROTATION_LOOK,
+    "leasehold.v1.KeyService/WatchRotation": replace(_ROTATION_LOOK, seconds_max=WATCH_SECONDS_MAX),
     "leasehold.v1.AuditIngestService/AppendEvents": _SYNC,
     "leasehold.v1.SidecarService/SyncState": _SYNC,
     "grpc.health.v1.Health/Check": _PROBE,

@@ -5,6 +5,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from leasehold.v1 import audit_service_pb2 as audit
 from leasehold.v1 import budget_service_pb2 as budget
+from leasehold.v1 import key_service_pb2 as key
 from leasehold.v1 import lease_service_pb2 as lease
 from leasehold.v1 import revocation_service_pb2 as revocation
 
@@ -60,6 +61,13 @@ WATCH_REVOCATION = Method(
 _BUDGET = "/leasehold.v1.BudgetService/"
 LIST_BUDGETS = Method(_BUDGET + "ListBudgets", budget.ListBudgetsRequest, budget.ListBudgetsResponse)
 CHANGE_BUDGET = Method(_BUDGET + "ChangeBudget", budget.ChangeBudgetRequest, budget.ChangeBudgetResponse)
+
+_KEY = "/leasehold.v1.KeyService/"
+ROTATE = Method(_KEY + "RotateKey", key.RotateKeyRequest, key.RotateKeyResponse)
+SUPPLY = Method(_KEY + "SupplyKey", key.SupplyKeyRequest, key.SupplyKeyResponse)
+LIST_ROTATIONS = Method(_KEY + "ListRotations", key.ListRotationsRequest, key.ListRotationsResponse)
+WATCH_ROTATION = Method(_KEY + "WatchRotation", key.WatchRotationRequest, key.WatchRotationResponse)
+GET_ROTATION = Method(_KEY + "GetRotation", key.GetRotationRequest, key.GetRotationResponse)
 
 _AUDIT = "/leasehold.v1.AuditService/"
 LIST_EVENTS = Method(_AUDIT + "ListEvents", audit.ListEventsRequest, audit.ListEventsResponse)

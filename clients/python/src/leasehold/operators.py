@@ -65,8 +65,8 @@ def selector(
     return revocation.RevocationSelector(**chosen)
 
 
-class OperatorClient:
-    """Revokes and reads the audit log.
+class Connected:
+    """A connection to a collector, or to an admin socket.
 
     Args:
         target: "unix:///path", "/path", or "host:port" (then TLS).
@@ -88,6 +88,24 @@ class OperatorClient:
         settings = Settings.of(target, tls, timeout_seconds)
         by_uid = settings.tls is None and token is None
         self._link = Link(settings, Identity.nobody() if by_uid else Identity(token, required=False, proof=proof))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        """The client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class OperatorClient(Connected):
+    """Revokes and reads the audit log. Made and closed as `Connected` says."""
 
     def revoke(
         self,
@@ -276,20 +294,6 @@ class OperatorClient:
         """The newest checkpoint (a signed note), and the proof that its log begins with the first `old_size` events."""
         answer = self._link.call(methods.GET_CONSISTENCY_PROOF, audit.GetConsistencyProofRequest(old_size=old_size))
         return answer.checkpoint.note, list(answer.hashes)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
-
-    def __enter__(self) -> Self:
-        """The client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 def _stamp(moment: datetime | None) -> Timestamp | None:

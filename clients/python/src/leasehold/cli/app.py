@@ -5,6 +5,7 @@ import click
 from leasehold.cli.audit_commands import audit_group
 from leasehold.cli.budget_commands import budget_group
 from leasehold.cli.exec_command import exec_command
+from leasehold.cli.key_commands import key_group
 from leasehold.cli.lease_commands import lease_group
 from leasehold.cli.revoke_command import lift, revocations, revoke
 
@@ -12,6 +13,7 @@ _HELP = """Capped leases on paid APIs instead of keys.
 
 Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
 Responders: 'leasehold revoke', 'lift', 'revocations'. Auditors: 'leasehold audit'. Treasurers: 'leasehold budget'.
+Custodians and pipelines: 'leasehold keys'.
 """
 
 
@@ -28,3 +30,4 @@ leasehold.add_command(lift)
 leasehold.add_command(revocations)
 leasehold.add_command(audit_group)
 leasehold.add_command(budget_group)
+leasehold.add_command(key_group)

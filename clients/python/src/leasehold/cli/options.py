@@ -13,6 +13,7 @@ import click
 from leasehold import LeaseholdClient, LeaseholdError, LeaseInfo, Scope, TlsFiles
 from leasehold._amounts import usd
 from leasehold._settings import TIMEOUT_SECONDS
+from leasehold.custodian import KeyClient
 from leasehold.operators import COLLECTOR_VARIABLE, OperatorClient
 
 EXIT_REFUSED = 1
@@ -49,6 +50,13 @@ class Connection:
             message = f"no collector named; give --collector, or set {COLLECTOR_VARIABLE}"
             raise click.UsageError(message)
         return OperatorClient(self.target, self._token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
+
+    def custodian(self) -> KeyClient:
+        """As a custodian or a pipeline, to a collector or an admin socket."""
+        if not self.target:
+            message = f"no collector named; give --collector, or set {COLLECTOR_VARIABLE}"
+            raise click.UsageError(message)
+        return KeyClient(self.target, self._token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
 
     def _token(self) -> str | None:
         # A path for sure: a name without a slash would be taken for the token itself.

@@ -79,6 +79,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_LEASE_NOT_FOUND: _Reason.ValueType  # 70
     """Not found (NOT_FOUND): the same answer for "not yours"."""
     REASON_REVOCATION_NOT_FOUND: _Reason.ValueType  # 71
+    REASON_ROTATION_NOT_FOUND: _Reason.ValueType  # 72
     REASON_FIELD_INVALID: _Reason.ValueType  # 80
     """Request (INVALID_ARGUMENT, ALREADY_EXISTS). Next: fix the code."""
     REASON_METADATA_MISSING: _Reason.ValueType  # 81
@@ -169,6 +170,7 @@ REASON_PROCESS_ENDED: Reason.ValueType  # 68
 REASON_LEASE_NOT_FOUND: Reason.ValueType  # 70
 """Not found (NOT_FOUND): the same answer for "not yours"."""
 REASON_REVOCATION_NOT_FOUND: Reason.ValueType  # 71
+REASON_ROTATION_NOT_FOUND: Reason.ValueType  # 72
 REASON_FIELD_INVALID: Reason.ValueType  # 80
 """Request (INVALID_ARGUMENT, ALREADY_EXISTS). Next: fix the code."""
 REASON_METADATA_MISSING: Reason.ValueType  # 81
