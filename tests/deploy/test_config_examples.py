@@ -128,8 +128,13 @@ def test_the_prices_example_loads(folder):
 
 @pytest.mark.parametrize(("name", "shape"), [("sidecar", sidecar_shape._File), ("collector", collector_shape._File)])
 def test_every_setting_is_explained(name, shape):
-    """No setting exists that the example does not show, in force or as a comment; shared ones stand in sidecar.toml."""
-    text = (EXAMPLES / f"{name}.toml").read_text() + (EXAMPLES / "sidecar.toml").read_text()
+    """No setting exists that the example does not show, in force or as a comment; shared ones stand in sidecar.toml.
+
+    Rotations and where keys are made have files of their own.
+    """
+    keys = EXAMPLES.parent / "keys"
+    files = (EXAMPLES / f"{name}.toml", EXAMPLES / "sidecar.toml", keys / "rotations.toml", keys / "minters.toml")
+    text = "".join(file.read_text() for file in files)
     missing = {
         setting
         for setting in settings_of(shape)

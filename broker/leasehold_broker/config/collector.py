@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
 from leasehold_broker.config.anomalies import Anomalies, AnomaliesAt, anomalies_at
 from leasehold_broker.config.collector_store import PostgresStore, Store, postgres_store, replica_name
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
+from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
@@ -19,10 +22,12 @@ from leasehold_broker.config.parts import (
     check_logging,
     issuer_rules,
 )
+from leasehold_broker.config.providers import Provider, ProviderAt, providers_at
 from leasehold_broker.config.read import ConfigError, absolute, read_config
+from leasehold_broker.config.rotations import RotationAt, RotationTable, rotations_at
 from leasehold_broker.config.signals import Signals, SignalsAt, signals_at
 from leasehold_broker.config.sinks import Sink, SinkAt, sinks_at
-from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
+from leasehold_broker.domain.collector_rules import X509_ISSUER, PipelineRule, Role, RoleRule, SidecarRule
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.issuer import IssuerRule, Proof, Replay
 from leasehold_broker.domain.spiffe import spiffe_id_wrong
@@ -70,6 +75,13 @@ class _Operator(Part, frozen=True):
     values: tuple[str, ...] = ()
 
 
+class _Pipeline(Part, frozen=True):
+    name: str
+    issuer: str
+    claims: dict[str, str]
+    keys: tuple[str, ...]
+
+
 class _File(Part, frozen=True):
     collector: _Collector
     issuers: tuple[Issuer, ...]
@@ -78,6 +90,10 @@ class _File(Part, frozen=True):
     store: Store = Store()
     audit: _Audit = _Audit()
     grpc: _Grpc = _Grpc()
+    keys: Keys | None = None
+    providers: dict[str, Provider] = msgspec.field(default_factory=dict)
+    rotations: tuple[RotationTable, ...] = ()
+    pipelines: tuple[_Pipeline, ...] = ()
     sinks: tuple[Sink, ...] = ()
     alerts: tuple[AlertEndpointPart, ...] = ()
     fleet_budgets: tuple[FleetBudgetPart, ...] = ()
@@ -118,6 +134,10 @@ class CollectorConfig:
         sidecars: who writes which stream.
         roles: of operators with verified tokens.
         roles_of_uid: of operators on this machine, known over the Unix socket by the kernel's word.
+        keys: where the keys are that it rotates; None: it rotates none.
+        providers: where their providers are reached, to probe them.
+        rotations: which, and how.
+        pipelines: who else may have them rotated.
     """
 
     path: Path
@@ -127,6 +147,10 @@ class CollectorConfig:
     postgres: PostgresStore | None
     audit: AuditConfig
     grpc: Listen
+    keys: KeysAt | None
+    providers: dict[str, ProviderAt]
+    rotations: tuple[RotationAt, ...]
+    pipelines: tuple[PipelineRule, ...]
     issuers: tuple[IssuerRule, ...]
     sidecars: tuple[SidecarRule, ...]
     roles: tuple[RoleRule, ...]
@@ -149,6 +173,7 @@ def load_collector(path: Path) -> CollectorConfig:
     path = path.absolute()
     file = read_config(path, _File)
     _check(file, path)
+    keys = None if file.keys is None else keys_at(file.keys, path)
     return CollectorConfig(
         path=path,
         name=replica_name(file.collector.name, file.store, path),
@@ -157,6 +182,13 @@ def load_collector(path: Path) -> CollectorConfig:
         postgres=postgres_store(file.store, path),
         audit=_audit(file, path),
         grpc=file.grpc.listen("grpc", path, tls_always=True, certificates_always=False),
+        keys=keys,
+        providers=providers_at(file.providers, path),
+        rotations=rotations_at(file.rotations, keys, path),
+        pipelines=tuple(
+            PipelineRule(one.name, one.issuer, tuple(sorted(one.claims.items())), frozenset(one.keys))
+            for one in file.pipelines
+        ),
         issuers=issuer_rules(file.issuers, path),
         sidecars=tuple(map(_sidecar_rule, file.sidecars)),
         roles=tuple(RoleRule(one.issuer, one.claim, value, one.role) for one in file.operators for value in one.values),
@@ -209,6 +241,7 @@ def _check(file: _File, path: Path) -> None:
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"
         for what, issuer in (
             *((f"sidecar {one.name!r}", one.issuer) for one in file.sidecars if one.issuer),
+            *((f"pipeline {one.name!r}", one.issuer) for one in file.pipelines),
             *(("an operator rule", one.issuer) for one in file.operators if one.issuer),
         )
         if issuer not in issuers
@@ -238,6 +271,7 @@ def _check(file: _File, path: Path) -> None:
             wrong.append(f"the operator rule for {operator.issuer!r} needs claim and values")
     if not any(operator.role is Role.RESPONDER for operator in file.operators):
         wrong.append("no [[operators]] has the role responder: nobody could revoke")
+    wrong += _wrong_pipelines(file)
     if wrong:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
@@ -269,6 +303,27 @@ def _sidecar_wrong(one: _Sidecar, tls: Tls | None) -> str | None:
 
 def _asks_for_certificates(tls: Tls | None) -> bool:
     return tls is not None and bool(tls.client_ca)
+
+
+def _wrong_pipelines(file: _File) -> list[str]:
+    wrong: list[str] = []
+    rotated = {each.key for each in file.rotations}
+    for pipeline in file.pipelines:
+        if not pipeline.claims or not all(pipeline.claims.values()):
+            wrong.append(
+                f"pipeline {pipeline.name!r} needs claims: the issuer signs tokens for everybody's pipelines, and only "
+                "its claims tell which one is yours"
+            )
+        wrong += [
+            f"pipeline {pipeline.name!r} names key {key!r}, which no [[rotations]] has"
+            for key in pipeline.keys
+            if key not in rotated
+        ]
+    if file.rotations and file.store.engine == "postgres":
+        wrong.append("[[rotations]] need a store in a file: collectors that share a PostgreSQL do not rotate yet")
+    if file.keys is not None and file.keys.file and not file.keys.master_key_file and file.keys.transit is None:
+        wrong.append("[keys] a collector asks for no passphrase: give master_key_file or [keys.transit]")
+    return wrong
 
 
 def _roles_of_uid(operators: tuple[_Operator, ...]) -> dict[int, frozenset[Role]]:

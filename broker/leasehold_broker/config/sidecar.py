@@ -20,6 +20,7 @@ from leasehold_broker.config.parts import (
 )
 from leasehold_broker.config.providers import Provider, ProviderAt, providers_at
 from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, read_config, refuse_open_file
+from leasehold_broker.config.rotations import RotationAt, RotationTable, rotations_at
 from leasehold_broker.domain.issuer import IssuerRule, Proof
 
 
@@ -83,6 +84,7 @@ class _File(Part, frozen=True):
     spool: _Spool = _Spool()
     collector: _Collector | None = None
     alone: _Alone | None = None
+    rotations: tuple[RotationTable, ...] = ()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -143,6 +145,7 @@ class SidecarConfig:
     spool_bytes_max: int
     collector: CollectorAt | None
     alone: Alone | None
+    rotations: tuple[RotationAt, ...]
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -157,6 +160,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
     file = read_config(path, _File)
     base = path.parent
     _check(file, path)
+    keys = keys_at(file.keys, path)
     return SidecarConfig(
         path=path,
         name=file.sidecar.name,
@@ -167,7 +171,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         egress_hosts=file.egress.hosts,
         body_bytes_max=file.egress.body_bytes_max,
         policy=_policy(file.policy, base),
-        keys=keys_at(file.keys, path),
+        keys=keys,
         issuers=issuer_rules(file.issuers, path),
         providers=providers_at(file.providers, path),
         prices=_prices(file.prices, base),
@@ -175,6 +179,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         spool_bytes_max=file.spool.bytes_max,
         collector=_collector(file.collector, path) if file.collector else None,
         alone=_alone(file.alone, base) if file.alone else None,
+        rotations=rotations_at(file.rotations, keys, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )
@@ -193,6 +198,8 @@ def _check(file: _File, path: Path) -> None:
             "exactly one of [collector] and [alone] must be there: a sidecar reports to a collector, or says "
             "explicitly that it runs alone"
         )
+    if file.rotations and file.collector is not None:
+        wrong.append("[[rotations]] belong to the collector's configuration: it rotates for all its sidecars")
     if not 1024 <= file.egress.body_bytes_max <= 256 * 1024 * 1024:
         wrong.append("[egress] body_bytes_max must be 1 KiB to 256 MiB")
     if file.spool.bytes_max < 64 * 1024:

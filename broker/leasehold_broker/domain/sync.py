@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.fleet_budget import SliceReport, SliceTold
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLeases
 
@@ -42,6 +43,7 @@ class SyncMessage:
         applied_budget_change: highest number that is durable there.
         budgets: how they stand, now and then; else None.
         slices: of fleet budgets, all of them.
+        key_uses: full list, when it has changed; else None.
     """
 
     hello: Hello | None
@@ -52,6 +54,7 @@ class SyncMessage:
     applied_budget_change: int = 0
     budgets: BudgetRows | None = None
     slices: tuple[SliceReport, ...] = ()
+    key_uses: tuple[KeyUse, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,15 @@ authority: after a restart every known one counts as heard just now.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import LiveLeases
-from leasehold_broker.domain.sync import silence_seconds
+from leasehold_broker.domain.sync import SyncMessage, silence_seconds
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.revocation_log import KnownSidecar
 
@@ -34,6 +35,17 @@ class Member:
     live: LiveLeases = NO_LEASES
     budgets: BudgetRows = NO_BUDGETS
     applied_budget_change: int = 0
+    key_uses: Mapping[str, KeyUse] | None = None
+    """By name of the key; None until this session has told."""
+
+    def take_reports(self, message: SyncMessage) -> None:
+        """Replace what the message reports anew."""
+        if message.budgets is not None:
+            self.budgets = message.budgets
+        if message.live is not None:
+            self.live = message.live
+        if message.key_uses is not None:
+            self.key_uses = {use.key: use for use in message.key_uses}
 
 
 class Fleet:

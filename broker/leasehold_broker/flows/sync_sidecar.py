@@ -71,10 +71,7 @@ class SyncSession:
         now = self._clock.now()
         member.heard = now
         member.applied_budget_change = max(member.applied_budget_change, message.applied_budget_change)
-        if message.budgets is not None:
-            member.budgets = message.budgets
-        if message.live is not None:
-            member.live = message.live
+        member.take_reports(message)
         known = replace(
             member.known,
             applied_epoch=max(member.known.applied_epoch, message.applied_epoch),
@@ -224,6 +221,7 @@ class SyncSidecar:
         if member.connected:
             self.superseded += 1
         member.connected = True
+        member.key_uses = None
         older = self._open.get(known.name)
         session = SyncSession(self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns)
         self._open[known.name] = session

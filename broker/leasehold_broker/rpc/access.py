@@ -26,8 +26,8 @@ class Plane(StrEnum):
 class Access(StrEnum):
     """Who may call. What each must show is decided by the process that serves (its `Authenticate` callables).
 
-    A ROTATOR is an operator, or a pipeline with a token of its own. ANYONE is asked for nothing, and exists in the plane
-    HEALTH only.
+    A ROTATOR is an operator, or a pipeline with a token of its own.
+    ANYONE is asked for nothing, and exists in the plane HEALTH only.
     """
 
     WORKLOAD = "workload"
@@ -183,7 +183,7 @@ METHODS: Mapping[str, Method] = {
     "leasehold.v1.KeyService/SupplyKey": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.KeyService/GetRotation": _ROTATION_LOOK,
     "leasehold.v1.KeyService/ListRotations": _ROTATION_LOOK,
-    "leasehold.v1.KeyService/WatchRotation": replace(_ROTATION_LOOK, seconds_max=WATCH_SECONDS_MAX),
+    "leasehold.v1.KeyService/WatchRotation": _watched(_ROTATION_LOOK),
     "leasehold.v1.AuditIngestService/AppendEvents": _SYNC,
     "leasehold.v1.SidecarService/SyncState": _SYNC,
     "grpc.health.v1.Health/Check": _PROBE,

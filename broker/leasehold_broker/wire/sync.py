@@ -3,6 +3,7 @@
 from google.protobuf.duration_pb2 import Duration
 
 from leasehold.v1 import sidecar_service_pb2
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import Hello, Push, SyncMessage
@@ -14,6 +15,7 @@ from leasehold_broker.wire.slices import reports_from_proto, reports_to_proto, s
 
 LIVE_BYTES_MAX = 512 * 1024
 APPLIED_MAX = 1000
+KEYS_MAX = 4096
 TEXT_LENGTH_MAX = 256
 EPOCH_MAX = 2**62
 AUTHORITY_SECONDS_MAX = 86_400.0
@@ -41,6 +43,7 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
     if not 0 <= message.applied_budget_change <= EPOCH_MAX:
         raise field_invalid("applied_budget_change", "must not be negative")
     budgets = rows_from_proto(message.budgets) if message.HasField("budgets") else None
+    uses = _key_uses(message.key_uses) if message.HasField("key_uses") else None
     return SyncMessage(
         hello,
         message.applied_epoch,
@@ -50,7 +53,16 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
         message.applied_budget_change,
         budgets,
         reports_from_proto(message.slices),
+        uses,
     )
+
+
+def _key_uses(message: sidecar_service_pb2.KeyUses) -> tuple[KeyUse, ...]:
+    if len(message.uses) > KEYS_MAX:
+        raise field_invalid("key_uses", f"must be at most {KEYS_MAX} keys, were {len(message.uses)}")
+    if any(len(one.key) > TEXT_LENGTH_MAX or one.serving_version < 0 or one.oldest_version < 0 for one in message.uses):
+        raise field_invalid("key_uses", "must hold names of keys, and versions that are not negative")
+    return tuple(KeyUse(one.key, one.serving_version, one.oldest_version) for one in message.uses)
 
 
 def _hello(message: sidecar_service_pb2.Hello) -> Hello:
@@ -100,6 +112,12 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
         request.hello.life = message.hello.life
     if message.slices:
         request.slices.CopyFrom(reports_to_proto(message.slices))
+    if message.key_uses is not None:
+        request.key_uses.SetInParent()
+        for use in message.key_uses[:KEYS_MAX]:
+            request.key_uses.uses.add(
+                key=use.key, serving_version=use.serving_version, oldest_version=use.oldest_version
+            )
     for applied in message.applied:
         request.applied.add(epoch=applied.epoch, leases_ended=applied.leases_ended, calls_cut=applied.calls_cut)
     if message.live is not None:

@@ -13,11 +13,13 @@ from leasehold_broker.adapters.private_files import make_folder
 from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
-from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
+from leasehold_broker.collector import audit_door, budget_door, key_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.collector.audit_door import AuditDoor
 from leasehold_broker.collector.budget_door import BudgetDoor
+from leasehold_broker.collector.key_door import KeyDoor
 from leasehold_broker.collector.revocation_door import RevocationDoor
+from leasehold_broker.collector.rotators import Rotators
 from leasehold_broker.collector.sidecar_door import MESSAGE_BYTES_MAX, SidecarDoor
 from leasehold_broker.config import CollectorConfig
 from leasehold_broker.domain.events import EventType
@@ -31,6 +33,7 @@ from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.key_uses import FleetKeyUsers
 from leasehold_broker.flows.lift_revocation import EndBlocks, LiftRevocation
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
@@ -50,6 +53,8 @@ from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.rotations import Rotating, RotationPlan, rotating
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
@@ -138,7 +143,8 @@ class Collector:
             )
             await escrow.restore()
             await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
-            door = self._door(store, issuer, prove, records, ingest, escrow)
+            rotations = await self._rotations(opened, tasks, stack)
+            door = self._door(store, issuer, prove, records, ingest, escrow, rotations)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
@@ -151,6 +157,7 @@ class Collector:
                         *tasks.samples(),
                         *alert_samples(alerts),
                         *finding_samples(finder),
+                        *(() if rotations is None else rotations.samples()),
                     ],
                 )
                 await metrics.start()
@@ -165,6 +172,23 @@ class Collector:
             )
             yield
             log.info("stopping")
+
+    async def _rotations(
+        self, opened: OpenStore, tasks: Supervisor, stack: contextlib.AsyncExitStack
+    ) -> Rotating | None:
+        """What rotates keys, with the keys that it is done with; None where the log keeps no rotations."""
+        if opened.rotations is None:
+            return None
+        keys = None
+        if self._config.keys is not None:
+            keys = SidecarKeys(self._config.keys, _no_passphrase, self._clock, self._entropy)
+            await keys.start(lambda _: None, lambda _: None)
+            stack.push_async_callback(keys.aclose)
+        plan = RotationPlan(self._config.rotations, keys, self._config.providers)
+        users = FleetKeyUsers(self._fleet, self._clock)
+        return await stack.enter_async_context(
+            rotating(plan, opened.rotations, opened.log, users, self._clock, self._entropy, tasks)
+        )
 
     def _open_store(self) -> contextlib.AbstractAsyncContextManager[OpenStore]:
         make_folder(self._config.state_dir)
@@ -183,13 +207,19 @@ class Collector:
         records: CollectorRecords,
         ingest: IngestEvents,
         escrow: FleetEscrow,
+        rotations: Rotating | None,
     ) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
         operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
+        rotators = Rotators(operators, self._identities, self._config.pipelines)
         door = GrpcDoor(
             self._config.grpc,
             self._peers,
-            {Access.SIDECAR: sidecars.authenticate, Access.OPERATOR: operators.authenticate},
+            {
+                Access.SIDECAR: sidecars.authenticate,
+                Access.OPERATOR: operators.authenticate,
+                Access.ROTATOR: rotators.authenticate,
+            },
             records,
             self._clock,
             self._entropy,
@@ -206,6 +236,9 @@ class Collector:
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
         budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)
+        if rotations is not None:
+            keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
+            door.server.serve(key_door.SERVICE, keys.handlers())
         door.server.serve(budget_door.SERVICE, budgets.handlers())
         door.server.serve(revocation_door.SERVICE, revocation.handlers())
         door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), prove, operators).handlers())
@@ -250,6 +283,10 @@ class Collector:
         yield from sink_samples(feeds)
         for reason, count in tuple(records.refusals.items()):
             yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
+
+
+def _no_passphrase() -> bytes:
+    raise ValueError("a collector asks for no passphrase")
 
 
 async def _stopped(records: CollectorRecords) -> None:

@@ -16,6 +16,7 @@ from leasehold_broker.ports.event_store import EventStore
 from leasehold_broker.ports.fleet_board import FleetBoard
 from leasehold_broker.ports.log_followers import LogFollowers
 from leasehold_broker.ports.revocation_log import RevocationLog
+from leasehold_broker.ports.rotation_log import RotationLog
 from leasehold_broker.ports.sink_cursors import SinkCursors
 from leasehold_broker.ports.tree_log import TreeLog
 from leasehold_broker.wiring.life import new_life
@@ -58,12 +59,14 @@ class OpenStore:
         lead: does a work, named, while this replica is the one that does it.
         board: what replicas tell each other about sidecars; None without replicas.
         escrow: where slices of fleet budgets are kept; None with replicas, which cannot share fleet budgets yet.
+        rotations: where rotations of keys are kept; None with replicas, which do not rotate yet.
     """
 
     log: CollectorLog
     lead: Callable[[str, Work], Awaitable[None]] = alone
     board: FleetBoard | None = None
     escrow: EscrowLog | None = None
+    rotations: RotationLog | None = None
 
     @property
     def shared(self) -> bool:
@@ -95,7 +98,7 @@ async def file_store(path: Path, stream: str, *, accept_gaps: bool) -> AsyncIter
     """
     store = CollectorStore(path, stream, new_life(), accept_gaps=accept_gaps)
     try:
-        yield OpenStore(store, escrow=store)
+        yield OpenStore(store, escrow=store, rotations=store.rotations)
     finally:
         await store.close()
 

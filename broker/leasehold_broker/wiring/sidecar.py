@@ -288,6 +288,7 @@ class Sidecar:
             self.policies,
             self._recorder,
             self._tasks,
+            self._keys,
             self.fail,
         )
 

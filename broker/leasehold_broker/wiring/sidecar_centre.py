@@ -19,6 +19,7 @@ from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.config.sidecar import CollectorAt
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.budget_report import budget_rows
+from leasehold_broker.flows.key_uses import ReportKeyUses
 from leasehold_broker.flows.live_leases import ReportLeases
 from leasehold_broker.ports.centre import Centre
 from leasehold_broker.ports.clock import Clock
@@ -121,6 +122,7 @@ def _link(parts: SidecarParts, at: CollectorAt) -> CollectorLink:
         version=__version__,
         token=None if at.token_file is None else partial(_read_token, at.token_file),
         tls=None if at.ca_file is None else TlsFiles(at.ca_file, at.certificate_file, at.private_key_file),
+        key_uses=ReportKeyUses(parts.config.name, parts.books, parts.keys.ring),
     )
     parts.books.slices.life = parts.store.epoch
     budgets = BudgetTie(

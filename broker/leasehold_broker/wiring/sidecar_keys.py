@@ -43,10 +43,12 @@ class SidecarKeys:
             RuntimeError: neighbours could read this process's memory.
         """
         assert_hardened()
-        local = None if at.path is None else LocalKeys(str(at.path), master_key(at, passphrase, clock), clock, _failed)
+        self.at = at
+        self.master = None if at.path is None else master_key(at, passphrase, clock)
+        local = None if self.master is None else LocalKeys(str(at.path), self.master, clock, _failed)
         self._changed: Callable[[SourceChange], None] = lambda _: None
         self._minted: Callable[[Minting], None] = lambda _: None
-        sources = [_source(store, clock) for store in at.stores]
+        sources = [open_source(store, clock) for store in at.stores]
         self._privileged = privileged_stores(at.stores, sources)
         self._sourced = tuple(
             self._open(store, source, clock, entropy) for store, source in zip(at.stores, sources, strict=True)
@@ -156,7 +158,8 @@ def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> Mas
     return PassphraseMasterKey(passphrase())
 
 
-def _source(store: Store, clock: Clock) -> KeySource:
+def open_source(store: Store, clock: Clock) -> KeySource:
+    """What reads this store. Raises ConfigError when a package is missing."""
     try:
         match store:
             case VaultStore():

@@ -14,6 +14,7 @@ from leasehold_broker.flows.refusals import RecordRefusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.policy_source import PolicySource
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.supervision import Supervisor
 
 
@@ -33,4 +34,5 @@ class SidecarParts:
     policies: PolicySource
     recorder: RecordRefusal
     tasks: Supervisor
+    keys: SidecarKeys
     fail: Callable[[str], None]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 
+from leasehold_broker.domain.key_use import KeyUse
+
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 _CHANCE = secrets.SystemRandom()
 
@@ -63,6 +65,7 @@ class LinkSettings:
         tls: None only for a Unix socket or loopback.
         answer_seconds_max: a batch or an opening that is not answered in this time breaks the connection.
         backoff: between attempts.
+        key_uses: called on the loop at most once a second: which versions of stored keys are used here.
     """
 
     target: str
@@ -73,6 +76,7 @@ class LinkSettings:
     tls: TlsFiles | None = None
     answer_seconds_max: float = 20.0
     backoff: Backoff = field(default_factory=Backoff)
+    key_uses: Callable[[], tuple[KeyUse, ...]] = tuple
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries; the token is read now.

@@ -13,6 +13,7 @@ from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
 from leasehold_broker.ports.budget_changes import BudgetChangeSink
@@ -75,6 +76,8 @@ class Sync:
         self._slices = budgets.slices
         self._told: dict[int, tuple[SliceReport, ...]] = {}
         """What was said of slices, by the heartbeat it went with, until that is answered."""
+        self._uses_reported: tuple[KeyUse, ...] | None = None
+        self._uses_at = 0.0
 
     async def run(self, channel: grpc.aio.Channel) -> None:
         """Stay in step until the collector ends the stream in good order.
@@ -101,10 +104,12 @@ class Sync:
         while True:
             applied = tuple(self._applied[:APPLIED_MAX])
             live = self._changed_leases(loop.time)
+            uses = self._changed_uses(loop.time())
             due = loop.time() >= beat_at
             acknowledged = self._acknowledged.is_set()
             pressing = self._slices.due_seconds(self._clock.now())
-            if hello is not None or applied or live is not None or due or acknowledged or pressing == 0:
+            news = applied or live is not None or uses is not None
+            if hello is not None or news or due or acknowledged or pressing == 0:
                 self._acknowledged.clear()
                 number = self._authority.heartbeat(self._clock.now())
                 message = SyncMessage(
@@ -116,6 +121,7 @@ class Sync:
                     self._budgets.sink.applied_budget_change(),
                     self._changed_budgets(loop.time(), at_once=hello is not None or acknowledged),
                     self._slice_reports(number),
+                    uses,
                 )
                 pressing = None
                 try:
@@ -154,6 +160,16 @@ class Sync:
             return None
         self._budgets_reported = rows
         return rows
+
+    def _changed_uses(self, now: float) -> tuple[KeyUse, ...] | None:
+        if now < self._uses_at:
+            return None
+        self._uses_at = now + LIVE_SECONDS_MIN
+        uses = self._settings.key_uses()
+        if uses == self._uses_reported:
+            return None
+        self._uses_reported = uses
+        return uses
 
     def _pause(self) -> float:
         authority = self._authority.authority_seconds

@@ -3,12 +3,15 @@
 It talks to a collector, or to the admin socket of a sidecar that runs alone. A pipeline shows its own OIDC token.
 """
 
+import time
 from collections.abc import Iterator
 
 from leasehold import _methods as methods
 from leasehold._messages import new_request_id
 from leasehold.operators import Connected
 from leasehold.v1 import key_service_pb2 as key
+
+OVER = (key.ROTATION_STATE_DONE, key.ROTATION_STATE_FAILED)
 
 
 class KeyClient(Connected):
@@ -52,11 +55,17 @@ class KeyClient(Connected):
                 return
 
     def watch(self, name: str, timeout_seconds: float) -> Iterator[key.Rotation]:
-        """A rotation at once and at each change, until it is over.
+        """A rotation at once and at each change, until it is over; a stream that has grown old is opened again.
 
         Raises:
             Unavailable: also when it is not over in time (reason DEADLINE_EXCEEDED).
+            IdentityRejected: the token has ended meanwhile, and no fresh one is at its place. It goes on all the same.
         """
         request = key.WatchRotationRequest(name=name)
-        for answer in self._link.stream(methods.WATCH_ROTATION, request, timeout_seconds):
-            yield answer.rotation
+        ends_at, told = time.monotonic() + timeout_seconds, None
+        while told is None or told.state not in OVER:
+            left = max(0.001, ends_at - time.monotonic())
+            for answer in self._link.stream(methods.WATCH_ROTATION, request, left):
+                if answer.rotation != told:
+                    told = answer.rotation
+                    yield told

@@ -8,11 +8,10 @@ from google.protobuf.json_format import MessageToDict
 
 from leasehold import LeaseholdError
 from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, table, to_collector
-from leasehold.custodian import KeyClient
+from leasehold.custodian import OVER, KeyClient
 from leasehold.errors import DEADLINE
 from leasehold.v1 import key_service_pb2 as key
 
-OVER = (key.ROTATION_STATE_DONE, key.ROTATION_STATE_FAILED)
 VALUE_CHARACTERS_MAX = 16 * 1024
 _ROTATE_HELP = """Have a provider key replaced: a new one is made, proven and served, the old one ended and proven dead.
 

@@ -34,6 +34,7 @@ class SyncStateRequest(_message.Message):
     APPLIED_BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
     BUDGETS_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
+    KEY_USES_FIELD_NUMBER: _builtins.int
     applied_epoch: _builtins.int
     """Highest epoch whose effects are durable here."""
     heartbeat: _builtins.int
@@ -62,6 +63,10 @@ class SyncStateRequest(_message.Message):
     def slices(self) -> Global___SliceReports:
         """How its slices of fleet budgets stand, all of them; only from a sidecar that gave its life in Hello."""
 
+    @_builtins.property
+    def key_uses(self) -> Global___KeyUses:
+        """Which versions of stored keys are used here, as a full list, when it has changed."""
+
     def __init__(
         self,
         *,
@@ -73,10 +78,11 @@ class SyncStateRequest(_message.Message):
         applied_budget_change: _builtins.int = ...,
         budgets: _budget_service_pb2.BudgetRows | None = ...,
         slices: Global___SliceReports | None = ...,
+        key_uses: Global___KeyUses | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,6 +189,54 @@ class SliceReports(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SliceReports: _TypeAlias = SliceReports  # noqa: Y015
+
+@_typing.final
+class KeyUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    OLDEST_VERSION_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Name of the key."""
+    serving_version: _builtins.int
+    """What the next call would use; 0: none can be had now."""
+    oldest_version: _builtins.int
+    """The oldest that a call in flight, or a lease that was handed the key, still uses; 0: none does."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        serving_version: _builtins.int = ...,
+        oldest_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "oldest_version", b"oldest_version", "serving_version", b"serving_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyUse: _TypeAlias = KeyUse  # noqa: Y015
+
+@_typing.final
+class KeyUses(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyUse]: ...
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___KeyUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyUses: _TypeAlias = KeyUses  # noqa: Y015
 
 @_typing.final
 class AppliedRevocation(_message.Message):

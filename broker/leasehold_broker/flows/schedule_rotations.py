@@ -1,0 +1,68 @@
+"""Ask for rotations that are due. Owns when the schedule is looked at; the log makes each due time one rotation."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.rotation import Trigger
+from leasehold_broker.domain.rotation_schedule import NextTime, RotationSchedule, counts_from
+from leasehold_broker.flows.request_rotation import RequestRotation
+from leasehold_broker.flows.rotation_steps import RotatedKey
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.key_source import SourceFault
+from leasehold_broker.ports.rotation_log import RotationLog
+
+LOOK_SECONDS = 30.0
+BY = "schedule"
+
+
+class ScheduleRotations:
+    """Looks now and then, while this process leads."""
+
+    def __init__(
+        self,
+        log: RotationLog,
+        keys: Mapping[str, RotatedKey],
+        schedules: Mapping[str, RotationSchedule],
+        request: RequestRotation,
+        clock: Clock,
+        next_time: NextTime,
+        leads: Callable[[], bool],
+    ) -> None:
+        """Ask through `request` for what is due by `schedules`, both by name of the key."""
+        self._log = log
+        self._keys = keys
+        self._schedules = {name: schedule for name, schedule in schedules.items() if not schedule.idle}
+        self._request = request
+        self._clock = clock
+        self._next_time = next_time
+        self._leads = leads
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._leads():
+                await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Ask for what is due now; a store that does not answer is asked again at the next look."""
+        for name, schedule in self._schedules.items():
+            try:
+                await self._look(name, schedule)
+            except (SourceFault, Refusal):
+                continue
+
+    async def _look(self, name: str, schedule: RotationSchedule) -> None:
+        found = await self._log.last_rotations(name, 1)
+        last = found[0] if found else None
+        if last is not None and not last.over:
+            return
+        stored = (await self._keys[name].store.read(name)).created_wall_ms
+        since, not_before = counts_from(stored, last)
+        due = schedule.due_wall_ms(name, since, self._next_time)
+        now = self._clock.now().wall_ms
+        if due is None or now < max(due, not_before) or schedule.closed(now):
+            return
+        # A later attempt after a failure is a wish of its own.
+        await self._request.wish(BY, f"{name}/{max(due, not_before)}", name, Trigger.SCHEDULE)

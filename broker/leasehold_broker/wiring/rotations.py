@@ -1,0 +1,181 @@
+"""Rotations of a process: from the tables of the configuration to what drives them, asks for them and shows them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import structlog
+
+from leasehold_broker.adapters import cron
+from leasehold_broker.adapters.http_key_probe import HttpKeyProbe
+from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
+from leasehold_broker.adapters.keys_local import LocalKeys
+from leasehold_broker.adapters.keys_local_admin import LocalKeyAdmin
+from leasehold_broker.adapters.minters.admin_api import Reading
+from leasehold_broker.adapters.prometheus_metrics import Sample
+from leasehold_broker.config.providers import ProviderAt
+from leasehold_broker.config.read import ConfigError
+from leasehold_broker.config.rotations import RotationAt
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
+from leasehold_broker.flows.read_rotations import ReadRotations
+from leasehold_broker.flows.request_rotation import RequestRotation
+from leasehold_broker.flows.rotate_disclosed import RotateDisclosed
+from leasehold_broker.flows.rotate_keys import Pace, RotateKeys
+from leasehold_broker.flows.rotation_steps import RotatedKey, RotatedStore, RotationSteps
+from leasehold_broker.flows.schedule_rotations import ScheduleRotations
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.key_users import KeyUsers
+from leasehold_broker.ports.rotation_log import RotationLog
+from leasehold_broker.providers import all_providers
+from leasehold_broker.wire.event_body import decode_event
+from leasehold_broker.wiring.collector_store import CollectorLog
+from leasehold_broker.wiring.life import new_life
+from leasehold_broker.wiring.minters import Minters
+from leasehold_broker.wiring.sidecar_keys import SidecarKeys, open_source
+from leasehold_broker.wiring.supervision import Supervisor
+
+DISCLOSED = "key.rotation_requested"
+log = structlog.get_logger("leasehold.rotation")
+
+
+@dataclass(frozen=True, slots=True)
+class RotationPlan:
+    """What is rotated.
+
+    Args:
+        rotations: the tables.
+        keys: all keys of the process; None where it has none, and then there are no tables.
+        providers: where they are reached.
+    """
+
+    rotations: tuple[RotationAt, ...]
+    keys: SidecarKeys | None
+    providers: Mapping[str, ProviderAt]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotating:
+    """What doors need."""
+
+    request: RequestRotation
+    read: ReadRotations
+    driver: RotateKeys
+    keys: Mapping[str, RotatedKey]
+
+    def samples(self) -> Iterator[Sample]:
+        """Metrics."""
+        yield Sample("rotated_keys", "Keys that are rotated here.", len(self.keys))
+        yield Sample("rotation_leads", "1 while this process takes the steps of rotations.", self.driver.leads)
+
+
+def check_rotations(rotations: Sequence[RotationAt]) -> None:
+    """Check what the configuration alone cannot. Raises ConfigError."""
+    for at in rotations:
+        if at.schedule.cron and (why := cron.wrong_cron(at.schedule.cron)):
+            message = f"[[rotations]] {at.key!r}: cron {at.schedule.cron!r}: {why}"
+            raise ConfigError(message)
+
+
+@contextlib.asynccontextmanager
+async def rotating(
+    plan: RotationPlan,
+    kept: RotationLog,
+    events: CollectorLog,
+    users: KeyUsers,
+    clock: Clock,
+    entropy: Entropy,
+    tasks: Supervisor,
+) -> AsyncIterator[Rotating]:
+    """Drive rotations while the context lasts.
+
+    Raises:
+        ConfigError: says what is wrong and what to change.
+        Refusal: STORE_UNAVAILABLE.
+    """
+    check_rotations(plan.rotations)
+    async with contextlib.AsyncExitStack() as stack:
+        keys = await _rotated_keys(plan, clock, stack)
+        driver = RotateKeys(kept, keys, RotationSteps(users), clock, new_life(), Pace(), _told)
+        request = RequestRotation(kept, events, keys, clock, entropy, driver.wake)
+        if keys:
+            schedules = {at.key: at.schedule for at in plan.rotations}
+            schedule = ScheduleRotations(kept, keys, schedules, request, clock, cron.next_time, lambda: driver.leads)
+            rule = SinkRule("rotations", required=False, lag_records_max=0, types=(DISCLOSED,))
+            disclosed = FeedSink(rule, RotateDisclosed(request, keys, decode_event), events, events, _told)
+            await disclosed.start()
+            await stack.enter_async_context(tasks.keeping("rotations", driver.run))
+            await stack.enter_async_context(tasks.keeping("rotation schedule", schedule.run))
+            await stack.enter_async_context(tasks.keeping("rotation requests", disclosed.run))
+        yield Rotating(request, ReadRotations(kept, driver.changed), driver, keys)
+
+
+async def _rotated_keys(plan: RotationPlan, clock: Clock, stack: contextlib.AsyncExitStack) -> dict[str, RotatedKey]:
+    if plan.keys is None or not plan.rotations:
+        return {}
+    minters = Minters({at.key: at.at for at in plan.rotations}, plan.keys.ring, clock)
+    stack.push_async_callback(minters.aclose)
+    probe, upstream = _probe(plan.providers)
+    stack.push_async_callback(upstream.close)
+    stores = _stores(plan.keys, {at.key for at in plan.rotations}, clock)
+    for opened in {id(store): store for store in stores.values()}.values():
+        stack.push_async_callback(opened.aclose)
+    found = {}
+    for at in plan.rotations:
+        provider, environment = _whose(plan.keys, at.key)
+        at_provider = minters.build(at.key, _reading(stores[at.key], at.key))
+        found[at.key] = RotatedKey(at.key, provider, environment, stores[at.key], at_provider, probe, at.limits)
+    return found
+
+
+def _reading(store: RotatedStore, key: str) -> Reading:
+    async def read() -> Secret:
+        return (await store.read(key)).value
+
+    return read
+
+
+def _stores(keys: SidecarKeys, wanted: set[str], clock: Clock) -> dict[str, RotatedStore]:
+    """The store of each key, for writing; one connection for each table."""
+    found: dict[str, RotatedStore] = {}
+    for table in keys.at.stores:
+        names = wanted & {key.name for key in table.keys}
+        if names:
+            # The configuration lets only such stores be named that implement both ports.
+            found |= dict.fromkeys(names, cast("RotatedStore", open_source(table, clock)))
+    master = keys.master
+    if wanted - found.keys() and master is not None:
+        local = LocalKeyAdmin(lambda: LocalKeys(str(keys.at.path), master, clock), clock)
+        found |= dict.fromkeys(wanted - found.keys(), local)
+    return found
+
+
+def _whose(keys: SidecarKeys, name: str) -> tuple[str, str]:
+    for table in keys.at.stores:
+        for key in table.keys:
+            if key.name == name:
+                return key.provider, table.environment
+    record = keys.ring.find(name)
+    if record is None:
+        message = f"[[rotations]] {name!r}: no key of this name is in the store; add it with leasehold-broker keys add"
+        raise ConfigError(message)
+    return record.provider, record.environment
+
+
+def _probe(tables: Mapping[str, ProviderAt]) -> tuple[HttpKeyProbe, HttpUpstream]:
+    providers = all_providers({name: at.settings for name, at in tables.items() if at.settings})
+    origins = {
+        name: tables[name].origin if name in tables and tables[name].origin else provider.default_origin
+        for name, provider in providers.items()
+    }
+    upstream = HttpUpstream(
+        UpstreamOrigin(origin, name in tables and tables[name].allow_private) for name, origin in origins.items()
+    )
+    return HttpKeyProbe(upstream, {name: (providers[name], origin) for name, origin in origins.items()}), upstream
+
+
+def _told(what: str, why: str) -> None:
+    if why:
+        log.warning("a rotation has to wait", what=what, why=why)
