@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: soak-audit simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the st
 
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
+
+soak-scale: $(VENV)/servers.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--events 20000 --replicas 2")
+	@$(ENV) python -m tests.soak.scale $(SOAK)
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)

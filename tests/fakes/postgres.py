@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,37 +58,67 @@ class Postgres:
         return done.stdout.strip()
 
 
-@contextlib.contextmanager
-def running():
-    """A server, from its first answer until it is stopped."""
-    with tempfile.TemporaryDirectory(prefix="leasehold-postgres-") as home:
-        root = Path(home)
-        as_user = _unprivileged(root)
-        commands = _reachable(installed(), root, as_user)
-        data, password, port = root / "data", root / "password", free_port()
+class Cluster:
+    """A server's data, and the server over it, which may be stopped, crashed and started again."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the data; nothing runs yet."""
+        self._root = root
+        self._as_user = _unprivileged(root)
+        commands = _reachable(installed(), root, self._as_user)
+        password = root / "password"
         password.write_text(PASSWORD)
         password.chmod(0o644)
         auth = ["--auth=scram-sha-256", f"--pwfile={password}", f"--username={SUPERUSER}"]
         subprocess.run(
-            [commands / "initdb", "--no-sync", "--encoding=UTF8", "--locale=C", *auth, "-D", data],
+            [commands / "initdb", "--no-sync", "--encoding=UTF8", "--locale=C", *auth, "-D", root / "data"],
             check=True,
             stdout=subprocess.DEVNULL,
-            **as_user,
+            **self._as_user,
         )
-        options = [word for setting in SETTINGS for word in ("-c", setting)]
-        with (
-            (root / "log").open("wb") as log,
-            subprocess.Popen(
-                [commands / "postgres", "-D", data, "-p", str(port), *options], stdout=log, stderr=log, **as_user
-            ) as process,
-        ):
-            try:
-                server = Postgres(commands, port)
-                _wait(server, process, root / "log")
-                yield server
-            finally:
-                process.send_signal(signal.SIGINT)  # ends the sessions that are open; SIGTERM would wait for them
-                process.wait(30)
+        self.server = Postgres(commands, free_port())
+        self._process: subprocess.Popen | None = None
+
+    def start(self, settings: Sequence[str] = SETTINGS) -> None:
+        """Return once it answers."""
+        options = [word for setting in settings for word in ("-c", setting)]
+        command = [self.server.commands / "postgres", "-D", self._root / "data", "-p", str(self.server.port), *options]
+        with (self._root / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user)
+        _wait(self.server, self._process, self._root / "log")
+
+    def stop(self) -> None:
+        """End the sessions that are open, then the server."""
+        self._end(signal.SIGINT)  # SIGTERM would wait for the sessions
+
+    def crash(self) -> None:
+        """End it at once, without writing anything more: it recovers from its log at the next start."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+
+@contextlib.contextmanager
+def cluster():
+    """The data of a server, until it is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="leasehold-postgres-") as home:
+        made = Cluster(Path(home))
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@contextlib.contextmanager
+def running():
+    """A server, from its first answer until it is stopped."""
+    with cluster() as made:
+        made.start()
+        yield made.server
 
 
 def _unprivileged(root: Path) -> dict:

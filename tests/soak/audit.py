@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.stream_head import LifeState
+from leasehold_broker.wiring.collector_store import CollectorLog
 
 ROOT = Path(__file__).parents[2]
 STARTS_KILLED = 0.1
@@ -61,7 +63,6 @@ class Soak:
         self._events = events
         self._chance = random.Random(seed)
         self._life_seconds = life_seconds
-        self._done = False
         self.outcome = Outcome()
         self.notes: list[bytes] = []
 
@@ -70,15 +71,32 @@ class Soak:
         started = time.monotonic()
         watching = asyncio.create_task(self._watch_checkpoints())
         async with asyncio.TaskGroup() as group:
-            collector = group.create_task(self._keep_killing("collector", self._collector))
+            centre = [group.create_task(work) for work in self._centre()]
             await self._keep_killing("sidecar", self._sidecar)
-            self._done = True
-            collector.cancel()
+            for task in centre:
+                task.cancel()
         watching.cancel()
         await asyncio.wait([watching])
         self.outcome.seconds = time.monotonic() - started
         await self._check()
         return self.outcome
+
+    def _centre(self) -> list[Coroutine[None, None, None]]:
+        """What is killed and restarted at the centre."""
+        return [self._keep_killing("collector", self._collector)]
+
+    def _checkpoint_copies(self) -> list[Path]:
+        """Where an outsider sees the newest checkpoint."""
+        return [self._folder / "checkpoint"]
+
+    @contextlib.asynccontextmanager
+    async def _store(self):
+        """The log, once everything has stopped."""
+        store = CollectorStore(self._folder / "collector.db", "collector", "zz-check")
+        try:
+            yield store
+        finally:
+            await store.close()
 
     async def _keep_killing(self, name: str, start) -> None:
         life = 0
@@ -123,20 +141,17 @@ class Soak:
 
     async def _watch_checkpoints(self) -> None:
         """What an outsider would have seen: the newest note, now and then."""
-        path = self._folder / "checkpoint"
         while True:
-            with contextlib.suppress(OSError):
-                note = path.read_bytes()
-                if not self.notes or note != self.notes[-1]:
-                    self.notes.append(note)
+            for path in self._checkpoint_copies():
+                with contextlib.suppress(OSError):
+                    note = path.read_bytes()
+                    if note not in self.notes[-10:]:
+                        self.notes.append(note)
             await asyncio.sleep(0.1)
 
     async def _check(self) -> None:
-        store = CollectorStore(self._folder / "collector.db", "collector", "zz-check")
-        try:
+        async with self._store() as store:
             seen, heads = await self._read(store)
-        finally:
-            await store.close()
         promised: set[int] = set()
         for line in (self._folder / "committed").read_text().splitlines():
             first, last = line.split()
@@ -150,7 +165,7 @@ class Soak:
         self.outcome.committed, self.outcome.lives = len(promised), len(heads)
         assert len(promised) >= self._events
 
-    async def _read(self, store: CollectorStore):
+    async def _read(self, store: CollectorLog):
         """The whole log: counted, held against its chain and tree, and as a copy against every checkpoint seen."""
         signer = open_checkpoint_key(self._folder / "checkpoint.key", ORIGIN)
         key = VerifierKey.of_text(signer.verifier_key)

@@ -1,0 +1,99 @@
+"""What a collector of replicas over PostgreSQL takes in: python -m tests.bench.scale_probe.
+
+Batches of 200 events of 300 bytes from many streams, through the store of each replica (a process of its own; the wire
+is measured in audit_probe): checked, hashed into the tree, copied, committed with synchronous_commit on, acknowledged.
+Everything runs on this machine: the replicas, and PostgreSQL beside them.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from tests.fakes import postgres
+from tests.fakes.streams import Emitter
+
+from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
+
+ROOT = Path(__file__).parents[2]
+BATCH = 200
+STREAMS = 64
+EVENTS = 160_000
+SIZE = """
+SELECT pg_total_relation_size('bench.tiles') + sum(pg_total_relation_size(inhrelid)) FROM pg_inherits
+WHERE inhparent IN ('bench.events'::regclass, 'bench.event_keys'::regclass)
+"""
+SERVER = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=512MB", "max_wal_size=4GB")
+
+
+async def replica(url: str, name: str, events: int) -> None:
+    """Take in so many events from streams of its own; prints when ready and what it took."""
+    emitters = [Emitter(f"{name}-s{number}", "e1") for number in range(STREAMS)]
+    batches = [[emitter.calls(BATCH) for _ in range(events // STREAMS // BATCH)] for emitter in emitters]
+    async with open_store(PostgresAt(url, "bench"), name, "c1") as store:
+        await store.append(f"{name}-warm", Emitter(f"{name}-warm").calls(1), 1)
+        print("ready", flush=True)  # noqa: T201 - the parent waits for it
+        await asyncio.to_thread(sys.stdin.readline)
+
+        async def ship(own) -> None:
+            for records in own:
+                await store.append(records[0].stream, records, 1)
+
+        before, started = time.process_time(), time.monotonic()
+        await asyncio.gather(*(ship(own) for own in batches))
+        took = time.monotonic() - started
+        commits = store._appender.commits
+        print(took, time.process_time() - before, commits, flush=True)  # noqa: T201 - the parent reads it
+
+
+async def measure_replicas(server: postgres.Postgres, count: int) -> None:
+    """So many replicas at once."""
+    server.sql("DROP SCHEMA IF EXISTS bench CASCADE; CHECKPOINT")
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.scale_probe", server.url(), f"collector-{number}", str(EVENTS // count),
+            cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    for process in processes:
+        assert await process.stdout.readline() == b"ready\n"
+    started = time.monotonic()
+    for process in processes:
+        process.stdin.write(b"go\n")
+    said = [(await process.stdout.readline()).split() for process in processes]
+    took = time.monotonic() - started
+    for process in processes:
+        await process.communicate()
+    taken = sum(int(one) for one in [EVENTS // count // STREAMS // BATCH * STREAMS * BATCH] * count)
+    cpu = sum(float(one[1]) for one in said) / taken * 1e6
+    commits = sum(int(one[2]) for one in said)
+    size = int(server.sql(SIZE))
+    sys.stdout.write(
+        f"{count} replica(s): {taken / took:,.0f} events/s by the wall clock ({taken:,} events, {commits} commits); "
+        f"{cpu:.1f} us of the replicas' processors each; {size / taken:,.0f} bytes each in PostgreSQL\n"
+    )
+    sys.stdout.flush()
+
+
+def measure() -> None:
+    """Measure and print."""
+    if postgres.installed() is None:
+        sys.stdout.write("\nno PostgreSQL here: the scale engine is not measured\n")
+        return
+    sys.stdout.write(
+        f"\nlog in PostgreSQL, events of 300 bytes in batches of {BATCH}, {os.cpu_count()} cores for all\n"
+    )
+    with postgres.cluster() as database, contextlib.suppress(KeyboardInterrupt):
+        database.start(SERVER)
+        for count in (1, 2):
+            asyncio.run(measure_replicas(database.server, count))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        asyncio.run(replica(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    else:
+        measure()

@@ -1,0 +1,98 @@
+"""The same through replicas over one PostgreSQL: kill -9 of the sidecar and the replicas, crashes of the server.
+
+    python -m tests.soak.scale --events 1000000 --replicas 3 --seed 7
+
+Each life of the sidecar ships to another replica, so the new one gets what the last one may still be storing. What must
+hold in the end is what tests/soak/audit.py says.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+
+from tests.fakes import postgres
+from tests.fakes.centre import ORIGIN
+from tests.fakes.replicas import shared_key
+from tests.soak.audit import Soak
+
+from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
+
+SCHEMA = "soak"
+
+
+class ScaleSoak(Soak):
+    """One run."""
+
+    def __init__(
+        self, folder: Path, events: int, seed: int, life_seconds: float, database: postgres.Cluster, replicas: int
+    ) -> None:
+        """As the other; with this database, and so many replicas."""
+        super().__init__(folder, events, seed, life_seconds)
+        self._database = database
+        self._names = [f"collector-{number}" for number in range(replicas)]
+        key = shared_key(folder, ORIGIN)
+        (folder / "checkpoint.key").write_bytes(key.read_bytes())
+        (folder / "checkpoint.key").chmod(0o600)
+
+    def _centre(self) -> list[Coroutine[None, None, None]]:
+        replicas = [self._keep_killing(name, self._replica(name)) for name in self._names]
+        return [*replicas, self._keep_crashing()]
+
+    def _checkpoint_copies(self) -> list[Path]:
+        return [self._folder / name / "checkpoint" for name in self._names]
+
+    @contextlib.asynccontextmanager
+    async def _store(self):
+        async with open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check") as store:
+            yield store
+
+    def _replica(self, name: str):
+        async def start(life: int) -> asyncio.subprocess.Process:
+            arguments = (str(self._folder), name, f"c{life:06d}", self._database.server.url(), SCHEMA)
+            return await self._process("tests.fakes.replica_process", *arguments)
+
+        return start
+
+    async def _sidecar(self, life: int) -> asyncio.subprocess.Process:
+        del life
+        target = f"unix:{self._folder / self._chance.choice(self._names) / 'collector.sock'}"
+        return await self._process("tests.soak.emitter", str(self._folder), target, str(self._events))
+
+    async def _keep_crashing(self) -> None:
+        while True:
+            await asyncio.sleep(self._chance.uniform(1.0, 3 * self._life_seconds))
+            await asyncio.to_thread(self._crash)
+            self.outcome.kills["PostgreSQL"] += 1
+
+    def _crash(self) -> None:
+        self._database.crash()
+        self._database.start()
+
+
+def main() -> None:
+    """Run and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--life-seconds", type=float, default=12.0, help="longest life of a process")
+    asked = parser.parse_args()
+    os.umask(0o077)
+    with tempfile.TemporaryDirectory(prefix="leasehold-soak-") as folder, postgres.cluster() as database:
+        database.start()
+        soak = ScaleSoak(Path(folder), asked.events, asked.seed, asked.life_seconds, database, asked.replicas)
+        outcome = asyncio.run(soak.run())
+    kills = ", ".join(f"{count} of {name}" for name, count in sorted(outcome.kills.items()))
+    sys.stdout.write(
+        f"{outcome.committed} events told durable, {outcome.events} in the log, 0 lost, 0 doubled; kill -9: {kills}; "
+        f"{outcome.lives} lives, all closed; {outcome.checkpoints} checkpoints held; {outcome.seconds:.0f} s\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
