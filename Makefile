@@ -59,7 +59,7 @@ proto: $(VENV)/dev.stamp ## regenerate the code of the protos
 prices: $(VENV)/dev.stamp ## compile the price table anew from the open price source
 	@$(ENV) leasehold-broker prices refresh --to broker/leasehold_broker/providers/prices/table.json
 
-bench: $(VENV)/dev.stamp ## measure: latency, throughput, memory, against the stand-in called directly
+bench: $(VENV)/servers.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
 
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")

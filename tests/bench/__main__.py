@@ -19,6 +19,7 @@ import uvloop
 from tests.bench.audit_probe import measure as measure_audit
 from tests.bench.ledger_probe import measure as measure_ledger
 from tests.bench.load import at, load
+from tests.bench.scale_probe import measure as measure_scale
 from tests.bench.store_probe import measure as measure_store
 from tests.bench.world import SIDECAR, SUBJECT, BenchStage
 
@@ -127,6 +128,7 @@ def main() -> None:
         measure_ledger()
         measure_store()
         measure_audit()
+        measure_scale()
 
 
 if __name__ == "__main__":
