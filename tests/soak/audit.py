@@ -102,7 +102,7 @@ class Soak:
         life = 0
         while True:
             life += 1
-            process = await start(life)
+            process = await _started(start(life))
             try:
                 said = b""
                 if self._chance.random() < STARTS_KILLED:
@@ -192,6 +192,19 @@ class Soak:
         assert verdict.holds, (verdict.flaw, verdict.wrong)
         self.outcome.events, self.outcome.checkpoints = len(records), len(verdict.held)
         return seen, [head for head in await store.heads() if head.stream == "sidecar-1"]
+
+
+async def _started(start: Coroutine[None, None, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+    """A process that was just started; who is cancelled meanwhile leaves none behind."""
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        process = await starting
+        process.kill()
+        await process.wait()
+        process._transport.close()
+        raise
 
 
 def main() -> None:

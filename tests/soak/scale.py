@@ -18,9 +18,12 @@ from pathlib import Path
 from tests.fakes import postgres
 from tests.fakes.centre import ORIGIN
 from tests.fakes.replicas import shared_key
+from tests.fakes.rpc import SystemClock
 from tests.soak.audit import Soak
 
+from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
+from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 
 SCHEMA = "soak"
 
@@ -49,6 +52,11 @@ class ScaleSoak(Soak):
     @contextlib.asynccontextmanager
     async def _store(self):
         async with open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check") as store:
+            # The replica that led was killed as well; what it had not signed, the next one signs.
+            key = open_checkpoint_key(self._folder / "checkpoint.key", ORIGIN)
+            publish = PublishCheckpoint(store, store, key, SystemClock(), _nowhere)
+            await publish.start(None)
+            await publish.step()
             yield store
 
     def _replica(self, name: str):
@@ -72,6 +80,10 @@ class ScaleSoak(Soak):
     def _crash(self) -> None:
         self._database.crash()
         self._database.start()
+
+
+async def _nowhere(_note: bytes) -> None:
+    """No copy."""
 
 
 def main() -> None:
