@@ -48,8 +48,9 @@ async def replica(url: str, name: str, events: int) -> None:
         print(took, time.process_time() - before, commits, flush=True)  # noqa: T201 - the parent reads it
 
 
-async def measure_replicas(server: postgres.Postgres, count: int) -> None:
+async def measure_replicas(database: postgres.Cluster, count: int) -> None:
     """So many replicas at once."""
+    server = database.server
     server.sql("DROP SCHEMA IF EXISTS bench CASCADE; CHECKPOINT")
     processes = [
         await asyncio.create_subprocess_exec(
@@ -60,11 +61,12 @@ async def measure_replicas(server: postgres.Postgres, count: int) -> None:
     ]  # fmt: skip
     for process in processes:
         assert await process.stdout.readline() == b"ready\n"
-    started = time.monotonic()
+    before, started = server_cpu_seconds(database.pid), time.monotonic()
     for process in processes:
         process.stdin.write(b"go\n")
     said = [(await process.stdout.readline()).split() for process in processes]
     took = time.monotonic() - started
+    served = server_cpu_seconds(database.pid) - before
     for process in processes:
         await process.communicate()
     taken = sum(int(one) for one in [EVENTS // count // STREAMS // BATCH * STREAMS * BATCH] * count)
@@ -73,9 +75,24 @@ async def measure_replicas(server: postgres.Postgres, count: int) -> None:
     size = int(server.sql(SIZE))
     sys.stdout.write(
         f"{count} replica(s): {taken / took:,.0f} events/s by the wall clock ({taken:,} events, {commits} commits); "
-        f"{cpu:.1f} us of the replicas' processors each; {size / taken:,.0f} bytes each in PostgreSQL\n"
+        f"each took {cpu:.1f} us of the replicas' processors and {served / taken * 1e6:.1f} us of PostgreSQL's, and "
+        f"{size / taken:,.0f} bytes there\n"
     )
     sys.stdout.flush()
+
+
+def server_cpu_seconds(postmaster: int) -> float:
+    """User and system time of a PostgreSQL: of the processes that run, and of those that have ended."""
+    tick = os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    own = Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()
+    total = sum(int(field) for field in own[11:15])
+    for child in children:
+        with contextlib.suppress(OSError):
+            total += sum(
+                int(field) for field in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
+            )
+    return total / tick
 
 
 def measure() -> None:
@@ -89,7 +106,7 @@ def measure() -> None:
     with postgres.cluster() as database, contextlib.suppress(KeyboardInterrupt):
         database.start(SERVER)
         for count in (1, 2):
-            asyncio.run(measure_replicas(database.server, count))
+            asyncio.run(measure_replicas(database, count))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class Cluster:
         self.server = Postgres(commands, free_port())
         self._process: subprocess.Popen | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the server that runs."""
+        return self._process.pid
+
     def start(self, settings: Sequence[str] = SETTINGS) -> None:
         """Return once it answers."""
         options = [word for setting in settings for word in ("-c", setting)]
