@@ -27,7 +27,7 @@ from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.receive_signals import ReceiveSignals
 from leasehold_broker.wire.event_body import decode_event
-from leasehold_broker.wiring.collector_signals import taken_signals
+from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
@@ -112,10 +112,10 @@ async def listening(more="", rule=RULE, leaf=None):
         try:
             async with (
                 asyncio.timeout(60),
-                taken_signals(config.signals, OpenStore(store), issuer, clock, tasks) as port,
+                signals(config.signals, OpenStore(store), issuer, clock, tasks) as opened,
                 aiohttp.ClientSession() as session,
             ):
-                yield World(store, port, session)
+                yield World(store, opened.port, session)
         finally:
             await store.close()
 

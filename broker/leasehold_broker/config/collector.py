@@ -197,7 +197,7 @@ def load_collector(path: Path) -> CollectorConfig:
         alerts=alerts_at(file.alerts, path),
         fleet_budgets=fleet_budgets_at(file.fleet_budgets, path),
         anomalies=anomalies_at(file.anomalies, path),
-        signals=signals_at(file.signals, path),
+        signals=signals_at(file.signals, path, absolute(file.collector.state_dir, path.parent)),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

@@ -193,6 +193,12 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         _named("epoch"),
         EventType.REVOCATION_LAGGING,
     ),
+    EventType.SIGNAL_NOT_TAKEN: _Rule(
+        Severity.ERROR,
+        "A receiver of security events will not take one",
+        "Look at what it says; it was told nothing of that revocation.",
+        _named("stream"),
+    ),
     EventType.ALERT_REJECTED: _Rule(
         Severity.ERROR,
         "An endpoint for alerts will not take one",

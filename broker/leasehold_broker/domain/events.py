@@ -56,6 +56,8 @@ class EventType(StrEnum):
     SIDECAR_CONNECTED = "sidecar.connected"
     SIGNAL_RECEIVED = "signal.received"
     SIGNAL_REFUSED = "signal.refused"
+    SIGNAL_VERIFICATION = "signal.verification"
+    SIGNAL_NOT_TAKEN = "signal.not_taken"
     SINK_FAILED = "sink.failed"
     SINK_RECOVERED = "sink.recovered"
     ALERT_REJECTED = "alert.rejected"

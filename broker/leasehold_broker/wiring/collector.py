@@ -48,7 +48,7 @@ from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
-from leasehold_broker.wiring.collector_signals import taken_signals
+from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store
 from leasehold_broker.wiring.failure import ProcessFailedError
@@ -133,10 +133,8 @@ class Collector:
             finder = await stack.enter_async_context(
                 found_anomalies(self._config.anomalies, opened, issuer, self._clock, tasks)
             )
-            signals_port = await stack.enter_async_context(
-                taken_signals(self._config.signals, opened, issuer, self._clock, tasks)
-            )
-            watch = WatchCollector(watched(feeds, alerts), issuer, store, self._clock)
+            heard = await stack.enter_async_context(signals(self._config.signals, opened, issuer, self._clock, tasks))
+            watch = WatchCollector([*watched(feeds, alerts), *heard.watched], issuer, store, self._clock)
             await stack.enter_async_context(tasks.keeping("watch", watch.run))
             escrow = FleetEscrow(
                 self._config.fleet_budgets, self._config.authority_seconds, opened.escrow, store, self._clock
@@ -168,7 +166,7 @@ class Collector:
                 version=__version__,
                 grpc_socket=str(self._config.grpc.socket or ""),
                 grpc_port=door.port,
-                signals_port=signals_port,
+                signals_port=heard.port,
             )
             yield
             log.info("stopping")

@@ -1,20 +1,28 @@
-"""How a collector takes the security events of other systems: pushed to its HTTP door, or fetched."""
+"""How a collector hears security events of other systems, and tells them its own: by its HTTP door, or by asking."""
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import structlog
 
 from leasehold_broker.adapters.security_event_tokens import SecurityEventTokens, Transmitter
+from leasehold_broker.adapters.signal_key import SignalKey
 from leasehold_broker.adapters.signal_poll import PolledSource
+from leasehold_broker.adapters.signal_push import PushedReceiver
 from leasehold_broker.adapters.sinks import HttpTarget
 from leasehold_broker.config.doors import Listen
-from leasehold_broker.config.signals import ReceiveAt, SignalsAt
-from leasehold_broker.flows.poll_signals import PollSignals
+from leasehold_broker.config.signals import ReceiveAt, SendAt, SignalsAt
+from leasehold_broker.flows.poll_signals import PollSignals, PollState
 from leasehold_broker.flows.receive_signals import ReceiveSignals
+from leasehold_broker.flows.send_signals import OfferSignals, PushSignals, StreamState
+from leasehold_broker.flows.watch_collector import Watched
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import RevocationIssuer
+from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
@@ -24,74 +32,149 @@ STOP_SECONDS = 2.0
 log = structlog.get_logger("leasehold.signals")
 
 
+@dataclass(slots=True)
+class OpenSignals:
+    """What runs: the door's port (0: none), what may be stuck, and the streams that are polled."""
+
+    port: int = 0
+    watched: list[Watched] = field(default_factory=list)
+    offers: dict[str, OfferSignals] = field(default_factory=dict)
+
+
 @contextlib.asynccontextmanager
-async def taken_signals(
+async def signals(
     at: SignalsAt, store: OpenStore, issuer: RevocationIssuer, clock: Clock, tasks: Supervisor
-) -> AsyncIterator[int]:
-    """Take them while the context lasts; gives the door's port, 0 for none.
+) -> AsyncIterator[OpenSignals]:
+    """Hear and tell while the context lasts.
 
     Raises:
         RuntimeError: the library of the extra "signals" is not installed.
-        OSError, ValueError: an address, a key source or a certificate cannot be used.
+        Refusal: STORE_UNAVAILABLE.
+        OSError, ValueError: an address, a source of keys, our key or a certificate cannot be used.
     """
-    if not at.receive:
-        yield 0
-        return
-    tokens = SecurityEventTokens(
-        {one.rule.name: Transmitter(one.rule, one.keys) for one in at.receive}, clock, _not_fetched
-    )
-    take = ReceiveSignals(issuer, store.log, clock)
+    open_ = OpenSignals()
     async with contextlib.AsyncExitStack() as stack:
+        tokens = SecurityEventTokens(
+            {one.rule.name: Transmitter(one.rule, one.keys) for one in at.receive}, clock, _not_fetched
+        )
         await tokens.start()
         stack.push_async_callback(tokens.aclose)
+        take = ReceiveSignals(issuer, store.log, clock)
         for one in at.receive:
-            if one.poll is not None:
-                source = PolledSource(one.rule.name, HttpTarget(one.poll.url, one.poll.bearer_file, one.poll.ca_file))
-                stack.push_async_callback(source.close)
-                poll = PollSignals(one.rule, source, tokens.verify, take, clock, one.poll.seconds)
-                work = store.led(f"signals {one.rule.name}", poll.run)
-                await stack.enter_async_context(tasks.keeping(f"signals {one.rule.name}", work))
-        port = 0
+            await stack.enter_async_context(_fetched(one, store, tokens, take, clock, tasks, open_))
+        key = SignalKey(at.key_file) if at.send else None
+        for one_sent in at.send:
+            if key is not None:
+                await stack.enter_async_context(_told(one_sent, store, key, tasks, open_))
         if at.listen is not None:
-            port = await stack.enter_async_context(_door(at.listen, at.receive, tokens, take, clock))
-        log.info("taking security events", transmitters=[one.rule.name for one in at.receive], port=port)
-        yield port
+            open_.port = await stack.enter_async_context(_door(at, at.listen, store, tokens, take, key, clock, open_))
+        if at.receive or at.send:
+            names = {"receive": [one.rule.name for one in at.receive], "send": [one.stream.name for one in at.send]}
+            log.info("security events", port=open_.port, **names)
+        yield open_
+
+
+@contextlib.asynccontextmanager
+async def _fetched(
+    one: ReceiveAt,
+    store: OpenStore,
+    tokens: SecurityEventTokens,
+    take: ReceiveSignals,
+    clock: Clock,
+    tasks: Supervisor,
+    open_: OpenSignals,
+) -> AsyncIterator[None]:
+    """Ask a transmitter that does not push; nothing for one that does."""
+    if one.poll is None:
+        yield
+        return
+    name = f"signals from {one.rule.name}"
+    source = PolledSource(one.rule.name, HttpTarget(one.poll.url, one.poll.bearer_file, one.poll.ca_file))
+    poll = PollSignals(one.rule, source, tokens.verify, take, clock, one.poll.seconds)
+    open_.watched.append(Watched(name, partial(_why, poll.state)))
+    try:
+        async with tasks.keeping(name, store.led(name, poll.run)):
+            yield
+    finally:
+        await source.close()
+
+
+@contextlib.asynccontextmanager
+async def _told(
+    one: SendAt, store: OpenStore, key: SignalKey, tasks: Supervisor, open_: OpenSignals
+) -> AsyncIterator[None]:
+    """Push to a receiver; one that polls is only made ready."""
+    if not one.push_url:
+        offer = OfferSignals(one.stream, store.log, store.log, decode_event, key)
+        await offer.start()
+        open_.offers[one.stream.name] = offer
+        yield
+        return
+    name = f"signals to {one.stream.name}"
+    receiver = PushedReceiver(one.stream.name, HttpTarget(one.push_url, one.push_bearer_file, one.ca_file))
+    push = PushSignals(one.stream, store.log, store.log, decode_event, key).to(receiver)
+    await push.start()
+    open_.watched.append(Watched(name, partial(_why, push.state)))
+    try:
+        async with tasks.keeping(name, store.led_from_cursor(name, push)):
+            yield
+    finally:
+        await receiver.close()
 
 
 @contextlib.asynccontextmanager
 async def _door(
+    at: SignalsAt,
     listen: Listen,
-    receive: tuple[ReceiveAt, ...],
+    store: OpenStore,
     tokens: SecurityEventTokens,
     take: ReceiveSignals,
+    key: SignalKey | None,
     clock: Clock,
+    open_: OpenSignals,
 ) -> AsyncIterator[int]:
     try:
         from aiohttp import web  # noqa: PLC0415 - an extra
 
         from leasehold_broker.collector.signals_door import SignalsDoor  # noqa: PLC0415 - as above
+        from leasehold_broker.collector.transmitter_door import TransmitterDoor  # noqa: PLC0415 - as above
     except ModuleNotFoundError as missing:
         message = f"[signals] needs {missing.name}: pip install 'leasehold-broker[signals]'"
         raise RuntimeError(message) from None
-    pushing = {one.rule.name: one for one in receive if one.poll is None}
+    pushing = {one.rule.name: one for one in at.receive if one.poll is None}
     door = SignalsDoor(
-        {name: one.rule for name, one in pushing.items()}, tokens.verify, _bearer_of(pushing), take, clock
+        {name: one.rule for name, one in pushing.items()},
+        tokens.verify,
+        _bearers({name: one.bearer_file for name, one in pushing.items()}),
+        take,
+        clock,
     )
+    if key is not None:
+        TransmitterDoor(
+            {one.stream.name: one.stream for one in at.send},
+            {one.stream.name: one.push_url for one in at.send},
+            open_.offers,
+            _bearers({one.stream.name: one.bearer_file for one in at.send}),
+            key.jwks,
+            store.log,
+            clock,
+        ).add_to(door.app, at.issuer)
     runner = web.AppRunner(
         door.app, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, shutdown_timeout=STOP_SECONDS
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen))
-        await site.start()
+        await web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen)).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-def _bearer_of(pushing: dict[str, ReceiveAt]) -> Callable[[str], str | None]:
+def _bearers(files: Mapping[str, Path | None]) -> Callable[[str], str | None]:
+    """The token in each file, read when it is asked for."""
+
     def bearer(name: str) -> str | None:
-        path = pushing[name].bearer_file
+        path = files[name]
         if path is None:
             return None
         token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii", "replace").strip()
@@ -109,6 +192,10 @@ def _tls(listen: Listen) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(listen.tls.certificate, listen.tls.private_key)
     return context
+
+
+def _why(state: PollState | StreamState) -> str:
+    return state.failing
 
 
 def _not_fetched(rule: str, why: str) -> None:
