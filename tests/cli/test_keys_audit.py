@@ -1,10 +1,12 @@
 """leasehold-broker keys audit: each finding alone, and the command as CI runs it."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
+from tests.config.test_collector_config import GOOD as COLLECTOR
 from tests.config.test_sidecar_config import GOOD
 from tests.fakes.core import GRANT, KEY
 
@@ -14,7 +16,7 @@ from leasehold_broker.adapters.master_keys import FileMasterKey
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.demo.stage import broker
 from leasehold_broker.domain.amounts import NO_CAPS, UNLIMITED, Amounts
-from leasehold_broker.domain.key_audit import DAY_MS, AuditLimits, FindingKind, findings
+from leasehold_broker.domain.key_audit import DAY_MS, AuditLimits, FindingKind, Rotated, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyMarkKind
 from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.limits import Budget, Level, WindowLimit
@@ -31,9 +33,9 @@ NARROW = replace(GRANT, scopes=(Scope("anthropic", models=("claude-small",)),), 
 USED = KeyMark(KEY.name, 1, KeyMarkKind.USED, NOW - DAY_MS)
 
 
-def found(*records, grants=(NARROW,), marks=(USED,), digests=None, budgets=()):
+def found(*records, grants=(NARROW,), marks=(USED,), digests=None, budgets=(), rotated=None):
     """Kinds of findings, sorted."""
-    given = findings(records or (FRESH,), Policy("v", grants, budgets), marks, digests or {}, LIMITS, NOW)
+    given = findings(records or (FRESH,), Policy("v", grants, budgets), marks, digests or {}, LIMITS, NOW, rotated)
     return sorted(finding.kind for finding in given)
 
 
@@ -51,6 +53,32 @@ def test_a_good_key_has_no_finding():
 def test_age(days, kinds):
     """Due in the last two weeks before the limit, old after it."""
     assert found(aged(days)) == kinds
+
+
+@pytest.mark.parametrize(
+    ("age", "due_in", "kinds"),
+    [
+        (80, 5, []),  # its schedule sees to it in time
+        (80, 0, []),
+        (80, -1, ["due"]),  # it should have
+        (10, 81, ["due"]),  # it will not before the limit
+        (10, 80, []),
+        (80, None, ["due"]),  # it has none
+        (91, 5, ["old"]),
+    ],
+)
+def test_a_key_that_is_rotated_is_due_by_its_schedule(age, due_in, kinds):
+    """In time: nothing to find. Overdue, or later than the limit: due; whatever is planned, old is old."""
+    due_ms = None if due_in is None else NOW + due_in * DAY_MS
+    assert found(aged(age), rotated={KEY.name: Rotated(due_ms)}) == kinds
+
+
+def test_a_key_that_makes_keys_is_granted_to_nobody():
+    """That no grant names it, and no call uses it, is right; that one does is a finding."""
+    rotated = {"openai-prod": Rotated(None, admin_key=KEY.name)}
+    assert found(aged(31), grants=(), marks=(), rotated=rotated) == []
+    assert found(grants=(NARROW,), rotated=rotated) == ["over_scoped"]
+    assert found(aged(91), grants=(), rotated=rotated) == ["old"]
 
 
 def test_a_federated_key_does_not_age():
@@ -177,6 +205,34 @@ def test_the_command_in_ci(folder):
     assert "uses and exposures are not known" in said
     (folder / "policy.toml").write_text("version = 9\n")
     assert audit(folder)[0] == 1
+
+
+ROTATED = """
+[[rotations]]
+key = "a"
+every_days = 200
+at = { minter = "openai", admin_key = "b", project = "proj_1" }
+"""
+
+
+@pytest.mark.parametrize("where", ["sidecar", "collector"])
+def test_the_command_knows_rotations(folder, where):
+    """Of a sidecar alone, and of the collector's file: too late a schedule, and an admin key that is granted."""
+    write_marks(folder / "state", [])
+    more = []
+    if where == "sidecar":
+        text = (folder / "sidecar.toml").read_text()
+        (folder / "sidecar.toml").write_text(text + ROTATED)
+    else:
+        shutil.copyfile(folder / "keys.json", folder / "central.json")
+        (folder / "central.json").chmod(0o600)
+        (folder / "collector.toml").touch(mode=0o600)
+        keys = '[keys]\nfile = "central.json"\nmaster_key_file = "master.key"\n'
+        (folder / "collector.toml").write_text(COLLECTOR + keys + ROTATED)
+        more = ["--collector", str(folder / "collector.toml")]
+    code, out, said = audit(folder, "--json", *more)
+    assert code == 3, said
+    assert [(each["finding"], each["key"]) for each in json.loads(out)] == [("due", "a"), ("over_scoped", "b")]
 
 
 def test_the_copy_of_the_marks(tmp_path):

@@ -6,19 +6,23 @@ Exit codes: 0 nothing found, 1 refused (with the reason), 2 wrong usage, 3 somet
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
+from leasehold_broker.adapters.cron import next_time
 from leasehold_broker.adapters.json_logs import set_up_logging
 from leasehold_broker.adapters.key_marks_file import read_marks
 from leasehold_broker.adapters.policy_files import load_policy
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.cli.process import read_passphrase
-from leasehold_broker.config import SidecarConfig, load_sidecar
-from leasehold_broker.domain.key_audit import AuditLimits, Finding
-from leasehold_broker.domain.keys import KeyMark
+from leasehold_broker.config import SidecarConfig, load_collector, load_sidecar
+from leasehold_broker.config.minters import admin_key_of
+from leasehold_broker.config.rotations import RotationAt
+from leasehold_broker.domain.key_audit import AuditLimits, Finding, Rotated
+from leasehold_broker.domain.keys import KeyMark, KeyRecord
 from leasehold_broker.domain.policy import Policy
 from leasehold_broker.flows.audit_keys import audit_keys, audit_privileges
 from leasehold_broker.wiring.run import REFUSALS_TO_START
@@ -30,11 +34,14 @@ _days = click.IntRange(0, 3650)
 
 @click.command("audit")
 @click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The sidecar's TOML file.")
+@click.option("--collector", type=click.Path(path_type=Path), help="The collector's TOML file, where it rotates keys.")
 @click.option("--max-age-days", default=90, show_default=True, type=_days, help="Older stored keys are old.")
 @click.option("--due-days", default=14, show_default=True, type=_days, help="So long before, they are due.")
 @click.option("--unused-days", default=30, show_default=True, type=_days, help="Longer without a call: unused.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def audit(path: Path, max_age_days: int, due_days: int, unused_days: int, *, as_json: bool) -> None:
+def audit(
+    path: Path, collector: Path | None, max_age_days: int, due_days: int, unused_days: int, *, as_json: bool
+) -> None:
     """List keys that are old, due, unused, over-scoped, shared, exposed, refused by their provider, or unreadable.
 
     Reads every store that the sidecar's configuration names, its policy, and what the sidecar has written down of its
@@ -47,7 +54,8 @@ def audit(path: Path, max_age_days: int, due_days: int, unused_days: int, *, as_
         policy = load_policy(str(config.policy.path), str(config.policy.cedar_dir or "")).policy
         marks = read_marks(config.state_dir)
         limits = AuditLimits(max_age_days, due_days, unused_days)
-        found = asyncio.run(_audit(config, policy, marks, limits))
+        rotations = config.rotations if collector is None else load_collector(collector).rotations
+        found = asyncio.run(_audit(config, policy, marks, limits, rotations))
     except REFUSALS_TO_START as error:
         raise click.ClickException(str(error)) from None
     if marks is None:
@@ -63,7 +71,11 @@ def audit(path: Path, max_age_days: int, due_days: int, unused_days: int, *, as_
 
 
 async def _audit(
-    config: SidecarConfig, policy: Policy, marks: list[KeyMark] | None, limits: AuditLimits
+    config: SidecarConfig,
+    policy: Policy,
+    marks: list[KeyMark] | None,
+    limits: AuditLimits,
+    rotations: Sequence[RotationAt],
 ) -> tuple[Finding, ...]:
     clock, entropy = SystemClock(), SystemEntropy()
     keys = SidecarKeys(config.keys, lambda: read_passphrase(sys.stdin), clock, entropy)
@@ -75,6 +87,21 @@ async def _audit(
             for key in store.keys
         }
         wide = await audit_privileges(keys.privileged())
-        return (*wide, *await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy))
+        rotated = _rotated(rotations)
+        return (*wide, *await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy, rotated))
     finally:
         await keys.aclose()
+
+
+def _rotated(rotations: Sequence[RotationAt]) -> Callable[[KeyRecord], Rotated | None]:
+    by_name = {each.key: each for each in rotations}
+
+    def rotated(record: KeyRecord) -> Rotated | None:
+        at = by_name.get(record.name)
+        if at is None:
+            return None
+        stored_ms = record.created_wall_ms
+        due_ms = at.schedule.due_wall_ms(record.name, stored_ms, next_time) if stored_ms else None
+        return Rotated(due_ms, admin_key_of(at.at))
+
+    return rotated

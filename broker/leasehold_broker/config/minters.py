@@ -155,6 +155,13 @@ def minter_at(minter: Minter, base: Path) -> Minter:
     return msgspec.structs.replace(minter, **changed)
 
 
+def admin_key_of(minter: Minter) -> str:
+    """Name of the key in our store that it logs in with, or signs with; "" for none."""
+    if isinstance(minter, WebhookMinter):
+        return minter.signing_key
+    return "" if isinstance(minter, VaultRoleMinter) else minter.admin_key
+
+
 def wrong_minter(minter: Minter) -> list[str]:
     """What is wrong with one table."""
     required = [field.name for field in msgspec.structs.fields(minter) if field.required]

@@ -51,6 +51,19 @@ class AuditLimits:
     unused: int
 
 
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A key that is rotated.
+
+    Args:
+        due_wall_ms: when, by its schedule; None where it has none.
+        admin_key: name of the key that its minter logs in with; "" for none of ours.
+    """
+
+    due_wall_ms: int | None
+    admin_key: str = ""
+
+
 def findings(
     records: Sequence[KeyRecord],
     policy: Policy,
@@ -58,6 +71,7 @@ def findings(
     digests: Mapping[str, bytes],
     limits: AuditLimits,
     now_wall_ms: int,
+    rotated: Mapping[str, Rotated] | None = None,
 ) -> tuple[Finding, ...]:
     """Everything that is wrong, by key.
 
@@ -68,15 +82,18 @@ def findings(
         digests: of the secrets, by name, under a key of this run alone; equal ones are equal secrets.
         limits: when something is a finding.
         now_wall_ms: now.
+        rotated: keys with a rotation, by name.
     """
+    rotations = rotated or {}
+    makes = {each.admin_key: name for name, each in rotations.items() if each.admin_key}
     found: list[Finding] = []
     known = None if marks is None else {(mark.key, mark.kind): mark for mark in sorted(marks, key=_when)}
     for record in sorted(records, key=lambda each: each.name):
-        found += _age(record, limits, now_wall_ms)
-        found += _grants(record, policy)
+        found += _age(record, limits, now_wall_ms, rotations.get(record.name))
+        found += _grants(record, policy, makes.get(record.name, ""))
         found += _shared(record, records, digests)
         if known is not None:
-            found += _past(record, known, limits, now_wall_ms)
+            found += _past(record, known, limits, now_wall_ms, admin=record.name in makes)
     return tuple(found)
 
 
@@ -84,18 +101,30 @@ def _when(mark: KeyMark) -> int:
     return mark.wall_ms
 
 
-def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int) -> Iterable[Finding]:
+def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int, rotated: Rotated | None) -> Iterable[Finding]:
     if record.kind is not KeyKind.STORED or not record.created_wall_ms:
         return
     days = (now_wall_ms - record.created_wall_ms) // DAY_MS
     if days > limits.age:
         yield Finding(FindingKind.OLD, record.name, f"version {record.version} is {days} days old, limit {limits.age}")
+    elif rotated is not None and rotated.due_wall_ms is not None:
+        # Its schedule sees to it before the limit; what has not happened when it was due is a finding.
+        late = (now_wall_ms - rotated.due_wall_ms) // DAY_MS
+        if late >= 1:
+            yield Finding(FindingKind.DUE, record.name, f"its rotation was due {late} days ago and has not happened")
+        elif (rotated.due_wall_ms - record.created_wall_ms) // DAY_MS > limits.age:
+            yield Finding(FindingKind.DUE, record.name, f"its rotation comes later than the limit of {limits.age} days")
     elif days > limits.age - limits.due:
         yield Finding(FindingKind.DUE, record.name, f"version {record.version} is due in {limits.age - days} days")
 
 
-def _grants(record: KeyRecord, policy: Policy) -> Iterable[Finding]:
+def _grants(record: KeyRecord, policy: Policy, makes: str) -> Iterable[Finding]:
     giving = [grant for grant in policy.grants if record.name in grant.keys and grant.environment == record.environment]
+    if makes:
+        for grant in giving:
+            why = f"grant {grant.name!r} names it, and it makes the keys of {makes!r}: no agent may have it"
+            yield Finding(FindingKind.OVER_SCOPED, record.name, why)
+        return
     if not giving:
         yield Finding(FindingKind.UNUSED, record.name, f"no grant for environment {record.environment!r} names it")
     for grant in giving:
@@ -135,7 +164,12 @@ def _shared(record: KeyRecord, records: Sequence[KeyRecord], digests: Mapping[st
 
 
 def _past(
-    record: KeyRecord, known: Mapping[tuple[str, KeyMarkKind], KeyMark], limits: AuditLimits, now_wall_ms: int
+    record: KeyRecord,
+    known: Mapping[tuple[str, KeyMarkKind], KeyMark],
+    limits: AuditLimits,
+    now_wall_ms: int,
+    *,
+    admin: bool,
 ) -> Iterable[Finding]:
     used, exposed, refused = (
         known.get((record.name, kind)) for kind in (KeyMarkKind.USED, KeyMarkKind.EXPOSED, KeyMarkKind.REFUSED)
@@ -146,6 +180,6 @@ def _past(
         yield Finding(FindingKind.REFUSED, record.name, f"its provider refuses version {record.version}")
     last_ms = record.created_wall_ms if used is None else used.wall_ms
     days = (now_wall_ms - last_ms) // DAY_MS
-    if last_ms and days > limits.unused:
+    if last_ms and days > limits.unused and not admin:
         ever = "was never used here" if used is None else f"was last used {days} days ago"
         yield Finding(FindingKind.UNUSED, record.name, ever)

@@ -2,9 +2,9 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, findings
+from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, Rotated, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyRecord, KeyState
 from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.reasons import Refusal
@@ -23,6 +23,7 @@ async def audit_keys(
     limits: AuditLimits,
     clock: Clock,
     entropy: Entropy,
+    rotated: Callable[[KeyRecord], Rotated | None] = lambda _: None,
 ) -> tuple[Finding, ...]:
     """All findings.
 
@@ -34,6 +35,7 @@ async def audit_keys(
         limits: when something is a finding.
         clock: for ages.
         entropy: for the key of the digests, which is forgotten afterwards.
+        rotated: how a key is rotated; None for one that is not.
 
     Raises:
         Refusal: KEY_UNAVAILABLE: the local store cannot be read.
@@ -55,7 +57,8 @@ async def audit_keys(
             unreadable.append(Finding(FindingKind.UNREADABLE, record.name, refusal.message))
         else:
             digests[record.name] = hmac.digest(salt, secret.reveal(), hashlib.sha256)
-    return (*unreadable, *findings(records, policy, marks, digests, limits, clock.now().wall_ms))
+    rotations = {record.name: how for record in records if (how := rotated(record)) is not None}
+    return (*unreadable, *findings(records, policy, marks, digests, limits, clock.now().wall_ms, rotations))
 
 
 async def audit_privileges(places: Mapping[str, tuple[Privileged, Sequence[str]]]) -> tuple[Finding, ...]:
