@@ -141,6 +141,9 @@ def test_exposed_and_refused():
     refused = KeyMark(KEY.name, 1, KeyMarkKind.REFUSED, NOW)
     assert found(marks=(USED, exposed)) == ["exposed"]
     assert found(marks=(USED, refused)) == ["refused"]
+    spent = replace(refused, kind=KeyMarkKind.EXHAUSTED)
+    assert found(marks=(USED, spent)) == ["exhausted"]
+    assert found(marks=(USED, spent, replace(spent, wall_ms=NOW + 1, lease="back"))) == []
     assert found(marks=(USED, replace(refused, wall_ms=NOW + 1, lease="back"), refused)) == []
     assert found(replace(FRESH, version=2), marks=(USED, exposed, refused)) == []
 

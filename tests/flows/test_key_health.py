@@ -135,6 +135,21 @@ async def test_an_account_with_nothing_left_is_told_once_and_tried_again_every_f
     assert events(core, "key.taken_out") == []
 
 
+async def test_a_restart_knows_of_an_account_with_nothing_left(core):
+    """It is told once, and its end is told though another process saw the beginning."""
+    await call(core, await core.lease(), 402, exhausted=True)
+    core = await restarted(core, "2")
+    lease = await core.lease()
+    await call(core, lease, 402, exhausted=True)
+    assert len(events(core, "key.exhausted")) == 1
+    core.clock.advance(300)
+    await call(core, lease)
+    assert len(events(core, "key.replenished")) == 1
+    core = await restarted(core, "3")
+    await call(core, await core.lease())
+    assert len(events(core, "key.replenished")) == 1
+
+
 async def test_what_an_older_version_of_a_key_is_told_means_nothing(core):
     """Its successor has an account of its own, perhaps."""
     lease = await core.lease()

@@ -42,7 +42,7 @@ _days = click.IntRange(0, 3650)
 def audit(
     path: Path, collector: Path | None, max_age_days: int, due_days: int, unused_days: int, *, as_json: bool
 ) -> None:
-    """List keys that are old, due, unused, over-scoped, shared, exposed, refused by their provider, or unreadable.
+    """List keys that are old, due, unused, over-scoped, shared, exposed, refused, spent, or unreadable.
 
     Reads every store that the sidecar's configuration names, its policy, and what the sidecar has written down of its
     keys' past. Two keys with the same secret are found by a digest under a random key. Asks Vault whether the logins

@@ -23,6 +23,7 @@ class FindingKind(StrEnum):
     SHARED = "shared"
     EXPOSED = "exposed"
     REFUSED = "refused"
+    EXHAUSTED = "exhausted"
     UNREADABLE = "unreadable"
     WIDE = "wide"
 
@@ -171,13 +172,16 @@ def _past(
     *,
     admin: bool,
 ) -> Iterable[Finding]:
-    used, exposed, refused = (
-        known.get((record.name, kind)) for kind in (KeyMarkKind.USED, KeyMarkKind.EXPOSED, KeyMarkKind.REFUSED)
+    used, exposed, refused, exhausted = (
+        known.get((record.name, kind))
+        for kind in (KeyMarkKind.USED, KeyMarkKind.EXPOSED, KeyMarkKind.REFUSED, KeyMarkKind.EXHAUSTED)
     )
     if exposed is not None and exposed.version == record.version:
         yield Finding(FindingKind.EXPOSED, record.name, f"version {record.version} was handed out to {exposed.lease}")
     if refused is not None and refused.version == record.version and not refused.lease:
         yield Finding(FindingKind.REFUSED, record.name, f"its provider refuses version {record.version}")
+    if exhausted is not None and exhausted.version == record.version and not exhausted.lease:
+        yield Finding(FindingKind.EXHAUSTED, record.name, "its provider says that its account has nothing left")
     last_ms = record.created_wall_ms if used is None else used.wall_ms
     days = (now_wall_ms - last_ms) // DAY_MS
     if last_ms and days > limits.unused and not admin:

@@ -53,6 +53,7 @@ class KeyMarkKind(StrEnum):
     USED = "used"
     EXPOSED = "exposed"
     REFUSED = "refused"
+    EXHAUSTED = "exhausted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class KeyMark:
 
     Args:
         key, version: what it happened to.
-        kind: it was used (the last time, within an hour); handed out in the clear; refused by its provider.
+        kind: it was used (the last time, within an hour); handed out in the clear; refused by its provider; its
+            provider said that its account has nothing left.
         wall_ms: when.
         lease: under which it was handed out; "" otherwise.
     """

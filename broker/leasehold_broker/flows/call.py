@@ -257,7 +257,8 @@ class Calls:
             changes.extend(snapshot(self._books, leg.account) for leg in hold.legs)
         lease = self._books.leases.get(call.lease)
         event = _settled_event(call, lease, outcome, settlement, now, charge)
-        batch = Batch([event, *told, *threshold_events(self._books, settlement, call.lease, now)], changes)
+        batch = Batch([event, *threshold_events(self._books, settlement, call.lease, now)], changes)
+        batch.add(told)
         if settlement.overage != ZERO and lease is not None and lease.state is LeaseState.ACTIVE:
             batch.add(self._freeze(lease, settlement, now))
         batch.add(self._endings.give_back(call.lease, now))

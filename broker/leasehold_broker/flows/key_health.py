@@ -108,11 +108,11 @@ class KeyHealth:
             return []
         return [self._books.put_key_mark(KeyMark(record.name, record.version, KeyMarkKind.USED, now.wall_ms))]
 
-    def observe(self, name: str, version: int, outcome: CallOutcome) -> list[Event]:
+    def observe(self, name: str, version: int, outcome: CallOutcome) -> Batch:
         """A call with this version of the key ended so; what is to be written down with that."""
         record, status = self._keys.find(name), outcome.status
         if record is None or record.version != version or not status:
-            return []
+            return Batch()
         health = self._of(record)
         if status in {401, 403} and not health.out and not outcome.exhausted:
             if status == 401:
@@ -124,9 +124,10 @@ class KeyHealth:
         elif outcome.exhausted or status in {402, 429}:
             self._rest(health, outcome)
         if health.exhausted == outcome.exhausted or (health.exhausted and status >= 300):
-            return []
+            return Batch()
         health.exhausted = outcome.exhausted
-        return [self._event(record, EventType.KEY_EXHAUSTED if health.exhausted else EventType.KEY_REPLENISHED, status)]
+        kind = EventType.KEY_EXHAUSTED if health.exhausted else EventType.KEY_REPLENISHED
+        return self._told(record, kind, KeyMarkKind.EXHAUSTED, status)
 
     def _rest(self, health: _Health, outcome: CallOutcome) -> None:
         """Others are preferred for as long as the provider says, or else for longer each time."""
@@ -166,10 +167,13 @@ class KeyHealth:
     def _of(self, record: KeyRecord) -> _Health:
         health = self._health.get(record.name)
         if health is None or health.version != record.version:
-            mark = self._books.key_marks.get((record.name, KeyMarkKind.REFUSED))
-            out = mark is not None and mark.version == record.version and not mark.lease
-            health = self._health[record.name] = _Health(record.version, out=out)
+            out, exhausted = (self._marked(record, kind) for kind in (KeyMarkKind.REFUSED, KeyMarkKind.EXHAUSTED))
+            health = self._health[record.name] = _Health(record.version, out=out, exhausted=exhausted)
         return health
+
+    def _marked(self, record: KeyRecord, kind: KeyMarkKind) -> bool:
+        mark = self._books.key_marks.get((record.name, kind))
+        return mark is not None and mark.version == record.version and not mark.lease
 
     def _seen(self, record: KeyRecord) -> KeyRecord:
         return replace(record, state=KeyState.DISABLED) if self._of(record).out else record
@@ -193,19 +197,15 @@ class KeyHealth:
             await self._tell(record, EventType.KEY_TAKEN_BACK, status)
 
     async def _tell(self, record: KeyRecord, kind: EventType, status: int) -> None:
-        taken_out = kind is EventType.KEY_TAKEN_OUT
-        self._books.counters.keys_taken_out += taken_out
-        event, now = self._event(record, kind, status), self._clock.now()
-        # A mark for a key that is back names itself: so that a restart does not take it out again.
-        mark = KeyMark(record.name, record.version, KeyMarkKind.REFUSED, now.wall_ms, "" if taken_out else BACK)
-        changes: list[Change] = [self._books.put_key_mark(mark)]
-        await self._journal.ending(Batch([event], changes))
+        self._books.counters.keys_taken_out += kind is EventType.KEY_TAKEN_OUT
+        await self._journal.ending(self._told(record, kind, KeyMarkKind.REFUSED, status))
 
-    def _event(self, record: KeyRecord, kind: EventType, status: int) -> Event:
-        trouble = kind in {EventType.KEY_TAKEN_OUT, EventType.KEY_EXHAUSTED}
-        return Event(
+    def _told(self, record: KeyRecord, kind: EventType, mark: KeyMarkKind, status: int) -> Batch:
+        """The event, and the mark by which a restart knows of it."""
+        now, trouble = self._clock.now(), kind in {EventType.KEY_TAKEN_OUT, EventType.KEY_EXHAUSTED}
+        event = Event(
             kind,
-            self._clock.now().wall_ms,
+            now.wall_ms,
             Outcome.FAILED if trouble else Outcome.ALLOWED,
             Reason.KEY_DISABLED if kind is EventType.KEY_TAKEN_OUT else None,
             details={
@@ -216,3 +216,6 @@ class KeyHealth:
                 "status": status,
             },
         )
+        # A mark for a key that is back names itself: so that a restart does not begin with what is over.
+        put = KeyMark(record.name, record.version, mark, now.wall_ms, "" if trouble else BACK)
+        return Batch([event], [self._books.put_key_mark(put)])
