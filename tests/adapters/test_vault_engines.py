@@ -1,15 +1,18 @@
 """Secret engines in a real OpenBao: what a token role must be, what an engine must give, and our own login."""
 
+import base64
+import json
 import uuid
 
 import pytest
 from tests.fakes.bao_database import database
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.vault_proxy import VaultProxy
 
 from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.ports.key_source import SourceFault, SourceState
-from leasehold_broker.providers.engine_answers import whole
+from leasehold_broker.providers.engine_answers import bedrock_key, one_member, whole
 
 
 @pytest.fixture
@@ -123,3 +126,57 @@ async def test_sealed(bao, place, opened):
     finally:
         bao.unseal()
     await engine.revoke(token.accessor, "")
+
+
+AWS = {
+    "lease_id": "aws/sts/agents/f3e92392-7d9c-09c8-c921-575d62fe80d8",
+    "renewable": False,
+    "lease_duration": 3600,
+    "data": {
+        "access_key": "ASIAEXAMPLEEXAMPLE00",
+        "secret_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "security_token": "Fwo+/==",
+    },
+}
+AZURE = {
+    "lease_id": "azure/creds/agents/1afd0969-ad23-73e2-f974-962f7ac1c2b4",
+    "renewable": True,
+    "lease_duration": 3600,
+    "data": {"client_id": "a-client", "client_secret": "sk-of-azure"},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "answered", "renewable"),
+    [
+        ("aws/sts/agents", bedrock_key("us-east-1"), AWS, False),
+        ("aws/sts/agents", whole, AWS, False),
+        ("azure/creds/agents", whole, AZURE, True),
+        ("openai/creds/agents", one_member("api_key"), {**AZURE, "data": {"api_key": "sk-of-a-plugin"}}, True),
+    ],
+)
+async def test_engines_that_this_server_does_not_have(bao, place, clock, tmp_path, path, form, answered, renewable):
+    """AWS, Azure and a plugin, as documented; the server itself does tokens and revocation, also of what it never made."""
+    proxy = VaultProxy(bao.address)
+    proxy.answers[f"/v1/{path}"] = json.dumps(answered).encode()
+    (tmp_path / "vault-token").write_text(place.own_token)
+    at = VaultAt(
+        proxy.address, VaultAuth(VaultMethod.TOKEN, token_file=str(tmp_path / "vault-token")), timeout_seconds=30
+    )
+    engine = VaultEngines(at, place.token_role, {"key": EngineKeyAt(path, form)}, clock)
+    try:
+        token = await engine.open("key", 120)
+        answer = await engine.read("key", token.accessor)
+        assert (answer.engine_lease, answer.life_seconds, answer.renewable) == (answered["lease_id"], 3600, renewable)
+        value = answer.value.reveal().decode()
+        if form is whole:
+            assert json.loads(value) == answered["data"]
+        elif path.startswith("aws"):
+            assert "ASIAEXAMPLEEXAMPLE00" in base64.b64decode(value.removeprefix("bedrock-api-key-")).decode()
+        else:
+            assert value == "sk-of-a-plugin"
+        await engine.revoke(token.accessor, answer.engine_lease)
+        assert token.accessor not in bao.ask("LIST", "auth/token/accessors")["data"]["keys"]
+    finally:
+        await engine.aclose()
+        proxy.close()

@@ -93,7 +93,10 @@ class EngineLeases:
         return f"EngineLeases(held={len(self._held)})"
 
     def resume(self, stored: Iterable[EngineLease]) -> None:
-        """Take over what an earlier life left: renewed where its lease still lives, else revoked at the next look."""
+        """Take over what an earlier life left: renewed where its lease still lives, else revoked at the next look.
+
+        A lease that has ended meanwhile is seen by that look.
+        """
         now = self._clock.now()
         for record in stored:
             key, lease = self._keys.get(record.key), self._books.leases.get(record.lease)
@@ -102,7 +105,7 @@ class EngineLeases:
                 self._held[record.id] = Held(record, 0, busy=True, told="not configured")
                 why = f"key {record.key!r} is not configured any more: revoke the token by its accessor, or add the key"
                 self._tell(EventType.KEY_NOT_REVOKED, record, {"state": "not_configured", "why": why})
-            elif lease is None or lease.ended or not record.engine_lease:
+            elif lease is None or not record.engine_lease:
                 self._held[record.id] = Held(record, 0, wanted=False)
             else:
                 # How long it still lives is not known: it is renewed at once, and lives as long as its lease otherwise.
