@@ -156,7 +156,7 @@ AZURE = {
     ],
 )
 async def test_engines_that_this_server_does_not_have(bao, place, clock, tmp_path, path, form, answered, renewable):
-    """AWS, Azure and a plugin, as documented; the server itself does tokens and revocation, also of what it never made."""
+    """AWS, Azure and a plugin, as documented; tokens and revocation are the server's own."""
     proxy = VaultProxy(bao.address)
     proxy.answers[f"/v1/{path}"] = json.dumps(answered).encode()
     (tmp_path / "vault-token").write_text(place.own_token)

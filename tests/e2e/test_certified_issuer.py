@@ -48,7 +48,7 @@ keys = [{{ name = "openai-vault", provider = "openai", secret = "openai" }}]
 def issuer():
     """It, running."""
     if not openid_provider.installed():
-        pytest.skip("no node with oidc-provider here: npm ci --prefix tests/fakes/oidc")
+        pytest.skip("no node 20 with oidc-provider here: npm ci --prefix tests/fakes/oidc")
     with openid_provider.running() as found:
         yield found
 

@@ -16,9 +16,16 @@ HOME = Path(__file__).parent / "oidc"
 CLIENT, SECRET = "agents/research/lead", "secret-of-the-tests"
 
 
+NODE_MAJOR_MIN = 20
+
+
 def installed() -> bool:
-    """Whether node and the provider are here (`make test` installs it where there is npm)."""
-    return shutil.which("node") is not None and (HOME / "node_modules" / "oidc-provider").exists()
+    """Whether a node that runs it and the provider are here (`make test` installs it where there is npm)."""
+    node = shutil.which("node")
+    if node is None or not (HOME / "node_modules" / "oidc-provider").exists():
+        return False
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return int(said.strip().lstrip("v").partition(".")[0] or 0) >= NODE_MAJOR_MIN
 
 
 @dataclass(frozen=True, slots=True)
