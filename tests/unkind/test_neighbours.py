@@ -219,6 +219,38 @@ for name in sorted(names):
             answers.add(error.code().name)
 print(len(names) > 0, ",".join(sorted(answers)))
 """
+WATCH = """
+import os, select, sys, time
+held = {}
+print("watching", flush=True)
+while not select.select([sys.stdin], [], [], 0.0005)[0]:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                if os.stat("/proc/" + name).st_uid == os.getuid():
+                    mem = os.open(f"/proc/{name}/mem", os.O_RDONLY)
+                    held.setdefault(name, []).append((mem, os.open(f"/proc/{name}/maps", os.O_RDONLY)))
+            except OSError:
+                continue
+            if len(held.get(name, ())) > 3:
+                for one in held[name].pop(0):
+                    os.close(one)
+for name in sys.stdin.readline().split():
+    for mem, maps in held.get(name, ()):
+        with os.fdopen(maps) as lines:
+            try:
+                regions = [line.split()[:2] for line in lines]
+            except OSError:
+                continue
+        for span, mode in regions:
+            first, last = (int(part, 16) for part in span.split("-"))
+            if mode.startswith("rw"):
+                try:
+                    os.write(3, os.pread(mem, last - first, first))
+                except (OSError, OverflowError):
+                    continue
+print(len(held), flush=True)
+"""
 DECOY = """
 import sys
 secret = bytearray(b"sk-decoy-" + b"0123456789abcdef" * 2)
@@ -248,6 +280,52 @@ def test_the_same_attempts_do_work_on_a_process_that_is_not_hardened():
     ways = {"environ", "maps", "fd", "exe", "mem", "process_vm_readv", "ptrace attach", "ptrace seize", "pidfd_getfd"}
     assert ways <= got(results)
     assert Scanner({"decoy": b"sk-decoy-" + b"0123456789abcdef" * 2}).hits("loot", loot)
+
+
+@contextmanager
+def watched(loot):
+    """A process of the broker's own uid that opens the memory of whatever starts; told pids, it reads what it holds."""
+    program = "import os, sys; os.dup2(int(sys.argv[1]), 3); exec(sys.argv[2])"
+    command = [PYTHON, "-c", program, str(loot.fileno()), WATCH]
+    with subprocess.Popen(
+        command,
+        **as_user(BROKER, GROUP),
+        pass_fds=[loot.fileno()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "watching\n"
+
+        def read(*pids):
+            held, _ = process.communicate(" ".join(map(str, pids)) + "\n", timeout=120)
+            assert int(held) > 0
+            loot.seek(0)
+            return loot.read()
+
+        yield read
+
+
+def test_who_waits_for_a_broker_to_start_reads_nothing():
+    """A process of the same uid that opens the memory of everything as it starts has nothing of a broker."""
+    with tempfile.TemporaryFile() as loot, watched(loot) as read, node() as where:
+        run_as(AGENT, ACQUIRE, where["socket"], where["jwt"], groups=[GROUP])
+        assert scanner(where).hits("memory", read(where["pid"], where["collector_pid"])) == []
+
+
+def test_who_waits_does_read_a_process_that_hardens_itself_late():
+    """Positive control: what calls prctl after its start is read through descriptors that were opened before."""
+    late = "import ctypes, time; time.sleep(1); ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n" + DECOY
+    with (
+        tempfile.TemporaryFile() as loot,
+        watched(loot) as read,
+        subprocess.Popen(
+            [PYTHON, "-c", late], **as_user(BROKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process,
+    ):
+        process.stdout.readline()
+        assert b"sk-decoy-0123456789abcdef" in read(process.pid)
+        process.stdin.close()
 
 
 def test_a_stolen_lease_token_is_useless_to_another_user(sidecar):

@@ -2,13 +2,15 @@
 
 Owns: which environment variables such a process has, that Python ignores the rest of its surroundings (`python -I`: no
 user site directory, no PYTHON* variables, no current directory on the path), and which code a `.pth` file may run at
-start. A process that finds itself otherwise starts itself anew, once, in the same process id.
+start. Every process starts itself anew, once, in the same process id, from an interpreter that may be run but not read:
+so nobody can look into it from its first instruction on, also not who has been waiting for it.
 
 It detects, and says so; it cannot undo: code that a `.pth` file or LD_PRELOAD ran before the first line here had this
 user's rights. What is installed is decided by hash-pinned requirements, and who may set a service's environment by its
 unit or manifest.
 """
 
+import contextlib
 import hashlib
 import os
 import site
@@ -32,6 +34,7 @@ PTH_LINES = {
 }
 """SHA-256 of the executable lines (without the white space around them) that a `.pth` file may have."""
 
+INTERPRETER_BYTES_MAX = 64 * 1024 * 1024
 _MARK = "leasehold"
 _MAIN = "import sys; sys.argv[0] = 'leasehold-broker'; from leasehold_broker.cli import main; main()"
 
@@ -54,7 +57,7 @@ class Environment:
 
 
 def isolate(key_variables: Iterable[str]) -> None:
-    """Return in an isolated process, or start this one anew.
+    """Return in an isolated process that was started anew, or start this one so.
 
     Args:
         key_variables: names of variables that hold provider keys by convention.
@@ -63,10 +66,10 @@ def isolate(key_variables: Iterable[str]) -> None:
         NotIsolatedError: a provider key in the environment, or code in the import path that is not known.
     """
     environment = environment_of(os.environ, frozenset(key_variables))
-    if not sys.flags.isolated or dict(environment.kept) != dict(os.environ):
-        if _MARK in sys._xoptions:  # noqa: SLF001 - the documented name of what -X sets
-            raise NotIsolatedError("this process cannot be isolated: started anew, its surroundings were as before")
+    if _MARK not in sys._xoptions:  # noqa: SLF001 - the documented name of what -X sets
         _start_anew(environment)
+    if not sys.flags.isolated or dict(environment.kept) != dict(os.environ):
+        raise NotIsolatedError("this process cannot be isolated: started anew, its surroundings were as before")
     check_import_path(sys.path, [*site.getsitepackages()])
     check_customized()
 
@@ -97,8 +100,40 @@ def _start_anew(environment: Environment) -> NoReturn:
     for name in environment.suspicious:
         sys.stderr.write(f"warning: {name} looks like a provider key and is dropped; take it out of the environment\n")
     sys.stderr.flush()
-    interpreter = [sys.executable, "-I", "-X", _MARK, "-c", _MAIN]
-    os.execve(sys.executable, [*interpreter, *sys.argv[1:]], dict(environment.kept))  # noqa: S606 - this very program
+    command = [sys.executable, "-I", "-X", _MARK, "-c", _MAIN, *sys.argv[1:]]
+    copy = _unreadable_copy(Path(sys.executable))
+    if copy is not None:
+        with contextlib.suppress(OSError):
+            # Some systems forbid to run what is in memory only.
+            os.execve(copy, command, dict(environment.kept))  # noqa: S606 - this very program
+    os.execve(sys.executable, command, dict(environment.kept))  # noqa: S606 - this very program
+
+
+def _unreadable_copy(program: Path) -> int | None:
+    """A descriptor of `program` in memory, which this user may run and not read; None where that is of no use.
+
+    The kernel makes a process that runs from such a file not dumpable as part of exec. Our own call for that comes some
+    tens of milliseconds later, and a descriptor of our memory that was opened meanwhile would go on reading it. For
+    root nothing is unreadable.
+    """
+    if os.geteuid() == 0 or program.stat().st_size > INTERPRETER_BYTES_MAX:
+        return None
+    content = program.read_bytes()
+    if not content.startswith(b"\x7fELF") or b"$ORIGIN" in content:
+        # Its libraries are looked for beside it, and beside the copy there are none.
+        return None
+    try:
+        writing = os.memfd_create("leasehold-broker", os.MFD_CLOEXEC)
+        try:
+            with open(writing, "wb", closefd=False) as file:
+                file.write(content)
+            reading = os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+            os.fchmod(writing, 0o111)
+        finally:
+            os.close(writing)
+    except OSError:
+        return None
+    return reading
 
 
 def check_import_path(path: Iterable[str], sites: Iterable[str]) -> None:
