@@ -12,12 +12,17 @@ import grpc
 from tests.fakes.rpc import SystemClock, SystemEntropy
 from tests.fakes.streams import Emitter
 
-from leasehold.v1 import audit_service_pb2_grpc, budget_service_pb2_grpc, revocation_service_pb2_grpc
+from leasehold.v1 import (
+    audit_service_pb2_grpc,
+    budget_service_pb2_grpc,
+    fleet_service_pb2_grpc,
+    revocation_service_pb2_grpc,
+)
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, private_name
 from leasehold_broker.adapters.collector_link import Backoff, BudgetTie, CollectorLink, LinkSettings
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
-from leasehold_broker.collector import audit_door, budget_door, revocation_door, sidecar_door
+from leasehold_broker.collector import audit_door, budget_door, fleet_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
@@ -31,6 +36,7 @@ from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveL
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.enrolment import Enrolment
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budgets import FleetBudgets
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
@@ -121,6 +127,7 @@ class Centre:
         self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
         self.ingest = IngestEvents(self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
+        self.enrolment = Enrolment(self.fleet, self.store.register, self.issuer, self.sync, self.clock)
         verifier = SpeakingTokens(token_seconds)
         self.sidecars = Sidecars(
             verifier, [SidecarRule(ISSUER, f"sidecar-{n}", f"sidecar-{n}") for n in range(1, sidecars + 1)]
@@ -141,7 +148,7 @@ class Centre:
             self.records,
         )
         server = RpcServer(surroundings, ServerLimits(request_bytes_max=sidecar_door.MESSAGE_BYTES_MAX, calls_max=4096))
-        door = sidecar_door.SidecarDoor(self.sync, self.ingest, self.sidecars, 3600.0)
+        door = sidecar_door.SidecarDoor(self.sync, self.ingest, self.sidecars, 3600.0, self.enrolment.check)
         server.serve(sidecar_door.SYNC_SERVICE, door.sync_handlers())
         server.serve(sidecar_door.INGEST_SERVICE, door.ingest_handlers())
         revocations = revocation_door.RevocationDoor(
@@ -152,6 +159,7 @@ class Centre:
         )
         budgets = budget_door.BudgetDoor(ChangeBudget(FleetBudgets(self.fleet, self.store), self.clock), self.operators)
         server.serve(budget_door.SERVICE, budgets.handlers())
+        server.serve(fleet_door.SERVICE, fleet_door.FleetDoor(self.enrolment, self.operators).handlers())
         server.serve(revocation_door.SERVICE, revocations.handlers())
         server.serve(audit_door.SERVICE, audit_door.AuditDoor(ReadAudit(self.store), prove, self.operators).handlers())
         server.listen(self.target)
@@ -173,6 +181,7 @@ class Centre:
         sharing = asyncio.create_task(self.escrow.run())
         self._stack.push_async_callback(ended, sharing)
         signing = checkpoints(self.plan, self.opened, self.clock, self.failures.append)
+        await self.enrolment.restore()
         self.prove, self.publish = await self._stack.enter_async_context(signing)
         self.server = self._server(self.prove)
         if self._tls is not None:
@@ -201,6 +210,7 @@ class Operator:
         self.revocations = revocation_service_pb2_grpc.RevocationServiceStub(self.channel)
         self.budgets = budget_service_pb2_grpc.BudgetServiceStub(self.channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self.channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(self.channel)
         self.how = {"metadata": (("leasehold", "1"), ("authorization", f"Bearer {token}")), "timeout": 20.0}
 
     async def __aenter__(self) -> Self:

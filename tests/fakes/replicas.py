@@ -47,8 +47,10 @@ class Replica:
         await self._stack.enter_async_context(self.centre)
         self.share = ShareFleet(fleet, store.board, self.centre.clock)
         task = asyncio.create_task(self.share.run())
-        self._stack.push_async_callback(asyncio.gather, task, return_exceptions=True)
+        following = asyncio.create_task(self.centre.enrolment.follow())
+        self._stack.push_async_callback(asyncio.gather, task, following, return_exceptions=True)
         self._stack.callback(task.cancel)
+        self._stack.callback(following.cancel)
         return self
 
     async def __aexit__(self, *_: object) -> None:

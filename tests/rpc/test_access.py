@@ -12,6 +12,7 @@ from tests.fakes.rpc import KeptRefusals, surroundings
 from leasehold.v1 import (
     audit_service_pb2,
     budget_service_pb2,
+    fleet_service_pb2,
     key_service_pb2,
     lease_service_pb2,
     revocation_service_pb2,
@@ -39,6 +40,7 @@ MODULES = (
     audit_service_pb2,
     budget_service_pb2,
     key_service_pb2,
+    fleet_service_pb2,
     lease_service_pb2,
     revocation_service_pb2,
     sidecar_service_pb2,

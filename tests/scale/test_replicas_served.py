@@ -10,9 +10,10 @@ from tests.fakes.engines import PostgresEngine
 from tests.fakes.replicas import Replica, shared_key
 
 from leasehold.checkpoint import Checkpoint, VerifierKey
-from leasehold.v1 import audit_service_pb2, revocation_service_pb2
+from leasehold.v1 import audit_service_pb2, fleet_service_pb2, revocation_service_pb2
 from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.domain.revocation import BySidecar
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
 
 
@@ -130,3 +131,19 @@ async def test_replicas_sign_with_one_key(built, tmp_path, postgres):
         await other.__aexit__()
     with contextlib.suppress(FileNotFoundError):
         (tmp_path / "b" / "checkpoint.key").unlink()
+
+
+async def test_a_sidecar_that_one_replica_bans_is_cut_at_another(built):
+    """Its session is with b; a bans it; it is revoked, cut, and let in by neither; readmitted at b, it is at a too."""
+    async with asyncio.timeout(60), built("a") as a, built("b") as b, Sidecar(b.centre.target, "sidecar-1") as one:
+        await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is None)
+        async with Operator(a.centre.target, "alice/responder") as alice:
+            await alice.fleet.BanSidecar(fleet_service_pb2.BanSidecarRequest(sidecar="sidecar-1"), **alice.how)
+        await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is not None)
+        assert [entry.selector for entry in one.sink.applied] == [BySidecar("sidecar-1")]
+        await eventually(lambda: one.link.counters.failures.get("SIDECAR_BANNED", 0) >= 2)
+        async with Operator(b.centre.target, "alice/responder") as alice:
+            request = fleet_service_pb2.ReadmitSidecarRequest(sidecar="sidecar-1")
+            await alice.fleet.ReadmitSidecar(request, **alice.how)
+        async with Sidecar(a.centre.target, "sidecar-1", epoch="e2") as again:
+            await eventually(lambda: again.link.authority_lapsed_seconds(again.clock.now()) is None)

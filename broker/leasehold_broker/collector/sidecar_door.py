@@ -1,7 +1,7 @@
 """SidecarService and AuditIngestService: what sidecars send and are sent. Words in, words out; bounds on waiting."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import cast
 
@@ -34,13 +34,21 @@ _Response = sidecar_service_pb2.SyncStateResponse
 class SidecarDoor:
     """Handlers of both services."""
 
-    def __init__(self, sync: SyncSidecar, ingest: IngestEvents, sidecars: Sidecars, session_seconds_max: float) -> None:
+    def __init__(
+        self,
+        sync: SyncSidecar,
+        ingest: IngestEvents,
+        sidecars: Sidecars,
+        session_seconds_max: float,
+        check: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         """Call these flows.
 
         Args:
             sync: the flow behind SyncState.
             ingest: the flow behind AppendEvents.
             sidecars: tells which sidecar an identity is.
+            check: raises a Refusal for a sidecar that may not speak now.
             session_seconds_max: a stream ends after this, or when the token it was opened with ends, so that every
                 sidecar shows a fresh one.
         """
@@ -48,6 +56,7 @@ class SidecarDoor:
         self._ingest = ingest
         self._sidecars = sidecars
         self._seconds_max = session_seconds_max
+        self._check = check
 
     def sync_handlers(self) -> Handlers:
         """Of SidecarService."""
@@ -60,6 +69,7 @@ class SidecarDoor:
     async def sync_state(self, requests: AsyncIterator[_Request], call: CallContext) -> AsyncIterator[_Response]:
         """One session: revocations and authority to the sidecar, acknowledgements from it."""
         name = self._sidecars.name_of(call.identity)
+        self._check(name)
         try:
             async with asyncio.timeout(HELLO_SECONDS_MAX):
                 first = await anext(requests)
@@ -97,6 +107,7 @@ class SidecarDoor:
                 if age.expired():
                     return
                 raise
+            self._check(name)
             records = [record_from_proto(record) for record in request.records]
             epoch, sequence = await self._ingest.run(name, records)
             yield audit_service_pb2.AppendEventsResponse(epoch=epoch, committed_sequence=sequence)

@@ -72,6 +72,11 @@ class Fleet:
         authority = max(self.authority_seconds, member.known.authority_ms / 1000)
         return now.seconds_until(member.heard.after(silence_seconds(authority)))
 
+    def forget(self, name: str) -> None:
+        """Wait for this sidecar no longer."""
+        if self.members.pop(name, None) is not None:
+            self.changed()
+
     def connected_count(self) -> int:
         """Sidecars with an open session."""
         return sum(member.connected for member in self.members.values())

@@ -54,6 +54,7 @@ class SyncSession:
         self._expire_ns = expire_ns
         self._wake = asyncio.Event()
         self._ended: Refusal | None = None
+        self._expelled: Refusal | None = None
         self._finished = False
 
     async def heard(self, message: SyncMessage) -> None:
@@ -95,6 +96,11 @@ class SyncSession:
         self._finished = True
         self._wake.set()
 
+    def expel(self, refusal: Refusal) -> None:
+        """Let `pushes` send what is revoked by now, and then end with this refusal."""
+        self._expelled = refusal
+        self._wake.set()
+
     async def pushes(self) -> AsyncIterator[Push]:
         """What to send: the first at once, then on every change and heartbeat, until the session is over.
 
@@ -116,6 +122,8 @@ class SyncSession:
                 yield push
                 if self._sent < push.revocation_epoch or self._sent_change < push.budget_change:
                     continue
+                if self._expelled is not None:
+                    raise self._expelled
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
@@ -213,6 +221,12 @@ class SyncSidecar:
             )
         )
         return await self._install(known, first, now.after(seconds_max))
+
+    def expel(self, name: str, refusal: Refusal) -> None:
+        """End the open session of this sidecar, once it was sent what is revoked by now."""
+        session = self._open.get(name)
+        if session is not None:
+            session.expel(refusal)
 
     async def _install(self, known: KnownSidecar, first: SyncMessage, expire_ns: int) -> SyncSession:
         member = self._fleet.members.setdefault(known.name, Member(known, self._clock.now()))

@@ -13,10 +13,11 @@ from leasehold_broker.adapters.private_files import make_folder
 from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
-from leasehold_broker.collector import audit_door, budget_door, key_door, revocation_door, sidecar_door
+from leasehold_broker.collector import audit_door, budget_door, fleet_door, key_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.collector.audit_door import AuditDoor
 from leasehold_broker.collector.budget_door import BudgetDoor
+from leasehold_broker.collector.fleet_door import FleetDoor
 from leasehold_broker.collector.key_door import KeyDoor
 from leasehold_broker.collector.revocation_door import RevocationDoor
 from leasehold_broker.collector.rotators import Rotators
@@ -26,6 +27,7 @@ from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.enrolment import Enrolment
 from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budgets import FleetBudgets
@@ -142,7 +144,10 @@ class Collector:
             await escrow.restore()
             await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
             rotations = await self._rotations(opened, tasks, stack)
-            door = self._door(store, issuer, prove, records, ingest, escrow, rotations)
+            sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
+            enrolment = Enrolment(self._fleet, store.register, issuer, sync, self._clock)
+            await stack.enter_async_context(_banning(enrolment, tasks, shared=opened.shared))
+            door = self._door(store, issuer, prove, records, ingest, sync, enrolment, rotations)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
@@ -204,7 +209,8 @@ class Collector:
         prove: Prove,
         records: CollectorRecords,
         ingest: IngestEvents,
-        escrow: FleetEscrow,
+        sync: SyncSidecar,
+        enrolment: Enrolment,
         rotations: Rotating | None,
     ) -> GrpcDoor:
         sidecars = Sidecars(self._identities, self._config.sidecars)
@@ -225,19 +231,19 @@ class Collector:
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
         )
-        sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
         revocation = RevocationDoor(
             IssueRevocation(issuer, store, self._clock),
             LiftRevocation(issuer, self._clock),
             ReadRevocations(issuer),
             operators,
         )
-        sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX)
+        sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
         budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)
         if rotations is not None:
             keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
             door.server.serve(key_door.SERVICE, keys.handlers())
         door.server.serve(budget_door.SERVICE, budgets.handlers())
+        door.server.serve(fleet_door.SERVICE, FleetDoor(enrolment, operators).handlers())
         door.server.serve(revocation_door.SERVICE, revocation.handlers())
         door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), prove, operators).handlers())
         door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())
@@ -285,6 +291,13 @@ class Collector:
 
 def _no_passphrase() -> bytes:
     raise ValueError("a collector asks for no passphrase")
+
+
+@contextlib.asynccontextmanager
+async def _banning(enrolment: Enrolment, tasks: Supervisor, *, shared: bool) -> AsyncIterator[None]:
+    await enrolment.restore()
+    async with tasks.keeping("bans", enrolment.follow) if shared else contextlib.nullcontext():
+        yield
 
 
 async def _stopped(records: CollectorRecords) -> None:

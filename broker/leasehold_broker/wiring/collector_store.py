@@ -17,6 +17,7 @@ from leasehold_broker.ports.fleet_board import FleetBoard
 from leasehold_broker.ports.log_followers import LogFollowers
 from leasehold_broker.ports.revocation_log import RevocationLog
 from leasehold_broker.ports.rotation_log import RotationLog
+from leasehold_broker.ports.sidecar_register import SidecarRegister
 from leasehold_broker.ports.sink_cursors import SinkCursors
 from leasehold_broker.ports.tree_log import TreeLog
 from leasehold_broker.wiring.life import new_life
@@ -30,6 +31,11 @@ class CollectorLog(EventStore, EventLog, TreeLog, SinkCursors, LogFollowers, Rev
     @property
     def stream(self) -> str:
         """Name of the collector's own stream."""
+        ...
+
+    @property
+    def register(self) -> SidecarRegister:
+        """Who is banned."""
         ...
 
 

@@ -45,6 +45,11 @@ class Authority:
             self._answered = (push.answers, sent)
             self._sent = {number: when for number, when in self._sent.items() if number > push.answers}
 
+    def lapse(self, now: Instant) -> None:
+        """The collector says that this sidecar may not speak for it: no authority until it answers anew."""
+        self._until_ns = min(self._until_ns, now.boot_ns)
+        self._sent.clear()
+
     def fence(self, now: Instant) -> None:
         """The collector says that a newer copy of this sidecar lives: no authority until it takes our records again."""
         if self._fenced_ns is None:

@@ -118,6 +118,8 @@ class CollectorLink:
             reason = reason_of(error)
             if reason is Reason.AUDIT_EPOCH_FENCED:
                 self._authority.fence(self._clock.now())
+            if reason is Reason.SIDECAR_BANNED:
+                self._authority.lapse(self._clock.now())
             self._failed(name, reason.value if reason else error.code().name)
         except LinkBrokenError as error:
             self._failed(name, "LINK_BROKEN", detail=str(error))

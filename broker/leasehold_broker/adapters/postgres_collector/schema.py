@@ -90,7 +90,13 @@ CREATE TABLE remembered (
 );
 """
 
-_STEPS = (_LOG, _FLEET, _FOLLOWERS)
+_BANS = """
+CREATE TABLE bans (
+    sidecar text PRIMARY KEY, note text NOT NULL, banned_by text NOT NULL, create_wall_ms bigint NOT NULL
+);
+"""
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

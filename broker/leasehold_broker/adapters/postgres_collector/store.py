@@ -16,6 +16,7 @@ from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoar
 from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, translated
 from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
+from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
 from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
 from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
 from leasehold_broker.domain.audit_chain import ChainedRecord
@@ -106,6 +107,7 @@ class PostgresCollectorStore:
         self._follower = follower
         self._loop = asyncio.get_running_loop()
         self.board = PostgresFleetBoard(pool, stream)
+        self.register = PostgresRegister(pool, appender)
 
     def __repr__(self) -> str:
         """Who, and how far."""

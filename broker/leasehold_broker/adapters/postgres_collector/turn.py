@@ -117,6 +117,13 @@ class Turn:
         self._budget_change = change.number
         return change
 
+    async def change(self, sql: str, values: Sequence[object], event: Event | None) -> bool:
+        """Change one row, and record the event with it; False, and no event, when there was nothing to change."""
+        changed: bool = (await self._connection.execute(sql, *values)).rpartition(" ")[2] != "0"
+        if changed and event is not None:
+            self._plan.record(event)
+        return changed
+
     @property
     def position(self) -> int:
         """Of the last record, with those that are planned."""

@@ -6,7 +6,7 @@ from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector.escrow import create_slices
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -209,6 +209,16 @@ def _create_rotations(database: Database) -> None:
     )
 
 
+def _create_bans(database: Database) -> None:
+    database.create_table(
+        "bans",
+        {"sidecar": str, "note": str, "banned_by": str, "create_wall_ms": int},
+        pk="sidecar",
+        not_null=["note", "banned_by", "create_wall_ms"],
+        strict=True,
+    )
+
+
 _STEPS = (
     _create_first,
     _create_tree,
@@ -219,5 +229,6 @@ _STEPS = (
     _create_followers,
     _create_rotations,
     create_slices,
+    _create_bans,
 )
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""

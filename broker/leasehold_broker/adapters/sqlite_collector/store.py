@@ -19,6 +19,7 @@ from leasehold_broker.adapters.sqlite_collector import escrow, rows
 from leasehold_broker.adapters.sqlite_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
+from leasehold_broker.adapters.sqlite_collector.register import SqliteRegister
 from leasehold_broker.adapters.sqlite_collector.retention import drop_bodies
 from leasehold_broker.adapters.sqlite_collector.rotations import SqliteRotations
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
@@ -85,6 +86,7 @@ class CollectorStore:
         self._log = Reader(path, "collector-log")
         self._state = Reader(path, "collector-state")
         self.rotations = SqliteRotations(self._writer, self._memory, self._state)
+        self.register = SqliteRegister(self._writer, self._memory, self._state)
         self._publish()
 
     def __repr__(self) -> str:

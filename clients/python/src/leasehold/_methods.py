@@ -5,6 +5,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from leasehold.v1 import audit_service_pb2 as audit
 from leasehold.v1 import budget_service_pb2 as budget
+from leasehold.v1 import fleet_service_pb2 as fleet
 from leasehold.v1 import key_service_pb2 as key
 from leasehold.v1 import lease_service_pb2 as lease
 from leasehold.v1 import revocation_service_pb2 as revocation
@@ -57,6 +58,12 @@ LIST_REVOCATIONS = Method(
 WATCH_REVOCATION = Method(
     _REVOCATION + "WatchRevocation", revocation.WatchRevocationRequest, revocation.WatchRevocationResponse
 )
+
+_FLEET = "/leasehold.v1.FleetService/"
+LIST_SIDECARS = Method(_FLEET + "ListSidecars", fleet.ListSidecarsRequest, fleet.ListSidecarsResponse)
+BAN_SIDECAR = Method(_FLEET + "BanSidecar", fleet.BanSidecarRequest, fleet.BanSidecarResponse)
+READMIT_SIDECAR = Method(_FLEET + "ReadmitSidecar", fleet.ReadmitSidecarRequest, fleet.ReadmitSidecarResponse)
+EVICT_SIDECAR = Method(_FLEET + "EvictSidecar", fleet.EvictSidecarRequest, fleet.EvictSidecarResponse)
 
 _BUDGET = "/leasehold.v1.BudgetService/"
 LIST_BUDGETS = Method(_BUDGET + "ListBudgets", budget.ListBudgetsRequest, budget.ListBudgetsResponse)

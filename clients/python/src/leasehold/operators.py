@@ -21,6 +21,7 @@ from leasehold.audit import Head, Record
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
 from leasehold.v1 import budget_service_pb2 as budget
+from leasehold.v1 import fleet_service_pb2 as fleet
 from leasehold.v1 import revocation_service_pb2 as revocation
 
 COLLECTOR_VARIABLE = "LEASEHOLD_COLLECTOR"
@@ -176,6 +177,30 @@ class OperatorClient(Connected):
             token = page.next_page_token
             if not token:
                 return
+
+    def sidecars(self) -> list[fleet.SidecarStanding]:
+        """Every sidecar that the collector knows, and every banned one."""
+        return list(self._link.call(methods.LIST_SIDECARS, fleet.ListSidecarsRequest()).sidecars)
+
+    def ban_sidecar(self, sidecar: str, *, note: str = "") -> fleet.SidecarStanding:
+        """Revoke all of its leases, end its streams and open none, until it is readmitted.
+
+        Raises:
+            PermissionDenied: you are no responder. InvalidRequest: no name of a sidecar.
+        """
+        return self._link.call(methods.BAN_SIDECAR, fleet.BanSidecarRequest(sidecar=sidecar, note=note)).sidecar
+
+    def readmit_sidecar(self, sidecar: str, *, note: str = "") -> fleet.SidecarStanding:
+        """Let a banned sidecar connect again; revives no lease. Raises as `ban_sidecar`."""
+        return self._link.call(methods.READMIT_SIDECAR, fleet.ReadmitSidecarRequest(sidecar=sidecar, note=note)).sidecar
+
+    def evict_sidecar(self, sidecar: str, *, note: str = "") -> None:
+        """Forget a sidecar that is gone for good, so that nobody waits for it.
+
+        Raises:
+            InvalidRequest: it may still hold authority. PermissionDenied: you are no responder.
+        """
+        self._link.call(methods.EVICT_SIDECAR, fleet.EvictSidecarRequest(sidecar=sidecar, note=note))
 
     def budgets(self) -> budget.ListBudgetsResponse:
         """How budgets stand, by sidecar as it last reported, and the changes in force."""

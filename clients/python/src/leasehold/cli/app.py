@@ -8,12 +8,13 @@ from leasehold.cli.exec_command import exec_command
 from leasehold.cli.key_commands import key_group
 from leasehold.cli.lease_commands import lease_group
 from leasehold.cli.revoke_command import lift, revocations, revoke
+from leasehold.cli.sidecar_commands import sidecar_group, sidecars
 
 _HELP = """Capped leases on paid APIs instead of keys.
 
 Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
-Responders: 'leasehold revoke', 'lift', 'revocations'. Auditors: 'leasehold audit'. Treasurers: 'leasehold budget'.
-Custodians and pipelines: 'leasehold keys'.
+Responders: 'leasehold revoke', 'lift', 'revocations', 'sidecars', 'sidecar'. Auditors: 'leasehold audit'.
+Treasurers: 'leasehold budget'. Custodians and pipelines: 'leasehold keys'.
 """
 
 
@@ -28,6 +29,8 @@ leasehold.add_command(lease_group)
 leasehold.add_command(revoke)
 leasehold.add_command(lift)
 leasehold.add_command(revocations)
+leasehold.add_command(sidecars)
+leasehold.add_command(sidecar_group)
 leasehold.add_command(audit_group)
 leasehold.add_command(budget_group)
 leasehold.add_command(key_group)
