@@ -76,6 +76,10 @@ crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its
 	  --timeout=7200 --show-capture=stdout tests/unkind/test_power_loss.py tests/unkind/test_kill9.py \
 	  tests/unkind/test_kill_at_every_write.py tests/unkind/test_crashing_sidecar.py
 
+.PHONY: rotate-crash
+rotate-crash: $(VENV)/dev.stamp ## kill -9 a collector 120 times while it rotates a key (ROTATE_KILLS=20 ROTATE_SEED=1)
+	@$(ENV) ROTATE_KILLS=$${ROTATE_KILLS:-120} pytest -q -rP --timeout=7200 --show-capture=stdout tests/unkind/test_rotation_killed.py
+
 mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see each one noticed (MUTANTS="--only carve")
 	@$(ENV) python -m tests.mutants $(MUTANTS)
 

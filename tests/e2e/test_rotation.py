@@ -1,7 +1,9 @@
-"""A key is rotated by a real collector while a real sidecar serves calls with it, streams among them."""
+"""A key is rotated by a real collector, or by a sidecar that runs alone, while calls are served with it."""
 
 import http.client
 import json
+import os
+import subprocess
 import tempfile
 import threading
 import time
@@ -9,12 +11,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.fakes.rotating_provider import FIRST, rotating_provider
-from tests.fakes.rotation_stage import KEY, RotationStage, signed
+from tests.fakes.issuer import ec_key, jwk, jwks
+from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.rotating_provider import FIRST, rotating_provider, write_program
+from tests.fakes.rotation_stage import ISSUER_TABLE, KEY, LIMITS, RotationStage, signed
+from tests.processes.tokens import ISSUER
 
 from leasehold import LeaseholdClient
 from leasehold.http import openai_kwargs
 from leasehold.v1 import key_service_pb2 as pb
+from leasehold_broker.demo.stage import client
 
 pytestmark = [pytest.mark.timeout(240)]
 WATCH_SECONDS = 120
@@ -89,3 +95,78 @@ def test_a_rotation_under_load_drops_no_call(world):
         text = file.read_bytes() if file.is_file() else b""
         assert b"planted" not in text, file
     assert "planted" not in said
+
+
+def told(collector, *arguments):
+    """What the operators' command says; it must succeed."""
+    done = subprocess.run(
+        [*client(*arguments), "--collector", collector],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        env=os.environ,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_an_incident_revokes_and_rotates(world):
+    """One command: the leases on the key die, the key is rotated as an incident; both are in the log, by whom."""
+    account, stage = world
+    with LeaseholdClient(stage.agent, signed("agent")) as agent, agent.acquire(provider="openai", ttl="10m") as lease:
+        kwargs = openai_kwargs(lease)
+        assert chat(kwargs, stream=False) == (200, True)
+        said = told(stage.centre, "revoke", "--key", KEY, "--rotate", "--cause", "key-leaked", "--note", "in a paste")
+        assert "is in force" in said
+        assert "was asked for" in said
+        assert chat(kwargs, stream=False)[0] == 403
+        with stage.custodian() as custodian:
+            (rotation,) = custodian.rotations(KEY)
+            assert list(custodian.watch(rotation.name, WATCH_SECONDS))[-1].state == pb.ROTATION_STATE_DONE
+            assert rotation.trigger == pb.ROTATION_TRIGGER_INCIDENT
+        with agent.acquire(provider="openai", ttl="10m") as fresh:
+            assert chat(openai_kwargs(fresh), stream=False) == (200, True)
+    assert not account.lives(FIRST)
+    assert account.calls[-1].key == account.alive()[0].value
+    assert "done" in told(stage.centre, "keys", "rotations", "--key", KEY)
+    refused = subprocess.run(
+        [*client("revoke", "--all", "--yes", "--rotate"), "--collector", stage.centre],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ,
+    )
+    assert refused.returncode == 1
+    assert "goes with a key as selector only" in refused.stderr
+
+
+def test_a_sidecar_that_runs_alone_rotates_for_itself():
+    """The same flow without a collector: asked for at the admin socket, calls before and after are served."""
+    with tempfile.TemporaryDirectory(prefix="lh-") as folder, rotating_provider() as (account, origin):
+        root = Path(folder)
+        (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
+        write_program(root / "mint.py", origin)
+        account.keys[0].value = "sk-planted"
+        more = f"""
+[providers.openai]
+origin = "{origin}"
+allow_private = true
+[[rotations]]
+key = "{KEY}"
+at = {{ minter = "exec", program = "mint.py" }}
+{LIMITS}
+"""
+        issuer = ISSUER_TABLE.format(issuer=ISSUER, root=root)
+        own = OwnSidecar(root, issuer, GRANT.format(name="test", issuer=ISSUER, extra=""), more=more)
+        with (
+            own.running(),
+            LeaseholdClient(own.target, signed("agent")) as agent,
+            agent.acquire(provider="openai", ttl="10m") as lease,
+        ):
+            assert chat(openai_kwargs(lease), stream=False) == (200, True)
+            said = told(f"unix://{root}/admin/admin.sock", "keys", "rotate", KEY, "--watch")
+            assert said.splitlines()[-1].endswith("is done")
+            assert chat(openai_kwargs(lease), stream=False) == (200, True)
+        assert [call.key for call in account.calls] == ["sk-planted", account.alive()[0].value]

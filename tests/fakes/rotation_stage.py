@@ -155,6 +155,11 @@ level = "debug"
                 if record.event()["type"].startswith(type_)
             ]
 
+    def refusals(self) -> list[dict]:
+        """What was refused of rotations."""
+        with OperatorClient(self.centre, timeout_seconds=30) as client:
+            return [record.event() for record in client.events(type="key.rotation_refused")]
+
     def serving_value(self) -> str:
         """The value that the store serves."""
         store = LocalKeys(str(self.root / "keys.json"), FileMasterKey(str(self.root / "master.key")), SystemClock())

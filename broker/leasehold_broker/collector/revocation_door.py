@@ -7,10 +7,14 @@ from typing import cast
 from leasehold.v1 import revocation_service_pb2 as pb
 from leasehold_broker.collector.access import Operators
 from leasehold_broker.domain.collector_rules import Role
+from leasehold_broker.domain.reasons import field_invalid
+from leasehold_broker.domain.revocation import ByKey, Selector
 from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.domain.rotation import Trigger
 from leasehold_broker.flows.issue_revocation import IssueRevocation
 from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.read_revocations import ReadRevocations
+from leasehold_broker.flows.request_rotation import RequestRotation
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.server import Handlers
 from leasehold_broker.wire.fields import check_known
@@ -28,9 +32,15 @@ class RevocationDoor:
     """Handlers of RevocationService."""
 
     def __init__(
-        self, issue: IssueRevocation, lift: LiftRevocation, read: ReadRevocations, operators: Operators
+        self,
+        issue: IssueRevocation,
+        lift: LiftRevocation,
+        read: ReadRevocations,
+        operators: Operators,
+        rotate: RequestRotation | None = None,
     ) -> None:
-        """Call these flows for these operators."""
+        """Call these flows for these operators; without `rotate` no key is rotated here."""
+        self._rotate = rotate
         self._issue = issue
         self._lift = lift
         self._read = read
@@ -50,20 +60,39 @@ class RevocationDoor:
         """Revoke, or say what would die. Responders only."""
         self._operators.require(call.identity, Role.RESPONDER)
         check_known(request)
+        selector = selector_from_proto(request.selector)
+        key = self._rotated(request, selector)
         issued = await self._issue.run(
             call.identity,
             request.request_id,
-            selector_from_proto(request.selector),
+            selector,
             request.note,
             order=order_from_proto(request),
             leases_max=request.leases_max if request.HasField("leases_max") else None,
             validate_only=request.validate_only,
         )
+        rotation = ""
+        if key is not None and self._rotate is not None and not request.validate_only:
+            # After the revocation, so that its failure leaves leases dead; asked again, both are the same ones.
+            incident = (call.identity.subject, request.request_id, key, request.note, Trigger.INCIDENT)
+            rotation = (await self._rotate.run(*incident)).name
         return pb.RevokeLeasesResponse(
+            rotation=rotation,
             progress=None if issued.progress is None else progress_to_proto(issued.progress),
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,
         )
+
+    def _rotated(self, request: pb.RevokeLeasesRequest, selector: Selector) -> str | None:
+        """The key that is to be rotated too, known to be one that can be."""
+        if not request.rotate_key:
+            return None
+        if not isinstance(selector, ByKey):
+            raise field_invalid("rotate_key", "goes with a key as selector only: name the key that is to be rotated")
+        if self._rotate is None:
+            raise field_invalid("rotate_key", "is not served here: no key is rotated; leave it out to revoke alone")
+        self._rotate.check_known(selector.key)
+        return selector.key
 
     async def lift_revocation(self, request: pb.LiftRevocationRequest, call: CallContext) -> pb.LiftRevocationResponse:
         """Let what was blocked acquire leases again. Responders only."""

@@ -96,6 +96,10 @@ class RequestRotation:
         self._wake()
         return rotation
 
+    def check_known(self, key: str) -> None:
+        """Go on when this key is rotated here. Raises Refusal: FIELD_INVALID."""
+        self._known(key)
+
     async def _awaiting(self, key: str) -> Rotation:
         for rotation in await self._log.open_rotations():
             if rotation.key == key and rotation.state is RotationState.AWAITING_KEY:

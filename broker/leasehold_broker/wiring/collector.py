@@ -236,6 +236,7 @@ class Collector:
             LiftRevocation(issuer, self._clock),
             ReadRevocations(issuer),
             operators,
+            None if rotations is None else rotations.request,
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
         budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)

@@ -82,6 +82,7 @@ def _door(
         LiftRevocation(issuer, parts.clock),
         ReadRevocations(issuer),
         operators,
+        rotations.request,
     )
     changer = ChangeBudgetAlone(parts.config.name, parts.books, parts.apply_budgets, parts.policies, parts.clock)
     budgets = BudgetDoor(ChangeBudget(changer, parts.clock), operators)

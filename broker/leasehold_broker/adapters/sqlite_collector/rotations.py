@@ -43,6 +43,8 @@ class SqliteRotations:
         self._writer = writer
         self._memory = memory
         self._reader = reader
+        self._fresh_life = True
+        """Whoever had the lead before is dead: this process has the file's lock."""
 
     async def take_lead(self, holder: str, seconds: float, wall_ms: int) -> Lead | None:
         """See the port."""
@@ -53,13 +55,15 @@ class SqliteRotations:
             fence = 1
             if held is not None:
                 other = held[0] != holder
-                if other and held[2] > wall_ms:
+                if other and held[2] > wall_ms and not self._fresh_life:
                     return None
                 fence = held[1] + other
             connection.execute(_PUT_LEAD, (ROTATIONS_LEAD, holder, fence, until))
             return Lead(holder, fence)
 
-        return await self._writer.submit(job)
+        lead = await self._writer.submit(job)
+        self._fresh_life = False
+        return lead
 
     async def request(self, request: RotationRequest, describe: Callable[[Rotation], Event]) -> Rotation:
         """See the port."""

@@ -118,6 +118,7 @@ class OperatorClient(Connected):
         block_seconds: int = 0,
         leases_max: int | None = None,
         validate_only: bool = False,
+        rotate_key: bool = False,
     ) -> revocation.RevokeLeasesResponse:
         """Revoke what the selector names; `validate_only` only says what would die.
 
@@ -129,6 +130,7 @@ class OperatorClient(Connected):
             block_seconds: with block_new: lifted by the collector after so long; 0: only by `lift`.
             leases_max: refuse when more live leases match.
             validate_only: change nothing.
+            rotate_key: with a key as selector: have that key rotated too, as an incident.
 
         Raises:
             PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
@@ -142,6 +144,7 @@ class OperatorClient(Connected):
             block_duration=Duration(seconds=block_seconds) if block_seconds else None,
             leases_max=leases_max,
             validate_only=validate_only,
+            rotate_key=rotate_key,
         )
         return self._link.call(methods.REVOKE, request)
 

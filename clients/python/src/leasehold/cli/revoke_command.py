@@ -63,7 +63,7 @@ def _selector_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--issuer", default="", metavar="ISSUER", help="All subjects of this issuer; with --subject: only its."
         ),
-        click.option("--key", metavar="NAME", help="Leases that are served by this provider key."),
+        click.option("--key", "--provider-key", metavar="NAME", help="Leases that are served by this provider key."),
         click.option("--provider", metavar="NAME", help="Leases that reach this provider."),
         click.option("--environment", metavar="NAME", help="Leases of identities of this environment."),
         click.option(
@@ -93,6 +93,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
     metavar="COUNT",
     help="Refuse when more live leases match than this.",
 )
+@click.option("--rotate", "rotate_key", is_flag=True, help="With --key: also have that provider key rotated.")
 @click.option("--block", is_flag=True, help="Also refuse new leases that match, until 'leasehold lift'.")
 @click.option("--block-for", metavar="LENGTH", help="The same, for so long: like 30m or 2h.")
 @click.option("--cause", type=click.Choice(list(CAUSES)), help="Why, in one word.")
@@ -113,6 +114,7 @@ def revoke(
     yes: bool,
     dry_run: bool,
     leases_max: int | None,
+    rotate_key: bool,
     block: bool,
     block_for: str | None,
     cause: str | None,
@@ -139,6 +141,7 @@ def revoke(
             block_seconds=block_seconds,
             leases_max=leases_max,
             validate_only=dry_run,
+            rotate_key=rotate_key,
         )
         _print_matching(answer, dry_run=dry_run, json_=json_)
         if dry_run:
@@ -221,7 +224,8 @@ def _confirm() -> None:
 def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, json_: bool) -> None:
     names = list(answer.matching_leases)
     if json_:
-        click.echo(as_json({"revocation": answer.progress.entry.name or None, "matching_leases": names}))
+        told = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
+        click.echo(as_json(told | ({"rotation": answer.rotation} if answer.rotation else {})))
         return
     count = f"{len(names)} live {'lease matches' if len(names) == 1 else 'leases match'}"
     if dry_run:
@@ -230,6 +234,8 @@ def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, j
             click.echo(f"  {name}")
     else:
         click.echo(f"{answer.progress.entry.name} is in force; {count}, as last reported")
+        if answer.rotation:
+            click.echo(f"{answer.rotation} was asked for; 'leasehold keys rotations' shows how it stands")
 
 
 def _wait(

@@ -274,6 +274,7 @@ class RevokeLeasesRequest(_message.Message):
     BLOCK_NEW_FIELD_NUMBER: _builtins.int
     BLOCK_DURATION_FIELD_NUMBER: _builtins.int
     LEASES_MAX_FIELD_NUMBER: _builtins.int
+    ROTATE_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID. The same id gives the same revocation."""
     note: _builtins.str
@@ -284,6 +285,8 @@ class RevokeLeasesRequest(_message.Message):
     block_new: _builtins.bool
     leases_max: _builtins.int
     """Refused with EXPECTED_COUNT_MISMATCH when more live leases match."""
+    rotate_key: _builtins.bool
+    """Also rotate the provider key; with a key as selector only. Its old value dies within about a minute."""
     @_builtins.property
     def selector(self) -> Global___RevocationSelector: ...
     @_builtins.property
@@ -301,10 +304,11 @@ class RevokeLeasesRequest(_message.Message):
         block_new: _builtins.bool = ...,
         block_duration: _duration_pb2.Duration | None = ...,
         leases_max: _builtins.int | None = ...,
+        rotate_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "leases_max", b"leases_max", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "rotate_key", b"rotate_key", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leases_max: _TypeAlias = _typing.Literal["leases_max"]  # noqa: Y015
     _WhichOneofArgType__leases_max: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max"]  # noqa: Y015
@@ -319,8 +323,11 @@ class RevokeLeasesResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     MATCHING_LEASES_FIELD_NUMBER: _builtins.int
     MATCHING_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
     matching_incomplete: _builtins.bool
     """True when a sidecar holds more leases than it could list, or more match than fit this answer."""
+    rotation: _builtins.str
+    """"rotations/<id>" when rotate_key was set."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
         """Unset on validate_only."""
@@ -335,10 +342,11 @@ class RevokeLeasesResponse(_message.Message):
         progress: Global___RevocationProgress | None = ...,
         matching_leases: _abc.Iterable[_builtins.str] | None = ...,
         matching_incomplete: _builtins.bool = ...,
+        rotation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,91 @@
+"""When a key is due: by age, by cron, spread by jitter, held back by blackouts."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, time
+from zoneinfo import ZoneInfo
+
+import pytest
+from tests.domain.test_rotation import planned
+
+from leasehold_broker.adapters.cron import next_time
+from leasehold_broker.domain.rotation import RotationState
+from leasehold_broker.domain.rotation_schedule import (
+    AFTER_FAILURE_MS,
+    DAY_MS,
+    DAYS,
+    Blackout,
+    RotationSchedule,
+    counts_from,
+)
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def ms(text, zone=BERLIN):
+    """Unix milliseconds of a local time."""
+    return round(datetime.fromisoformat(text).replace(tzinfo=zone).timestamp() * 1000)
+
+
+def test_by_age_it_is_due_so_long_after_the_last_rotation():
+    """Thirty days after, to the millisecond, where there is no jitter."""
+    assert RotationSchedule(every_days=30).due_wall_ms("k", 1_000, next_time) == 1_000 + 30 * DAY_MS
+    assert RotationSchedule().due_wall_ms("k", 1_000, next_time) is None
+
+
+@pytest.mark.parametrize(
+    ("since", "due"),
+    [
+        ("2026-03-27 12:00", "2026-03-28 03:30"),
+        ("2026-03-28 03:30", "2026-03-29 03:30"),
+        ("2026-10-24 12:00", "2026-10-25 03:30"),
+    ],
+)
+def test_by_cron_it_is_due_at_the_next_time_in_its_zone(since, due):
+    """Local time counts, also over the change to and from daylight saving; a time that was is not due again."""
+    schedule = RotationSchedule(cron="30 3 * * *", zone=BERLIN)
+    assert schedule.due_wall_ms("k", ms(since), next_time) == ms(due)
+
+
+def test_jitter_is_the_same_for_all_who_ask_and_differs_between_keys():
+    """Two leaders find the same moment; a hundred keys are spread over the whole of it, and none comes early."""
+    schedule = RotationSchedule(every_days=1, jitter_seconds=3600)
+    due = [schedule.due_wall_ms(f"key-{number}", 0, next_time) for number in range(100)]
+    assert due == [schedule.due_wall_ms(f"key-{number}", 0, next_time) for number in range(100)]
+    late = [each - DAY_MS for each in due]
+    assert min(late) >= 0
+    assert max(late) < 3_600_000
+    assert max(late) - min(late) > 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("blackout", "closed", "open_"),
+    [
+        (
+            Blackout(("fri",), time(16), time(0)),
+            ["2026-11-27 16:00", "2026-11-27 23:59"],
+            ["2026-11-27 15:59", "2026-11-28 00:00"],
+        ),
+        (
+            Blackout(("fri",), time(22), time(6)),
+            ["2026-11-27 22:00", "2026-11-28 05:59"],
+            ["2026-11-27 05:00", "2026-11-28 06:00"],
+        ),
+        (Blackout(("sat", "sun"), time(0), time(0)), ["2026-11-28 00:00", "2026-11-29 23:59"], ["2026-11-30 00:00"]),
+        (Blackout(DAYS, time(9), time(18)), ["2026-11-25 09:00"], ["2026-11-25 18:00", "2026-11-25 08:59"]),
+    ],
+)
+def test_blackouts_are_local_times(blackout, closed, open_):
+    """Within, to the minute; a window over midnight belongs to the day that it begins on."""
+    schedule = RotationSchedule(every_days=1, zone=BERLIN, blackouts=(blackout,))
+    assert all(schedule.closed(ms(text)) for text in closed)
+    assert not any(schedule.closed(ms(text)) for text in open_)
+    assert not RotationSchedule(every_days=1, zone=UTC).closed(0)
+
+
+def test_since_when_a_key_counts():
+    """From its storing, or the last rotation by whomever; after a failure it stays due, but not for an hour."""
+    last = replace(planned(), create_wall_ms=5_000, state_wall_ms=9_000, state=RotationState.DONE)
+    assert counts_from(1_000, None) == (1_000, 0)
+    assert counts_from(8_000, last) == (5_000, 0)
+    failed = replace(last, state=RotationState.FAILED)
+    assert counts_from(1_000, failed) == (1_000, 9_000 + AFTER_FAILURE_MS)
