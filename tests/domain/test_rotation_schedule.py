@@ -46,6 +46,16 @@ def test_by_cron_it_is_due_at_the_next_time_in_its_zone(since, due):
     assert schedule.due_wall_ms("k", ms(since), next_time) == ms(due)
 
 
+def test_a_time_of_cron_that_is_long_past_is_not_made_up_for():
+    """A schedule that is switched on does not rotate an old key at once; one that was down for a while does."""
+    schedule = RotationSchedule(cron="0 3 * * *", zone=BERLIN)
+    stored, there = ms("2025-01-01 00:00"), ms("2026-11-25 12:00")
+    assert schedule.due_wall_ms("k", stored, next_time, there) == ms("2026-11-26 03:00")
+    assert schedule.due_wall_ms("k", stored, next_time, ms("2026-11-25 03:59")) == ms("2026-11-25 03:00")
+    spread = replace(schedule, jitter_seconds=7200)
+    assert spread.due_wall_ms("k", stored, next_time, ms("2026-11-25 05:30")) < ms("2026-11-25 05:00")
+
+
 def test_jitter_is_the_same_for_all_who_ask_and_differs_between_keys():
     """Two leaders find the same moment; a hundred keys are spread over the whole of it, and none comes early."""
     schedule = RotationSchedule(every_days=1, jitter_seconds=3600)

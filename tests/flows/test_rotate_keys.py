@@ -1,10 +1,12 @@
 """Rotations, driven to their end: the whole way, each failure, and a death at every moment of it."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
 
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import RotationState, Trigger
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.key_source import SourceFault, SourceState
@@ -246,6 +248,36 @@ async def test_a_leader_that_is_no_more_ends_what_it_has_just_made():
     assert entry(world).pending == ""
     world.clock.advance(60)
     assert (await world.until_over()).state is S.DONE
+
+
+async def test_while_the_log_cannot_be_written_no_second_key_is_minted():
+    """The disk is full just after the minting: the one key is kept until its record is made, however often tried."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.MINTING)
+    world.clock.advance(60)
+    full, tries = True, []
+
+    def refuse(where):
+        if full and where == "before advance":
+            tries.append(where)
+            raise Refusal(Reason.STORE_UNAVAILABLE, "the disk is full")
+
+    plain = world.effect
+    world.effect = lambda where: (plain(where), refuse(where))
+
+    process = world.process()
+    running = asyncio.create_task(process.run())
+    while len(tries) < 5:  # noqa: ASYNC110 - the truth is in the effects
+        await asyncio.sleep(0.001)
+    full = False
+    while not (await world.state()).over:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert (await world.state()).state is S.DONE
+    assert [key.mark for key in world.account.keys if key.mark] == [(await world.state()).id]
+    assert "the disk is full" in repr(world.told)
 
 
 async def test_a_surprise_of_a_library_ends_no_rotation_and_tells_no_text():

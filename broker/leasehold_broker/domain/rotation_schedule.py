@@ -9,6 +9,8 @@ from leasehold_broker.domain.rotation import Rotation, RotationState
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 AFTER_FAILURE_MS = 3600 * 1000
+MISSED_MS = 3600 * 1000
+"""A time of cron that nobody was there for is made up for this long after it; later, the next one counts."""
 """After a rotation that failed, the schedule asks again no sooner."""
 DAY_MS = 86_400_000
 
@@ -59,12 +61,20 @@ class RotationSchedule:
         """Nothing is ever due."""
         return not self.every_days and not self.cron
 
-    def due_wall_ms(self, key: str, since_wall_ms: int, next_time: NextTime) -> int | None:
-        """When it is due, for a key that was stored, or last rotated by whomever, at `since_wall_ms`."""
+    def due_wall_ms(self, key: str, since_wall_ms: int, next_time: NextTime, there_wall_ms: int = 0) -> int | None:
+        """When it is due.
+
+        Args:
+            key: its name.
+            since_wall_ms: when it was stored, or last rotated by whomever.
+            next_time: reads cron.
+            there_wall_ms: since when somebody looks: a time of cron long before that is past.
+        """
         if self.every_days:
             due = since_wall_ms + round(self.every_days * DAY_MS)
         elif self.cron:
-            local = datetime.fromtimestamp(since_wall_ms / 1000, self.zone)
+            missed = there_wall_ms - MISSED_MS - self.jitter_seconds * 1000
+            local = datetime.fromtimestamp(max(since_wall_ms, missed) / 1000, self.zone)
             due = round(next_time(self.cron, local).timestamp() * 1000)
         else:
             return None

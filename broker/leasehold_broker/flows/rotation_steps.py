@@ -138,8 +138,10 @@ class RotationSteps:
         if stages.pending or stages.previous:
             return Faulted(f"a value of another rotation is in the store of {key.name!r}", final=True)
         fresh = self._fresh.get(rotation.id)
-        if fresh is None or fresh.id != rotation.new_key_id:
+        if fresh is None:
             fresh = self._fresh[rotation.id] = await key.at_provider.mint(rotation.id)
+        if fresh.id != rotation.new_key_id:
+            # Its record comes first; while that cannot be made, the same key is kept and no other one minted.
             return Minted(fresh.id)
         await key.store.put_pending(key.name, fresh.value, rotation.id)
         self.forget(rotation)

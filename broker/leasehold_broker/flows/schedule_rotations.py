@@ -37,6 +37,7 @@ class ScheduleRotations:
         self._clock = clock
         self._next_time = next_time
         self._leads = leads
+        self._there_wall_ms = clock.now().wall_ms
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -60,7 +61,7 @@ class ScheduleRotations:
             return
         stored = (await self._keys[name].store.read(name)).created_wall_ms
         since, not_before = counts_from(stored, last)
-        due = schedule.due_wall_ms(name, since, self._next_time)
+        due = schedule.due_wall_ms(name, since, self._next_time, self._there_wall_ms)
         now = self._clock.now().wall_ms
         if due is None or now < max(due, not_before) or schedule.closed(now):
             return
