@@ -24,6 +24,8 @@ from leasehold_broker.demo.stage import client
 
 pytestmark = [pytest.mark.timeout(240)]
 WATCH_SECONDS = 120
+LOAD_THREADS = int(os.environ.get("ROTATE_LOAD_THREADS", "4"))
+"""Callers at once; `make rotate-load` has more of them."""
 
 
 @pytest.fixture
@@ -68,7 +70,9 @@ def test_a_rotation_under_load_drops_no_call(world):
     account, stage = world
     with LeaseholdClient(stage.agent, signed("agent")) as client, client.acquire(provider="openai", ttl="10m") as lease:
         kwargs, over, results = openai_kwargs(lease), threading.Event(), []
-        threads = [threading.Thread(target=load, args=(kwargs, over, results, number)) for number in range(4)]
+        threads = [
+            threading.Thread(target=load, args=(kwargs, over, results, number)) for number in range(LOAD_THREADS)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -79,6 +83,9 @@ def test_a_rotation_under_load_drops_no_call(world):
             over.set()
             for thread in threads:
                 thread.join()
+    seconds = account.calls[-1].when - account.calls[0].when
+    streams = sum(call.stream for call in account.calls)
+    print(f"{len(results)} calls, {streams} of them streams, {len(results) / seconds:.0f} a second")  # noqa: T201
     assert states[-1] == pb.ROTATION_STATE_DONE
     assert pb.ROTATION_STATE_DRAINING in states
     assert {result for result in results if result != (200, True)} == set()

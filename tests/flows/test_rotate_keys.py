@@ -130,6 +130,53 @@ async def test_a_new_key_that_does_not_work_is_ended_and_the_old_one_serves():
     assert [key.id for key in world.account.alive()] == ["key-1"]
 
 
+async def test_a_promotion_whose_answer_was_lost_goes_on_forwards():
+    """It took place, nobody heard of it, and trying again is refused: nothing is undone, the old key is ended."""
+    world = RotationWorld()
+    await world.ask()
+
+    def deaf(where):
+        if where == "after promote":
+            raise SourceFault(SourceState.DENIED, "permission removed")
+
+    plain = world.effect
+    world.effect = lambda where: (plain(where), deaf(where))
+    rotation = await world.until_over()
+    states = [event.details["state"] for event in world.log.events]
+    assert "abandoning" in states
+    assert rotation.state is S.DONE
+    assert [key.value for key in world.account.alive()] == [entry(world).current] == ["sk-minted-000002"]
+
+
+async def test_a_key_that_a_hand_has_put_back_is_not_ended():
+    """After promotion an operator stores the old value again: it serves, so nobody ends it, and a person is told."""
+    world = RotationWorld()
+    world.limits = replace(LIMITS, by_hand=-1.0)
+    await world.ask()
+    await world.until(S.ENDING)
+    entry(world).current = "sk-old"
+    world.clock.advance(60)
+    rotation = await world.until_over()
+    assert rotation.state is S.FAILED
+    assert "nothing was ended" in rotation.why
+    assert world.account.works("sk-old")
+
+
+async def test_a_new_key_that_serves_is_not_ended_when_it_is_given_up():
+    """A hand has stored the very key that is given up: it serves, and stays."""
+    world = RotationWorld()
+    world.limits = replace(LIMITS, probe=-1.0)
+    await world.ask()
+    await world.until(S.PROBING)
+    world.account.mute = True
+    entry(world).current, entry(world).pending, entry(world).rotation = "sk-minted-000002", "", "by hand"
+    world.clock.advance(60)
+    rotation = await world.until_over()
+    assert rotation.state is S.FAILED
+    assert "not undone" in rotation.why
+    assert world.account.works("sk-minted-000002")
+
+
 async def test_a_hand_that_changes_the_key_meanwhile_wins():
     """An operator stores another key before promotion: the rotation fails, its key is ended, theirs serves."""
     world = RotationWorld()
