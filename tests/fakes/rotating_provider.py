@@ -160,6 +160,7 @@ def rotating_provider() -> Iterator[tuple[Account, str]]:
     account = Account()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"account": account}))
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a caller that was killed in the middle of its question
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="provider")
     thread.start()
     try:

@@ -120,6 +120,7 @@ def test_what_ends_a_trouble_has_its_key():
     """Each recovery resolves what its beginning has opened."""
     for end, details, key in (
         (EventType.KEY_TAKEN_BACK, {"key": "prod"}, "key.taken_out/prod"),
+        (EventType.KEY_ROTATION_DONE, {"key": "prod"}, "key.rotation_failed/prod"),
         (EventType.SINK_RECOVERED, {"sink": "siem"}, "sink.failed/siem"),
         (EventType.TASK_RECOVERED, {"task": "t"}, "task.failed/sidecar-1/t"),
         (EventType.REVOCATION_COMPLETE, {"epoch": 4}, "revocation.lagging/4"),
@@ -127,6 +128,19 @@ def test_what_ends_a_trouble_has_its_key():
     ):
         alert = alert_of(event(end, **details), "sidecar-1", "p")
         assert (alert.key, alert.resolves) == (key, True)
+
+
+def test_a_rotation_that_needs_somebody_alerts():
+    """A failure, a wait for a person and an outage each tell which key and why; a step that goes well tells nobody."""
+    for kind, severity in (
+        (EventType.KEY_ROTATION_FAILED, "error"),
+        (EventType.KEY_ROTATION_AWAITS_PERSON, "warning"),
+        (EventType.KEY_ROTATION_DELAYED, "warning"),
+    ):
+        alert = alert_of(event(kind, key="prod", message="the store is sealed"), "centre", "p")
+        assert (alert.key, alert.severity.value, alert.resolves) == (f"{kind.value}/prod", severity, False)
+        assert "the store is sealed" in alert.seen
+    assert alert_of(event(EventType.KEY_ROTATION_STEPPED, key="prod"), "centre", "p") is None
 
 
 def test_a_hostile_callers_words_are_bounded_one_line_and_without_secrets():

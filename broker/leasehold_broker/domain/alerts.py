@@ -241,6 +241,27 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         "Decide by hand: leasehold revoke. If the rule is wrong, mend it before you raise the bound.",
         _subject,
     ),
+    EventType.KEY_ROTATION_FAILED: _Rule(
+        Severity.ERROR,
+        "A rotation of a key has failed; one key serves",
+        "See which and why with leasehold keys rotations; deploy/runbooks/rotation.md says what to do for each reason.",
+        _named("key"),
+    ),
+    EventType.KEY_ROTATION_DONE: _Rule(
+        Severity.INFO, "A key is rotated", "", _named("key"), EventType.KEY_ROTATION_FAILED
+    ),
+    EventType.KEY_ROTATION_AWAITS_PERSON: _Rule(
+        Severity.WARNING,
+        "A rotation of a key waits for a person",
+        "Make the new key and hand it in with leasehold keys supply, or end the old one in the provider's console.",
+        _named("key"),
+    ),
+    EventType.KEY_ROTATION_DELAYED: _Rule(
+        Severity.WARNING,
+        "A rotation of a key has to wait",
+        "See why with leasehold keys rotations; it goes on by itself once the provider or the store does.",
+        _named("key"),
+    ),
     EventType.TASK_FAILED: _Rule(
         Severity.ERROR,
         "A background task fails and is tried again",
