@@ -28,6 +28,7 @@ from leasehold_broker.egress.form_gate import form_boundary, parse_form
 from leasehold_broker.ports.provider import Form, FormFile, Json
 from leasehold_broker.providers import load_price_book
 from leasehold_broker.providers.audio_length import seconds_max
+from leasehold_broker.providers.audio_packets import FLAC_HEADERS_MAX, opus_seconds
 from leasehold_broker.providers.openai import OpenAI
 
 OPENAI = OpenAI()
@@ -464,3 +465,13 @@ def test_googles_sdk_sends_sound() -> None:
         assert server.last.meter is not None
         assert server.last.meter.usage == Usage(100, output_tokens=5, input_audio_tokens=900)
         client.close()
+
+
+def test_a_file_that_is_all_headers_is_given_up() -> None:
+    """What is looked at has an end, so that a hostile file stops the process for half a second at most."""
+    assert seconds_max(FLAC[:42] + b"\xff\xf8" * 20_000) is None
+    assert seconds_max(FLAC[:42] + b"\xff\xf8" * (FLAC_HEADERS_MAX + 1)) is None
+    repeated = FLAC[:42] + FLAC[FLAC.index(b"\xff\xf8") :] * 100
+    assert seconds_max(repeated) == 200
+    page = OPUS[OPUS.rindex(b"OggS") :]
+    assert opus_seconds(OPUS + page * 3) is None

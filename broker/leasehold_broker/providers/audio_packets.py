@@ -13,8 +13,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-HEADERS_MAX: Final = 400_000
-"""Places in a file that are looked at: some 25 minutes of sound in the shortest packets there are."""
+FLAC_HEADERS_MAX: Final = 40_000
+"""Places that are looked at: an hour of frames of 4,096 samples at 44.1 kHz. A hostile file costs half a second."""
+OPUS_PACKETS_MAX: Final = 200_000
+"""An hour of packets of 20 ms."""
 
 _FLAC_BLOCKS: Final = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{c: 1 << c for c in range(8, 16)}}
 _FLAC_RATES: Final = (0, 88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
@@ -57,7 +59,7 @@ def flac_seconds(data: bytes) -> int | None:
         place = data.find(sync)
         while place >= 0:
             looked += 1
-            if looked > HEADERS_MAX:
+            if looked > FLAC_HEADERS_MAX:
                 return None
             samples, rate = _flac_header(data[place : place + 16])
             by_rate[rate or file_rate] = by_rate.get(rate or file_rate, 0) + samples
@@ -105,7 +107,7 @@ def opus_seconds(data: bytes) -> int | None:
                     break
                 total += _opus_samples(packet, number)
                 number += 1
-                if number > HEADERS_MAX:
+                if number > OPUS_PACKETS_MAX:
                     return None
             if position != _NO_POSITION and not 0 <= position <= total:
                 return None
