@@ -38,6 +38,12 @@ def test_the_verdict_counts_what_was_looked_up(advisories, found, said, passes):
     assert passed is passes
 
 
+def test_a_release_can_ask_for_the_look_up(advisories):
+    """Where it is required, nothing looked up is a failure; what was looked up and is good passes as before."""
+    assert not advisories.verdict("x", {"dependencies": [SKIPPED]}, required=True)[1]
+    assert advisories.verdict("x", {"dependencies": [GOOD]}, required=True)[1]
+
+
 def test_every_set_that_runs_is_asked_about(advisories):
     """What a broker runs on, what the demo adds, and what builds and tests it."""
     assert set(advisories.SETS) >= {"runtime.txt", "demo.txt", "dev.txt"}
