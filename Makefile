@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -70,6 +70,9 @@ soak-scale: $(VENV)/servers.stamp ## the same through replicas over PostgreSQL, 
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)
+
+simulate-fleet: $(VENV)/dev.stamp ## fleets of a collector and its sidecars on a virtual clock, with faults (FLEET="--seeds 1000", "--large")
+	@$(ENV) python -m tests.simulation.fleet $(FLEET)
 
 crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its heart under load, a call at each write; power lost at any moment
 	@$(ENV) CRASH_KILLS=$${CRASH_KILLS:-200} KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL_EVERY=1 POWER_LOSS_EVERY=1 pytest -q -rP \

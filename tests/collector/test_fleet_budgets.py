@@ -2,14 +2,20 @@
 
 import asyncio
 import contextlib
+import uuid
 
+import grpc
 import pytest
-from tests.fakes.centre import Centre, Sidecar, eventually
+from google.protobuf.timestamp_pb2 import Timestamp
+from tests.fakes.centre import Centre, Operator, Sidecar, eventually
 from tests.fakes.memory_escrow_log import fleet_budget
 
+from leasehold.v1 import budget_service_pb2 as pb
+from leasehold_broker.adapters.collector_link.streams import reason_of
 from leasehold_broker.domain.amounts import ZERO, Amounts, Metric
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.ledger import Hold, HoldId, Shortfall
+from leasehold_broker.domain.reasons import Reason
 
 COST = Metric.COST_MICRO_USD
 CAP = 100_000
@@ -147,3 +153,49 @@ async def test_idle_sidecars_give_back_and_a_stopping_one_gives_everything(tmp_p
                 sidecar.slices.stop()
                 await eventually(lambda: not sidecar.slices.holding)
                 await eventually(lambda: escrow_of(centre).free == CAP - 20_000)
+
+
+async def test_operators_see_and_change_a_fleet_budget_while_slices_are_out(tmp_path):
+    """Free, out, spent and written off, by sidecar; raised and lowered by its name; an unknown one is refused."""
+    async with (
+        asyncio.timeout(60),
+        Centre(tmp_path, fleet_budgets=[BUDGET]) as centre,
+        Operator(centre.target, "alice/treasurer") as alice,
+    ):
+        sidecar = Sidecar(centre.target)
+        caller = Caller(sidecar, "life-1")
+        async with sidecar:
+            await caller.spend(10_000, 10_000)
+            await eventually(lambda: escrow_of(centre).gone == 10_000)
+
+            async def shown() -> pb.FleetBudget:
+                (one,) = (await alice.budgets.ListBudgets(pb.ListBudgetsRequest(), **alice.how)).fleet_budgets
+                return one
+
+            one = await shown()
+            assert (one.budget, one.metric, one.cap, one.spent, one.written_off) == (BUDGET.name, COST, CAP, 10_000, 0)
+            assert one.free + one.outstanding + one.spent == CAP
+            (row,) = one.slices
+            assert (row.sidecar, row.state, row.spent) == ("sidecar-1", "open", 10_000)
+            await alice.budgets.ChangeBudget(change(CAP // 2), **alice.how)
+            await eventually(lambda: escrow_of(centre).cap == CAP // 2)
+            one = await shown()
+            assert one.changed
+            assert one.free + one.outstanding + one.spent == CAP // 2
+            await caller.spend(CAP // 2 - 100, 100)
+            await alice.budgets.ChangeBudget(change(2 * CAP, raises=True), **alice.how)
+            await caller.spend(CAP, 1000)
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await alice.budgets.ChangeBudget(change(1, budget="fleet:everything|week"), **alice.how)
+            assert reason_of(failed.value) is Reason.FIELD_INVALID
+
+
+def change(cap: int, *, raises: bool = False, budget: str = BUDGET.name) -> pb.ChangeBudgetRequest:
+    """Of the fleet budget, for an hour."""
+    end = Timestamp()
+    end.GetCurrentTime()
+    end.seconds += 3600
+    way = pb.BUDGET_DIRECTION_RAISE if raises else pb.BUDGET_DIRECTION_LOWER
+    return pb.ChangeBudgetRequest(
+        request_id=str(uuid.uuid4()), budget=budget, metric=COST, direction=way, cap=cap, end_time=end, note="n"
+    )

@@ -140,7 +140,7 @@ def test_e7_another_life_ends_the_slice_of_the_one_before() -> None:
     assert escrow.take_over("a", "a2") is None
     assert escrow.report(1, "a1", returned=50, spent=10, held=0) == 0
     assert escrow.report(1, "a2", returned=50, spent=12, held=0) == 0
-    assert (escrow.free, escrow.slices[1].spent) == (50, 12)
+    assert (escrow.free, escrow.pool, escrow.slices[1].spent) == (50, 50, 12)
     with pytest.raises(EscrowError):
         escrow.grant(1, 1)
     with pytest.raises(EscrowError):

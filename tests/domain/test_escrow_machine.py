@@ -165,6 +165,8 @@ class EscrowMachine(RuleBasedStateMachine):
         gone = [min(one.reported, right) for one, right in zip(escrow.slices.values(), rights, strict=True)]
         assert escrow.gone == sum(gone) + sum(one.written_off for one in escrow.slices.values())
         assert escrow.free >= 0
+        ended = [one.granted - one.returned - one.spent for one in escrow.slices.values() if one.state == "ended"]
+        assert escrow.pool == CAP - escrow.gone - sum(ended)
         assert all(one.outstanding >= 0 for one in escrow.slices.values())
 
     @invariant()

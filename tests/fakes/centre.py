@@ -157,7 +157,9 @@ class Centre:
             ReadRevocations(self.issuer),
             self.operators,
         )
-        budgets = budget_door.BudgetDoor(ChangeBudget(FleetBudgets(self.fleet, self.store), self.clock), self.operators)
+        budgets = budget_door.BudgetDoor(
+            ChangeBudget(FleetBudgets(self.fleet, self.escrow, self.store), self.clock), self.operators
+        )
         server.serve(budget_door.SERVICE, budgets.handlers())
         server.serve(fleet_door.SERVICE, fleet_door.FleetDoor(self.enrolment, self.operators).handlers())
         server.serve(revocation_door.SERVICE, revocations.handlers())

@@ -148,9 +148,21 @@ async def test_e7_another_life_gets_a_slice_of_its_own_and_the_old_one_is_over()
         0,
         70,
     )
-    back = await found.asks("a", said(want=100), life="a1")
-    assert back.fence == 3
-    assert found.log.kept[2].state is SliceState.ENDED
+
+
+async def test_e7_two_copies_that_take_turns_do_not_end_each_others_slices() -> None:
+    """A life that was taken over from gets no slice while the other one is heard; when that is silent, it may again."""
+    found = await world()
+    await found.asks("a", said(want=100))
+    assert (await found.asks("a", said(want=100), life="a2")).fence == 2
+    for _ in range(3):
+        assert (await found.asks("a", said(want=100), life="a1")).fence == NO_FENCE
+        assert (await found.asks("a", said(2, granted=100), said(want=100), life="a2")).fence == 2
+    found.clock.advance(silence_seconds(AUTHORITY) + 0.001)
+    assert (await found.asks("a", said(want=100), life="a1")).fence == 3
+    assert (await found.asks("a", said(want=100), life="a2")).fence == NO_FENCE
+    assert (await found.asks("a", said(want=100), life="a3")).fence == 4
+    assert [row.state for row in found.log.kept.values()] == [SliceState.ENDED] * 3 + [SliceState.OPEN]
 
 
 async def test_e7_nobody_speaks_of_anothers_slice() -> None:

@@ -215,6 +215,32 @@ async def test_a_slice_that_is_listed_again_is_what_it_was() -> None:
     await refused(core, lease)
 
 
+async def test_e5_a_slice_that_was_forgotten_is_not_begun_anew() -> None:
+    """Listed once more after its account was closed, it would be spent twice: nothing fits, until a new one comes."""
+    core = await world()
+    lease = await core.lease()
+    tell(core, told(1, 1000))
+    call = await core.admit(lease)
+    await core.calls.settle(call.call_id, used(10, 10))
+    tell(core, told(2, 0))
+    core.clock.advance(OVER_SECONDS)
+    core.books.slices.answered(core.books.slices.reports(core.clock.now()))
+    await core.sweep.prune(core.clock.now())
+    tell(core, told(1, 1000))
+    await refused(core, lease)
+    tell(core, told(2, 700))
+    await core.admit(lease)
+
+
+async def test_slices_of_several_budgets_come_in_any_order() -> None:
+    """Fences are counted over all budgets: a lower one that is listed after a higher one is as good."""
+    core = await world()
+    lease = await core.lease()
+    tell(core, told(7, 1000), told(6, 1000, budget="fleet:provider:anthropic|day"))
+    await core.admit(lease)
+    assert {fence: one.held for fence, one in reports(core).items() if fence} == {6: 700, 7: 700}
+
+
 async def test_e7_a_slice_dies_with_its_process_and_what_was_spent_is_told_by_the_next() -> None:
     """After a crash with a call open, the next life may spend nothing of it, and reports the whole hold as spent."""
     disk = MemoryDisk()
@@ -289,7 +315,7 @@ async def test_a_process_that_stops_gives_everything_back() -> None:
     assert slices.holding
     await core.stop.run(0)
     found = slices.reports(core.clock.now())
-    assert {one.fence: (one.returned, one.want, one.need) for one in found} == {NO_FENCE: (0, 0, 0), 1: (1000, 0, 0)}
+    assert {one.fence: (one.returned, one.want, one.need) for one in found} == {1: (1000, 0, 0)}
     assert slices.holding
     slices.answered(found)
     assert not slices.holding

@@ -10,8 +10,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.mutants.mutant import Mutant
 from tests.mutants.planting import Verdict, judge, plant
-from tests.mutants.registry import MUTANTS, Mutant
+from tests.mutants.registry import MUTANTS
 
 SOUND = Mutant("no bug", "-", "domain/ledger.py", "class Ledger:\n", "class Ledger:\n", ())
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.registry import Mutant
+from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("broker/leasehold_broker")
@@ -17,6 +17,7 @@ SMALL = {
     "VOLUME_STEPS": "40000",
     "SIMULATOR_GROUPS": "1",
     "SIMULATOR_STEPS": "300",
+    "FLEET_SEEDS": "13",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 """The volume suites, cut down: a bug that needs a million steps to show would be a bug in the suites."""

@@ -3,7 +3,8 @@
 `before` occurs exactly once in its file (a test sees to that, so that this list cannot rot); `suites` must fail on it.
 """
 
-from dataclasses import dataclass
+from tests.mutants.fleet import FLEET_MUTANTS
+from tests.mutants.mutant import Mutant
 
 LEDGER = "domain/ledger.py"
 CALL = "flows/call.py"
@@ -24,18 +25,6 @@ LOOP = """        if taken.plus(amounts.masked(leg.mask)).fits(account.caps) or 
             if wanted and leg.mask[index]:
                 free = account.caps[index] - taken[index]
                 if wanted > free:"""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One planted bug, in a file of `leasehold_broker`."""
-
-    name: str
-    breaks: str
-    file: str
-    before: str
-    after: str
-    suites: tuple[str, ...]
 
 
 MUTANTS = (
@@ -311,4 +300,5 @@ MUTANTS = (
         "if steady - since >= 0",
         (CALLS,),
     ),
+    *FLEET_MUTANTS,
 )

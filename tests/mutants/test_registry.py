@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from tests.mutants.mutant import Mutant
 from tests.mutants.planting import PACKAGE, ROOT, judge, plant
-from tests.mutants.registry import EDGES, MUTANTS, Mutant
+from tests.mutants.registry import EDGES, MUTANTS
 
 BUGS_MIN = 20
 BEFORE = "self._holds: dict[HoldId, Hold] = {}"

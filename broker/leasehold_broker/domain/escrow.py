@@ -64,6 +64,11 @@ class Slice:
         return self.right - self.spent - self.written_off
 
     @property
+    def stuck(self) -> int:
+        """What will never be granted to anybody, though it is not written off yet."""
+        return self.outstanding if self.state is SliceState.ENDED else 0
+
+    @property
     def available(self) -> int:
         """What a new call there may hold, as last reported."""
         return max(0, self.right - self.reported - self.held) if self.state is SliceState.OPEN else 0
@@ -88,6 +93,7 @@ class Escrow:
     open_of: dict[str, int] = field(default_factory=dict)
     _rights: int = 0
     _gone: int = 0
+    _stuck: int = 0
 
     @property
     def free(self) -> int:
@@ -96,8 +102,8 @@ class Escrow:
 
     @property
     def pool(self) -> int:
-        """What nobody is known to have spent: free, or unspent in some slice."""
-        return max(0, self.cap - self._gone)
+        """What somebody may still be granted: free, or unspent in an open slice. Never negative."""
+        return max(0, self.cap - self._gone - self._stuck)
 
     @property
     def gone(self) -> int:
@@ -119,6 +125,7 @@ class Escrow:
         self.slices[one.fence] = one
         self._rights += one.right
         self._gone += one.spent + one.written_off
+        self._stuck += one.stuck
         if one.state is SliceState.OPEN:
             self.open_of[one.sidecar] = one.fence
 
@@ -174,7 +181,7 @@ class Escrow:
             What has become free.
         """
         found = self._known(fence)
-        gone = found.spent + found.written_off
+        gone, stuck = found.spent + found.written_off, found.stuck
         freed = 0
         if found.state is SliceState.OPEN and found.life == life:
             found.held = held
@@ -187,6 +194,7 @@ class Escrow:
         if found.state is SliceState.WRITTEN_OFF:
             found.written_off = found.right - found.spent
         self._gone += found.spent + found.written_off - gone
+        self._stuck += found.stuck - stuck
         return freed
 
     def end(self, fence: int) -> None:
@@ -195,6 +203,7 @@ class Escrow:
         if found.state is SliceState.OPEN:
             found.state = SliceState.ENDED
             found.held = 0
+            self._stuck += found.stuck
             del self.open_of[found.sidecar]
 
     def write_off(self, fence: int) -> int:
@@ -207,6 +216,7 @@ class Escrow:
         if found.state is SliceState.WRITTEN_OFF:
             return 0
         self.end(fence)
+        self._stuck -= found.stuck
         found.written_off = found.outstanding
         found.state = SliceState.WRITTEN_OFF
         self._gone += found.written_off

@@ -55,7 +55,7 @@ class SliceTold:
         fence: of the sidecar's slice; NO_FENCE: it has none, and may spend nothing.
         granted: in all, since the slice was made, in the metric's unit.
         keep: what is not spent and not held above this is to be returned; KEEP_ALL: nothing.
-        remaining: of the whole budget, spent by nobody as far as is known.
+        remaining: of the whole budget, what somebody may still be granted.
         seconds: how long this is good for, from when the heartbeat was sent that the message answers.
         reset_wall_ms: when the budget starts anew; 0: never.
     """
@@ -77,7 +77,7 @@ class SliceReport:
 
     Args:
         budget, metric: which.
-        fence: of the slice that the totals are of; NO_FENCE: it has none, and only says what it wants.
+        fence: of the slice that the totals are of; NO_FENCE: says what is wanted. Who says nothing is granted nothing.
         granted: the largest total that it was told: more than the centre knows means that the centre lost history.
         returned: in all; final: it will never spend it.
         spent: settled in all; never falls.

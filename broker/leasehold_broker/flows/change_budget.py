@@ -9,7 +9,7 @@ from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.lease import LEASE_PREFIX
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
-from leasehold_broker.ports.budget_changes import BudgetChanger, SidecarBudgets
+from leasehold_broker.ports.budget_changes import BudgetChanger, FleetStanding, SidecarBudgets
 from leasehold_broker.ports.clock import Clock
 
 BUDGET_LENGTH_MAX = 1024
@@ -82,6 +82,10 @@ class ChangeBudget:
     def budgets(self) -> Sequence[SidecarBudgets]:
         """How budgets stand, by sidecar, as last reported."""
         return self._changer.budgets()
+
+    def fleet(self) -> Sequence[FleetStanding]:
+        """How budgets over all sidecars stand."""
+        return self._changer.fleet()
 
     async def changes(self) -> Mapping[str, BudgetChange]:
         """The changes in force, by budget and metric."""

@@ -10,7 +10,7 @@ from leasehold_broker.flows.apply_budget_changes import ApplyBudgetChanges
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.budget_report import base_caps, budget_rows
 from leasehold_broker.flows.change_budget import numbered
-from leasehold_broker.ports.budget_changes import SidecarBudgets
+from leasehold_broker.ports.budget_changes import FleetStanding, SidecarBudgets
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.policy_source import PolicySource
 
@@ -53,6 +53,10 @@ class ChangeBudgetAlone:
         return (
             SidecarBudgets(self._name, connected=True, applied_number=self._books.durable_budget_change, budgets=rows),
         )
+
+    def fleet(self) -> Sequence[FleetStanding]:
+        """As the port says: a sidecar that runs alone has no fleet."""
+        return ()
 
     async def changes(self) -> Mapping[str, BudgetChange]:
         """As the port says."""

@@ -25,13 +25,19 @@ Key = tuple[str, Metric]
 
 @dataclass(slots=True)
 class Running:
-    """One budget in one metric and one window. `durable`: of each slice what its holder may be told was granted."""
+    """One budget in one metric and one window.
+
+    Args:
+        durable: of each slice what its holder may be told was granted.
+        over_ns: boot reading since when its window is over; 0: it is not.
+    """
 
     budget: FleetBudget
     metric: Metric
     window: Window
     escrow: Escrow
     durable: dict[int, int] = field(default_factory=dict)
+    over_ns: int = 0
 
     @property
     def key(self) -> Key:

@@ -4,22 +4,25 @@ from collections.abc import Mapping, Sequence
 
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.events import EventType
+from leasehold_broker.domain.fleet_budget import FLEET_PREFIX
 from leasehold_broker.domain.lease import LEASE_PREFIX
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.flows.apply_budget_changes import change_event
 from leasehold_broker.flows.fleet import Fleet
-from leasehold_broker.ports.budget_changes import BudgetChangeLog, SidecarBudgets
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
+from leasehold_broker.ports.budget_changes import BudgetChangeLog, FleetStanding, SidecarBudgets
 
 CHANGES_READ_MAX = 100_000
 PAGE = 1000
 
 
 class FleetBudgets:
-    """Changes caps of every sidecar that has such a budget: budgets are each sidecar's own."""
+    """Changes caps of every sidecar that has such a budget, and of budgets over all sidecars."""
 
-    def __init__(self, fleet: Fleet, log: BudgetChangeLog) -> None:
+    def __init__(self, fleet: Fleet, escrow: FleetEscrow, log: BudgetChangeLog) -> None:
         """Push to this fleet from this log."""
         self._fleet = fleet
+        self._escrow = escrow
         self._log = log
 
     async def change(self, draft: BudgetChange) -> BudgetChange:
@@ -43,6 +46,10 @@ class FleetBudgets:
             for name, member in sorted(self._fleet.members.items())
         ]
 
+    def fleet(self) -> Sequence[FleetStanding]:
+        """As the port says."""
+        return self._escrow.standing()
+
     async def changes(self) -> Mapping[str, BudgetChange]:
         """As the port says."""
         found: dict[str, BudgetChange] = {}
@@ -57,6 +64,8 @@ class FleetBudgets:
 
     def _may_exist(self, budget: str) -> bool:
         members = self._fleet.members.values()
+        if budget.startswith(FLEET_PREFIX):
+            return any(budget == one.name for one in self._escrow.windows.budgets)
         if budget.startswith(LEASE_PREFIX):
             return True  # it may be so young that no sidecar has reported it yet
         return any(

@@ -27,7 +27,7 @@ from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.sync import silence_seconds
 from leasehold_broker.domain.time import NANOS, Instant
 from leasehold_broker.flows.escrow_windows import EscrowWindows, Key, Running
-from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.budget_changes import BudgetChangeLog, FleetStanding
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.escrow_log import EscrowLog, StoredSlice
 
@@ -39,17 +39,19 @@ GATHER_SECONDS = 0.01
 """Reports that come together share one commit."""
 STEP_SHARE = 4
 """After a round the next one waits so many times as long as it took: other work of the collector comes first."""
+LIVES_MAX = 16
+"""Lives of a sidecar that are remembered as taken over from."""
 WORTH_IT = 4
 """Less than a quarter of the target is not worth a commit."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What one sidecar last said that it wants of one budget; `since_ns` is when its need arose."""
 
-    want: int = 0
-    need: int = 0
-    since_ns: int = 0
+    want: int
+    need: int
+    since_ns: int
 
 
 @dataclass(slots=True)
@@ -58,13 +60,11 @@ class Holder:
 
     Args:
         keep: what it may keep where something is asked back.
-        wake: its session's.
     """
 
     life: str
     asks: dict[Key, Ask] = field(default_factory=dict)
     keep: dict[Key, int] = field(default_factory=dict)
-    wake: asyncio.Event | None = None
 
 
 class FleetEscrow:
@@ -77,6 +77,7 @@ class FleetEscrow:
         log: EscrowLog | None,
         changes: BudgetChangeLog,
         clock: Clock,
+        call_seconds_max: float = CALL_SECONDS_MAX,
     ) -> None:
         """Share these budgets; call `restore` before anything else.
 
@@ -86,6 +87,7 @@ class FleetEscrow:
             log: what must survive; None only without budgets.
             changes: operators' raises and lowers of the caps.
             clock: whose boot reading silence is counted on.
+            call_seconds_max: how long a call that began in time may go on.
 
         Raises:
             ValueError: budgets without a log.
@@ -97,8 +99,12 @@ class FleetEscrow:
         self._authority_seconds = authority_seconds
         self._log = log
         self._clock = clock
+        self._call_seconds_max = call_seconds_max
         self._fence = 0
         self._holders: dict[str, Holder] = {}
+        self._wakes: dict[tuple[str, str], asyncio.Event] = {}
+        self._lives: dict[str, list[str]] = {}
+        """Of each sidecar the lives that were granted to, the newest last."""
         self._heard_ns: dict[tuple[str, str], int] = {}
         self._unsaved: dict[int, Running] = {}
         self._events: list[Event] = []
@@ -133,12 +139,25 @@ class FleetEscrow:
         await self.windows.read_changes()
 
     def joined(self, name: str, life: str) -> None:
-        """A session of this life of the sidecar was opened; what another life of it held is over (E7)."""
+        """A session of this life of the sidecar was opened; what another life of it held is over (E7).
+
+        Two copies that take turns would have each slice ended by the other: a life that was taken over from gets no
+        slice while the one that did so is heard.
+        """
+        now = self._clock.now()
+        lives = self._lives.setdefault(name, [])
+        if life in lives[:-1]:
+            heard_ns = self._heard_ns.get((name, lives[-1]), 0)
+            if now.boot_ns < heard_ns + int(silence_seconds(self._authority_seconds) * NANOS):
+                return
+            lives.remove(life)
+        if lives[-1:] != [life]:
+            self._lives[name] = [*lives[-LIVES_MAX:], life]
         holder = self._holders.get(name)
         if holder is None or holder.life != life:
             self._holders[name] = Holder(life)
         self._take_over(name, life)
-        self._heard_ns[name, life] = self._clock.now().boot_ns
+        self._heard_ns[name, life] = now.boot_ns
         self._stir.set()
 
     def left(self, name: str, life: str) -> None:
@@ -161,12 +180,18 @@ class FleetEscrow:
         """
         holder = self._holders.get(name)
         if holder is None or holder.life != life:
-            return
+            if life not in self._lives.get(name, [])[:-1]:
+                return
+            self.joined(name, life)  # it was taken over from: is the other one silent by now?
+            holder = self._holders.get(name)
+            if holder is None or holder.life != life:
+                return
         now = self._clock.now()
         self._heard_ns[name, life] = now.boot_ns
+        before, holder.asks = holder.asks, {}
         for report in reports:
             if report.fence == NO_FENCE:
-                self._ask(holder, report, now)
+                self._ask(holder, before.get((report.budget, report.metric)), report, now)
             elif not self._lost:  # else it is said again, to books that are right
                 self._take(name, life, report, now)
         self._stir.set()
@@ -188,14 +213,31 @@ class FleetEscrow:
     @contextmanager
     def waking(self, name: str, life: str, wake: asyncio.Event) -> Iterator[None]:
         """Set this event when there is something new to tell the sidecar, while the context lasts."""
-        holder = self._holders.get(name)
-        if holder is not None and holder.life == life:
-            holder.wake = wake
+        self._wakes[name, life] = wake
         try:
             yield
         finally:
-            if holder is not None and holder.wake is wake:
-                holder.wake = None
+            if self._wakes.get((name, life)) is wake:
+                del self._wakes[name, life]
+
+    def _wake(self, name: str, life: str) -> None:
+        wake = self._wakes.get((name, life))
+        if wake is not None:
+            wake.set()
+
+    def standing(self) -> Sequence[FleetStanding]:
+        """How every budget stands, for operators."""
+        wall_ms = self._clock.now().wall_ms
+        return [
+            FleetStanding(
+                running.budget,
+                running.metric,
+                running.escrow,
+                running.window.end_ms,
+                self.windows.changed(running.budget.name, running.metric, wall_ms),
+            )
+            for running in self.windows.all_running(wall_ms).values()
+        ]
 
     async def run(self) -> None:
         """Share and look after slices, for as long as the process lives."""
@@ -266,17 +308,12 @@ class FleetEscrow:
             self._unsaved[report.fence] = running
         self._dirty.add(running.key)
 
-    def _ask(self, holder: Holder, report: SliceReport, now: Instant) -> None:
+    def _ask(self, holder: Holder, before: Ask | None, report: SliceReport, now: Instant) -> None:
         key = (report.budget, report.metric)
-        ask = holder.asks.get(key)
-        if ask is None:
-            if key not in self.windows.keys:
-                return
-            ask = holder.asks[key] = Ask()
-        if report.need and not ask.need:
-            ask.since_ns = now.boot_ns
-        ask.want, ask.need = report.want, report.need
-        self._dirty.add(key)
+        if key in self.windows.keys:
+            since_ns = before.since_ns if before is not None and before.need and report.need else now.boot_ns
+            holder.asks[key] = Ask(report.want, report.need, since_ns)
+            self._dirty.add(key)
 
     # Who gets what.
 
@@ -316,16 +353,15 @@ class FleetEscrow:
         keep = aim if have > 2 * aim or (urgent and have > aim) else KEEP_ALL
         if keep != holder.keep.get(key, KEEP_ALL):
             holder.keep[key] = keep
-            if urgent and keep != KEEP_ALL and holder.wake is not None:
-                holder.wake.set()
+            if urgent and keep != KEEP_ALL:
+                self._wake(name, holder.life)
 
     def _tell(self, row: StoredSlice, running: Running) -> None:
         """It is durable: its holder may know."""
         news = row.granted > running.durable.get(row.fence, 0)
         running.durable[row.fence] = row.granted
-        holder = self._holders.get(row.sidecar)
-        if news and holder is not None and holder.life == row.life and holder.wake is not None:
-            holder.wake.set()
+        if news:
+            self._wake(row.sidecar, row.life)
 
     def _told(self, name: str, holder: Holder, running: Running, now: Instant) -> SliceTold:
         window, budget = running.window, running.budget.budget
@@ -352,10 +388,14 @@ class FleetEscrow:
     # What time ends.
 
     def _write_off(self, now: Instant) -> None:
-        after = int((silence_seconds(self._authority_seconds) + CALL_SECONDS_MAX) * NANOS)
-        over_ms = after // (NANOS // 1000)
+        after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)
         for running in self.windows:
-            over = running.window.end_ms and now.wall_ms >= running.window.end_ms + over_ms
+            # The wall clock says that a window is over; for how long, only the boot clock does.
+            if not running.window.end_ms or now.wall_ms < running.window.end_ms:
+                running.over_ns = 0
+            elif not running.over_ns:
+                running.over_ns = now.boot_ns
+            over = running.over_ns and now.boot_ns >= running.over_ns + after
             for one in tuple(running.escrow.slices.values()):
                 if one.state is SliceState.WRITTEN_OFF:
                     continue

@@ -69,6 +69,7 @@ class Slices:
         self._known: dict[Key, _Known] = {}
         self._of_account: dict[AccountId, _Known] = {}
         self._over: dict[int, _Over] = {}
+        self._newest: dict[Key, int] = {}
         self._told = True
         self._report_ns = 0
         self._pressing = False
@@ -138,11 +139,17 @@ class Slices:
             self._press()
 
     def _begin(self, known: _Known, told: SliceTold) -> OwnSlice | None:
-        """A slice that was not listed before, or not any more; never one of an earlier life."""
+        """A slice that was not listed before, or not any more; never one of an earlier life.
+
+        Nor one that was forgotten here: what was spent and returned of it is no longer known. The centre lists such a
+        one only when its wall clock was set back into a window that was over.
+        """
         over = self._over.get(told.fence)
-        if over is None:
+        key = (told.budget, told.metric)
+        if over is None and told.fence > self._newest.get(key, NO_FENCE):
+            self._newest[key] = told.fence
             known.own = OwnSlice(told.budget, told.metric, told.fence)
-        elif over.ours:
+        elif over is not None and over.ours:
             del self._over[told.fence]
             over.own.resume()
             known.own = over.own
@@ -248,14 +255,14 @@ class Slices:
         found: list[SliceReport] = []
         for known in self._known.values():
             settled, held = self._sample(known, now)
-            own, want, need = known.own, 0, 0
+            own = known.own
             if own is not None and self.draining:
                 own.give_back(0, settled, held)
                 self._open(known, now)
             if not self.draining:
                 want = known.pace.want()
                 need = known.pace.need(now.boot_ns, known.before + settled + held, known.told.remaining)
-            found.append(SliceReport(known.told.budget, known.told.metric, NO_FENCE, want=want, need=need))
+                found.append(SliceReport(known.told.budget, known.told.metric, NO_FENCE, want=want, need=need))
             if own is not None:
                 found.append(_report(own, settled, held))
         for over in self._over.values():

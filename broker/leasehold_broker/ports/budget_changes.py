@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
+from leasehold_broker.domain.escrow import Escrow
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.fleet_budget import FleetBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,17 @@ class SidecarBudgets:
     connected: bool
     applied_number: int
     budgets: BudgetRows
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStanding:
+    """How one fleet budget stands in one metric, in its running window. `changed`: an operator's change is in force."""
+
+    budget: FleetBudget
+    metric: Metric
+    escrow: Escrow
+    reset_wall_ms: int
+    changed: bool
 
 
 class BudgetChangeLog(Protocol):
@@ -54,6 +68,10 @@ class BudgetChanger(Protocol):
 
     def budgets(self) -> Sequence[SidecarBudgets]:
         """How budgets stand, by sidecar, as last reported."""
+        ...
+
+    def fleet(self) -> Sequence[FleetStanding]:
+        """How budgets over all sidecars stand; none at a sidecar that runs alone."""
         ...
 
     async def changes(self) -> Mapping[str, BudgetChange]:

@@ -239,7 +239,7 @@ class Collector:
             None if rotations is None else rotations.request,
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
-        budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, store), self._clock), operators)
+        budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, escrow, store), self._clock), operators)
         if rotations is not None:
             keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
             door.server.serve(key_door.SERVICE, keys.handlers())

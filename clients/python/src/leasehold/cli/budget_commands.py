@@ -11,13 +11,13 @@ import click
 
 from leasehold import InvalidRequest
 from leasehold._amounts import micro_usd, ttl_seconds, usd
+from leasehold.cli.budget_words import COST, amount, fleet_dict, fleet_words, printable
 from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, moment, table, to_collector
 from leasehold.cli.plot import spend_svg
 from leasehold.operators import OperatorClient
 from leasehold.spend import GROUPS, Spent, spent_by
 from leasehold.v1 import budget_service_pb2 as budget
 
-COST = "cost_micro_usd"
 LOOK_SECONDS = 0.2
 _JSON = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 
@@ -29,7 +29,8 @@ def budget_group() -> None:
 
 @budget_group.command(
     "show",
-    help="Print how every budget stands at every sidecar, as it last reported, and the changes in force." + EXIT_CODES,
+    help="Print how every budget stands at every sidecar, as it last reported, the budgets over all sidecars with what "
+    "each of them holds, and the changes in force." + EXIT_CODES,
 )
 @to_collector
 @click.option("--budget", "part", default="", metavar="TEXT", help="Only budgets whose name contains this.")
@@ -38,25 +39,25 @@ def show(connection: Connection, part: str, json_: bool) -> None:
     """Show."""
     with connection.operator() as client:
         answer = client.budgets()
-    rows: list[tuple[str, ...]] = [("SIDECAR", "BUDGET", "METRIC", "CAP", "SETTLED", "HELD", "LEFT", "STARTS ANEW", "")]
-    for sidecar in answer.sidecars:
-        for row in sidecar.budgets.rows:
-            if part not in row.budget:
-                continue
-            if json_:
-                click.echo(as_json({"sidecar": sidecar.sidecar, **_row_dict(row)}))
-            rows.append((sidecar.sidecar, *_row_words(row)))
-        unlisted = sidecar.budgets.total - len(sidecar.budgets.rows)
-        if unlisted > 0 and not json_:
-            click.echo(f"leasehold: {sidecar.sidecar} has {unlisted} more than it could list", err=True)
+    fleet = [one for one in answer.fleet_budgets if part in one.budget]
     changes = [change for change in answer.changes if part in change.budget]
+    listed = [(one.sidecar, row) for one in answer.sidecars for row in one.budgets.rows if part in row.budget]
     if json_:
-        for change in changes:
-            click.echo(as_json(_change_dict(change)))
+        rows = ({"sidecar": sidecar, **_row_dict(row)} for sidecar, row in listed)
+        for found in (*rows, *map(fleet_dict, fleet), *map(_change_dict, changes)):
+            click.echo(as_json(found))
         return
-    click.echo(table(rows) if len(rows) > 1 else "no budget is reported")
-    for change in changes:
-        click.echo(_change_words(change))
+    for sidecar in answer.sidecars:
+        unlisted = sidecar.budgets.total - len(sidecar.budgets.rows)
+        if unlisted > 0:
+            click.echo(f"leasehold: {sidecar.sidecar} has {unlisted} more than it could list", err=True)
+    head = ("SIDECAR", "BUDGET", "METRIC", "CAP", "SETTLED", "HELD", "LEFT", "STARTS ANEW", "")
+    if listed:
+        click.echo(table([head, *((sidecar, *_row_words(row)) for sidecar, row in listed)]))
+    elif not fleet:
+        click.echo("no budget is reported")
+    for line in (*(line for one in fleet for line in fleet_words(one)), *map(_change_words, changes)):
+        click.echo(line)
 
 
 def _cap_options(command: Any) -> Any:
@@ -155,10 +156,11 @@ def _waited(client: OperatorClient, change: budget.BudgetChange, seconds: float)
     """The connected sidecars that have not applied the change by then, and whether any reports such a budget."""
     ends = time.monotonic() + seconds
     while True:
-        sidecars = client.budgets().sidecars
+        answer = client.budgets()
+        sidecars = answer.sidecars
         waiting = [one.sidecar for one in sidecars if one.connected and one.applied_number < change.number]
         if not waiting or time.monotonic() >= ends:
-            known = any(
+            known = any(one.budget == change.budget for one in answer.fleet_budgets) or any(
                 one.budgets.total > len(one.budgets.rows)
                 or any(row.budget == change.budget for row in one.budgets.rows)
                 for one in sidecars
@@ -255,11 +257,7 @@ def _print_spend(groups: tuple[str, ...], found: dict[tuple[str, ...], Spent], *
 def _spend_rows(found: Iterable[tuple[tuple[str, ...], Spent]]) -> Iterator[tuple[str, ...]]:
     for name, one in found:
         counts = (one.input_tokens, one.output_tokens, one.calls, one.estimated)
-        yield (*map(_printable, name), usd(one.cost_micro_usd), *map(str, counts))
-
-
-def _amount(metric: str, amount: int) -> str:
-    return f"{usd(amount)} USD" if metric == COST else str(amount)
+        yield (*map(printable, name), usd(one.cost_micro_usd), *map(str, counts))
 
 
 def _row_words(row: budget.BudgetRow) -> tuple[str, ...]:
@@ -268,12 +266,12 @@ def _row_words(row: budget.BudgetRow) -> tuple[str, ...]:
     reset = row.reset_time.ToDatetime().isoformat(timespec="seconds") + "Z" if row.HasField("reset_time") else "-"
     marks = [mark for mark, on in (("changed", row.changed), ("soft", not row.hard)) if on]
     return (
-        _printable(row.budget),
+        printable(row.budget),
         row.metric,
-        _amount(row.metric, row.cap) if capped else "none",
-        _amount(row.metric, row.settled),
-        _amount(row.metric, row.held),
-        _amount(row.metric, left) if capped else "-",
+        amount(row.metric, row.cap) if capped else "none",
+        amount(row.metric, row.settled),
+        amount(row.metric, row.held),
+        amount(row.metric, left) if capped else "-",
         reset,
         " ".join(marks),
     )
@@ -313,12 +311,7 @@ def _change_words(change: budget.BudgetChange) -> str:
     way = "raised to at least" if _way(change) == "raise" else "lowered to at most"
     end = f" until {change.end_time.ToJsonString()}" if change.HasField("end_time") else ""
     note = f": {change.note}" if change.note else ""
-    return _printable(
-        f"{change.name}: {change.budget} {change.metric} {way} {_amount(change.metric, change.cap)}{end}, "
+    return printable(
+        f"{change.name}: {change.budget} {change.metric} {way} {amount(change.metric, change.cap)}{end}, "
         f"by {change.changed_by}{note}"
     )
-
-
-def _printable(text: str) -> str:
-    # What is printed came from callers: nothing in it may move the cursor of an operator's terminal.
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -439,7 +439,7 @@ class BudgetSlice(_message.Message):
     keep: _builtins.int
     """What is neither spent nor held above this is to be returned; unset: nothing."""
     remaining: _builtins.int
-    """Of the whole budget, spent by nobody as far as the collector knows."""
+    """Of the whole budget: what some sidecar may still be granted."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Good for so long from when the heartbeat was sent that this message answers."""

@@ -1,0 +1,193 @@
+"""Planted bugs of fleet budgets: at the centre, at the sidecar, and between them."""
+
+from tests.mutants.mutant import Mutant
+
+ESCROW = "domain/escrow.py"
+SLICE = "domain/slice.py"
+CENTRE = "flows/fleet_escrow.py"
+SLICES = "flows/slices.py"
+DOMAIN = "tests/domain/test_escrow.py"
+MACHINE = "tests/domain/test_escrow_machine.py"
+CENTRE_TESTS = "tests/flows/test_fleet_escrow.py"
+SLICES_TESTS = "tests/flows/test_slices.py"
+FLEET = "tests/simulation/test_fleet.py"
+
+FLEET_MUTANTS = (
+    Mutant(
+        "fleet: one more than is free is granted",
+        "E2",
+        ESCROW,
+        "if not 0 < amount <= self.free or",
+        "if not 0 < amount <= self.free + 1 or",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: a return of what was spent is believed",
+        "E5",
+        ESCROW,
+        "believed = min(returned, found.granted - min(max(found.reported, spent), found.granted))",
+        "believed = min(returned, found.granted)",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: another life's return is believed",
+        "E7",
+        ESCROW,
+        "if found.state is SliceState.OPEN and found.life == life:",
+        "if found.state is SliceState.OPEN:",
+        (MACHINE, DOMAIN, FLEET),
+    ),
+    Mutant(
+        "fleet: an ended slice gives back",
+        "E6",
+        ESCROW,
+        "if found.state is SliceState.OPEN and found.life == life:",
+        "if found.life == life:",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: what is written off becomes free",
+        "E6",
+        ESCROW,
+        "        self._gone += found.written_off\n        return found.written_off",
+        "        self._rights -= found.written_off\n        return found.written_off",
+        (DOMAIN, MACHINE),
+    ),
+    Mutant(
+        "fleet: what was spent falls with an older report",
+        "E4",
+        ESCROW,
+        "        found.reported = max(found.reported, spent)",
+        "        found.reported = spent",
+        (DOMAIN, MACHINE),
+    ),
+    Mutant(
+        "fleet: a slice is not ended when another life comes",
+        "E7",
+        ESCROW,
+        "        self.end(known.fence)\n        return known",
+        "        return known",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: a need is met in part",
+        "E8",
+        ESCROW,
+        "        if 0 < one.need <= left:\n            found[one.sidecar] = one.need\n            left -= one.need",
+        "        if 0 < (most := min(left, one.need)):\n            found[one.sidecar] = most\n"
+        "            left -= most",
+        (DOMAIN, CENTRE_TESTS),
+    ),
+    Mutant(
+        "fleet: what was returned is spent again",
+        "E5",
+        SLICE,
+        "        return self.granted - self.returned\n\n    def cap",
+        "        return self.granted\n\n    def cap",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: a slice does not end by itself",
+        "E9",
+        SLICE,
+        "return 0 if self.over or boot_ns >= self.until_ns else self.right",
+        "return 0 if self.over else self.right",
+        (DOMAIN, SLICES_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: an older word of the centre takes back what was granted",
+        "E3",
+        SLICE,
+        "            self.granted = max(self.granted, granted)",
+        "            self.granted = granted",
+        (MACHINE, DOMAIN, FLEET),
+    ),
+    Mutant(
+        "fleet: what calls hold is returned",
+        "E3",
+        SLICE,
+        "        return max(0, self.right - settled - held)",
+        "        return max(0, self.right - settled)",
+        (DOMAIN, MACHINE, FLEET),
+    ),
+    Mutant(
+        "fleet: a sidecar is told before it is durable",
+        "E1",
+        CENTRE,
+        "            fence, granted = found.fence, running.durable[found.fence]",
+        "            fence, granted = found.fence, found.granted",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a failed commit is forgotten",
+        "E1",
+        CENTRE,
+        "            self.failures += 1\n            self._lost = True",
+        "            self.failures += 1",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a slice is written off while its holder may spend it",
+        "E6",
+        CENTRE,
+        "after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)",
+        "after = int(self._authority_seconds * NANOS / 2)",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: the time of a slice runs from when the answer came",
+        "E9",
+        SLICES,
+        "        own.take(told.granted, now.boot_ns if sent is None else sent.after(told.seconds))",
+        "        own.take(told.granted, now.after(told.seconds))",
+        (SLICES_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a slice of an earlier life is spent on",
+        "E7",
+        SLICES,
+        "now.boot_ns, ours=False)",
+        "now.boot_ns, ours=True)",
+        (SLICES_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a slice that was forgotten is begun anew",
+        "E5",
+        SLICES,
+        "if over is None and told.fence > self._newest.get(key, NO_FENCE):",
+        "if over is None:",
+        (SLICES_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: without a slice nothing is drawn on",
+        "E2",
+        SLICES,
+        "        cap = 0 if own is None else own.cap(now.boot_ns)",
+        "        cap = UNLIMITED if own is None else own.cap(now.boot_ns)",
+        (SLICES_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a life that was taken over from is told of no budgets",
+        "E7",
+        CENTRE,
+        "            holder = Holder(life)\n        return tuple(",
+        "            return ()\n        return tuple(",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: two copies end each other's slices",
+        "E7",
+        CENTRE,
+        "        if life in lives[:-1]:\n            heard_ns",
+        "        if False:\n            heard_ns",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: heard before the heartbeat was sent",
+        "E9",
+        "adapters/collector_link/authority.py",
+        "        if self._answered is not None and self._answered[0] == answers:\n            return self._answered[1]",
+        "        if self._answered is not None:\n            return self._answered[1]",
+        (FLEET, "tests/collector/test_fleet_budgets.py"),
+    ),
+)
