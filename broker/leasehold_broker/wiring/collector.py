@@ -147,7 +147,7 @@ class Collector:
             sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
             enrolment = Enrolment(self._fleet, store.register, issuer, sync, self._clock)
             await stack.enter_async_context(_banning(enrolment, tasks, shared=opened.shared))
-            door = self._door(store, issuer, prove, records, ingest, sync, enrolment, rotations)
+            door = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
@@ -209,6 +209,7 @@ class Collector:
         prove: Prove,
         records: CollectorRecords,
         ingest: IngestEvents,
+        escrow: FleetEscrow,
         sync: SyncSidecar,
         enrolment: Enrolment,
         rotations: Rotating | None,
