@@ -134,6 +134,7 @@ def test_e7_another_life_ends_the_slice_of_the_one_before() -> None:
     escrow = Escrow(100)
     escrow.open("a", "a1", 1)
     escrow.grant(1, 50)
+    assert escrow.report(1, "a2", returned=50, spent=0, held=0) == 0
     ended = escrow.take_over("a", "a2")
     assert ended is escrow.slices[1]
     assert ended.state is SliceState.ENDED

@@ -102,6 +102,8 @@ async def test_while_the_disk_writes_nobody_is_told() -> None:
     found.log.put_slices = slow
     told = await found.asks("a", said(want=100))
     assert (seen, told.granted) == ([0], 100)
+    told = await found.asks("a", said(1, granted=100), said(want=300))
+    assert (seen, told.granted) == ([0, 100], 300)
 
 
 async def test_e1_what_was_in_memory_when_the_disk_failed_is_as_if_it_had_not_been() -> None:

@@ -182,12 +182,4 @@ FLEET_MUTANTS = (
         "        if False:\n            heard_ns",
         (CENTRE_TESTS, FLEET),
     ),
-    Mutant(
-        "fleet: heard before the heartbeat was sent",
-        "E9",
-        "adapters/collector_link/authority.py",
-        "        if self._answered is not None and self._answered[0] == answers:\n            return self._answered[1]",
-        "        if self._answered is not None:\n            return self._answered[1]",
-        (FLEET, "tests/collector/test_fleet_budgets.py"),
-    ),
 )
