@@ -13,7 +13,7 @@ from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config import load_collector
 from leasehold_broker.domain.events import Event, EventType, Outcome
-from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
+from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
 from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
@@ -50,3 +50,16 @@ async def test_a_collector_tells_its_pager_once_and_the_next_life_repeats_nothin
         assert keys_of(place) == ["key.taken_out/prod"]
         assert samples["alerts_held_back"] == 1
         assert [one.name for one in watched((), [pager])] == ["alerts pager"]
+
+
+async def test_a_collector_that_gives_up_says_so_before_it_is_gone():
+    """Its log was altered: the pager is told while it still can be; a store that takes nothing delays by its bound."""
+    with HttpReceiver() as place, tempfile.TemporaryDirectory(prefix="lh-") as name:
+        config = load_collector(configured(Path(name), f"{place.url}/in"))
+        store = CollectorStore(Path(name) / "c.db", "centre", "c1")
+        tasks = Supervisor(SystemClock(), store.record)
+        async with asyncio.timeout(60), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as senders:
+            await last_words("record 7 does not read back as it was accepted", store, SystemClock(), senders)
+        await store.close()
+        assert keys_of(place) == ["collector.failed/centre"]
+        await last_words("again", store, SystemClock(), senders)  # the store is closed: it refuses, and that is all

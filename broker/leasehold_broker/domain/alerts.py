@@ -171,6 +171,15 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         "Look for a sidecar whose state was deleted or cloned; deploy/runbooks/audit.md.",
         _named("tail_stream"),
     ),
+    EventType.COLLECTOR_FAILED: _Rule(
+        Severity.CRITICAL,
+        "A collector gives up",
+        "Look at its log. Where the log itself was altered it will not start again: deploy/runbooks/audit.md.",
+        _stream,
+    ),
+    EventType.COLLECTOR_STARTED: _Rule(
+        Severity.INFO, "A collector has started", "", _stream, EventType.COLLECTOR_FAILED
+    ),
     EventType.SINK_FAILED: _Rule(
         Severity.ERROR,
         "A sink takes no events",

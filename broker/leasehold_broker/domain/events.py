@@ -53,6 +53,7 @@ class EventType(StrEnum):
     REVOCATION_VALIDATED = "revocation.validated"
     COLLECTOR_STARTED = "collector.started"
     COLLECTOR_STOPPED = "collector.stopped"
+    COLLECTOR_FAILED = "collector.failed"
     SIDECAR_CONNECTED = "sidecar.connected"
     SIGNAL_RECEIVED = "signal.received"
     SIGNAL_REFUSED = "signal.refused"

@@ -102,7 +102,8 @@ class WatchCollector:
                 break
             self._pending.setdefault(entry.epoch, now)
         for epoch in sorted(self._pending)[-REVOCATIONS_WATCHED:]:
-            await self._look_at_revocation(epoch, now)
+            if epoch in self._pending:
+                await self._look_at_revocation(epoch, now)
 
     async def _look_at_revocation(self, epoch: int, now: Instant) -> None:
         progress = await self._issuer.progress(epoch)
@@ -110,7 +111,8 @@ class WatchCollector:
             if epoch in self._lagging:
                 await self._record(EventType.REVOCATION_COMPLETE, now, Outcome.ALLOWED, {"epoch": epoch})
                 self._lagging.discard(epoch)
-            del self._pending[epoch]
+            # Entries are applied in order: whatever is older is complete too.
+            self._pending = {one: since for one, since in self._pending.items() if one > epoch or one in self._lagging}
             self._complete_to = max(self._complete_to, epoch)
         elif epoch not in self._lagging and now.boot_ns >= self._pending[epoch].after(self._patience.lagging_seconds):
             behind = [one.sidecar for one in progress.sidecars if one.applied_epoch < epoch and not one.lapsed]

@@ -64,6 +64,7 @@ _KINDS: Mapping[str, _Kind] = {
     "sidecar.readmitted": _Kind(ENTITY_MANAGEMENT, _ACTIVATE, _LOW),
     "sidecar.evicted": _Kind(ENTITY_MANAGEMENT, _DEACTIVATE),
     "collector.started": _Kind(ENTITY_MANAGEMENT, _ACTIVATE),
+    "collector.failed": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "collector.stopped": _Kind(ENTITY_MANAGEMENT, _DEACTIVATE),
     "revocation.issued": _Kind(ENTITY_MANAGEMENT, _CREATE, _MEDIUM),
     "revocation.validated": _Kind(ENTITY_MANAGEMENT, _READ),

@@ -48,7 +48,7 @@ from leasehold_broker.flows.watch_collector import WatchCollector
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
-from leasehold_broker.wiring.collector_alerts import alert_samples, sent_alerts, watched
+from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
 from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
@@ -174,6 +174,8 @@ class Collector:
                 signals_port=heard.port,
             )
             yield
+            if self.failed:
+                await last_words(self.failed, store, self._clock, alerts)
             log.info("stopping")
 
     async def _rotations(

@@ -1,5 +1,6 @@
 """Who a collector tells of trouble: from its settings to what is kept telling."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -11,14 +12,20 @@ import structlog
 from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.adapters.sinks import HttpTarget, PagerDutyEndpoint, SlackEndpoint, WebhookEndpoint
 from leasehold_broker.config.alerts import AlertKind, AlertsAt
+from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkState
 from leasehold_broker.flows.send_alerts import AlertRule, EndpointState, SendAlerts
 from leasehold_broker.flows.watch_collector import Watched
 from leasehold_broker.ports.alert_endpoint import AlertEndpoint
+from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.supervision import Supervisor
 
+LAST_WORDS_SECONDS = 5.0
+LOOK_SECONDS = 0.02
 log = structlog.get_logger("leasehold.alerts")
 
 
@@ -46,6 +53,16 @@ async def sent_alerts(
             )
             log.info("alerting", endpoint=at.name, kind=at.kind, severity_min=at.severity_min)
         yield tuple(senders)
+
+
+async def last_words(why: str, events: EventLog, clock: Clock, senders: Sequence[SendAlerts]) -> None:
+    """Say why this collector gives up, and give its endpoints a moment to be told: it may not start again."""
+    event = Event(EventType.COLLECTOR_FAILED, clock.now().wall_ms, Outcome.FAILED, details={"message": why})
+    with contextlib.suppress(Refusal, TimeoutError):  # a disk that failed takes no event; the log says it all the same
+        async with asyncio.timeout(LAST_WORDS_SECONDS):
+            await events.record(event)
+            while any(one.lag_records() for one in senders):  # noqa: ASYNC110 - once, at the end
+                await asyncio.sleep(LOOK_SECONDS)
 
 
 def alert_samples(senders: Sequence[SendAlerts]) -> Iterator[Sample]:
