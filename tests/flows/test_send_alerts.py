@@ -89,7 +89,7 @@ def event(type_=EventType.CALL_REFUSED, reason=None, lease="", **details) -> Eve
             "budget.threshold/window:x/cost",
             "warning",
         ),
-        (event(reason=Reason.AUDIT_SPOOL_FULL), "audit.spool_full/sidecar-1", "critical"),
+        (event(EventType.AUDIT_SPOOL_FILLING), "audit.spool_filling/sidecar-1", "critical"),
         (event(reason=Reason.PRICE_UNKNOWN, provider="openai", model="gpt-9"), "model.unknown/openai/gpt-9", "warning"),
         (
             event(EventType.AUDIT_REFUSED, Reason.AUDIT_CHAIN_BROKEN),
@@ -125,6 +125,8 @@ def test_what_ends_a_trouble_has_its_key():
         (EventType.TASK_RECOVERED, {"task": "t"}, "task.failed/sidecar-1/t"),
         (EventType.REVOCATION_COMPLETE, {"epoch": 4}, "revocation.lagging/4"),
         (EventType.POLICY_LOADED, {}, "policy.rejected/sidecar-1"),
+        (EventType.AUDIT_SPOOL_DRAINED, {}, "audit.spool_filling/sidecar-1"),
+        (EventType.COLLECTOR_STARTED, {}, "collector.failed/sidecar-1"),
     ):
         alert = alert_of(event(end, **details), "sidecar-1", "p")
         assert (alert.key, alert.resolves) == (key, True)

@@ -180,6 +180,15 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
     EventType.COLLECTOR_STARTED: _Rule(
         Severity.INFO, "A collector has started", "", _stream, EventType.COLLECTOR_FAILED
     ),
+    EventType.AUDIT_SPOOL_FILLING: _Rule(
+        Severity.CRITICAL,
+        "A sidecar's spool of audit events fills; when it is full it refuses work",
+        "See why the collector does not take its events; free its disk, or give the sidecar a larger spool.",
+        _stream,
+    ),
+    EventType.AUDIT_SPOOL_DRAINED: _Rule(
+        Severity.INFO, "A sidecar's spool has drained", "", _stream, EventType.AUDIT_SPOOL_FILLING
+    ),
     EventType.SINK_FAILED: _Rule(
         Severity.ERROR,
         "A sink takes no events",
@@ -282,15 +291,6 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
     ),
 }
 _BY_REASON: Final[Mapping[Reason, tuple[str, _Rule]]] = {
-    Reason.AUDIT_SPOOL_FULL: (
-        "audit.spool_full",
-        _Rule(
-            Severity.CRITICAL,
-            "A sidecar's spool of audit events is full; it refuses work",
-            "See why the collector does not take its events; free its disk, or give it a larger spool.",
-            _stream,
-        ),
-    ),
     Reason.AUDIT_SINK_BEHIND: (
         "audit.sink_behind",
         _Rule(

@@ -99,6 +99,8 @@ class EventType(StrEnum):
     AUDIT_REFUSED = "audit.refused"
     AUDIT_GAP_ACCEPTED = "audit.gap_accepted"
     AUDIT_TAIL_UNKNOWN = "audit.tail_unknown"
+    AUDIT_SPOOL_FILLING = "audit.spool_filling"
+    AUDIT_SPOOL_DRAINED = "audit.spool_drained"
     AUDIT_BODIES_DROPPED = "audit.bodies_dropped"
 
 

@@ -78,6 +78,7 @@ _KINDS: Mapping[str, _Kind] = {
     "audit.read": _Kind(ENTITY_MANAGEMENT, _READ),
     "audit.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "audit.gap_accepted": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
+    "audit.spool_filling": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "audit.tail_unknown": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "signal.received": _Kind(ENTITY_MANAGEMENT, _READ),
     "signal.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),

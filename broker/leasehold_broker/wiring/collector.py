@@ -136,8 +136,10 @@ class Collector:
                 found_anomalies(self._config.anomalies, opened, issuer, self._clock, tasks)
             )
             heard = await stack.enter_async_context(signals(self._config.signals, opened, issuer, self._clock, tasks))
-            watch = WatchCollector([*watched(feeds, alerts), *heard.watched], issuer, store, self._clock)
-            await stack.enter_async_context(tasks.keeping("watch", watch.run))
+            stuck = [*watched(feeds, alerts), *heard.watched]
+            await stack.enter_async_context(
+                tasks.keeping("watch", WatchCollector(stuck, issuer, store, self._clock).run)
+            )
             escrow = FleetEscrow(
                 self._config.fleet_budgets, self._config.authority_seconds, opened.escrow, store, self._clock
             )
@@ -174,8 +176,7 @@ class Collector:
                 signals_port=heard.port,
             )
             yield
-            if self.failed:
-                await last_words(self.failed, store, self._clock, alerts)
+            await last_words(self.failed, store, self._clock, alerts)
             log.info("stopping")
 
     async def _rotations(

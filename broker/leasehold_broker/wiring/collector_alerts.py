@@ -56,7 +56,9 @@ async def sent_alerts(
 
 
 async def last_words(why: str, events: EventLog, clock: Clock, senders: Sequence[SendAlerts]) -> None:
-    """Say why this collector gives up, and give its endpoints a moment to be told: it may not start again."""
+    """Say why this collector gives up, if it does ("": no), and give its endpoints a moment: it may not start again."""
+    if not why:
+        return
     event = Event(EventType.COLLECTOR_FAILED, clock.now().wall_ms, Outcome.FAILED, details={"message": why})
     with contextlib.suppress(Refusal, TimeoutError):  # a disk that failed takes no event; the log says it all the same
         async with asyncio.timeout(LAST_WORDS_SECONDS):

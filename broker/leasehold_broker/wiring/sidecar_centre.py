@@ -21,6 +21,7 @@ from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.budget_report import budget_rows
 from leasehold_broker.flows.key_uses import ReportKeyUses
 from leasehold_broker.flows.live_leases import ReportLeases
+from leasehold_broker.flows.watch_spool import WatchSpool
 from leasehold_broker.ports.centre import Centre
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
@@ -92,10 +93,13 @@ async def _kept_up(parts: SidecarParts, shipping: Coroutine[None, None, None]) -
         if not task.cancelled() and task.exception() is not None:
             parts.fail(f"shipping the audit log ended: {type(task.exception()).__name__}")
 
+    limit = parts.config.spool_bytes_max
+    spool = WatchSpool(parts.journal, parts.clock, lambda: parts.store.spooled_bytes, limit)
     task = asyncio.create_task(shipping, name="shipping")
     task.add_done_callback(ended)
     try:
-        yield
+        async with parts.tasks.keeping("spool watch", spool.run):
+            yield
     finally:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_shipped(parts), FLUSH_SECONDS_MAX)
