@@ -36,6 +36,8 @@ def nothing_held(core: Core) -> bool:
         (plan(output_tokens=1001), Reason.SCOPE_EXCEEDED),
         (plan(input_tokens=5000, output_tokens=1), Reason.BUDGET_EXHAUSTED),
         (plan(model=None), Reason.PRICE_UNKNOWN),
+        # a tool of the vendor's may read the whole window again
+        (plan(rereads=1), Reason.BUDGET_EXHAUSTED),
     ],
 )
 async def test_a_refused_call_holds_nothing(core: Core, wanted, reason: Reason) -> None:
