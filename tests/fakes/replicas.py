@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Self
 
 from tests.fakes.centre import Centre
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
-from leasehold_broker.adapters.postgres_collector import PostgresAt, lead, open_store
+from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.wiring.collector_store import OpenStore
@@ -40,7 +39,7 @@ class Replica:
         store = await self._stack.enter_async_context(
             open_store(self._at, self._name, self._epoch, issued=fleet.issued, fail=self.failures.append)
         )
-        opened = OpenStore(store, partial(lead, self._at), store.board)
+        opened = OpenStore(store, store.leadership.lead, store.board)
         self.centre = Centre(
             self._folder, self._epoch, authority_seconds=self._authority_seconds, opened=opened, fleet=fleet
         )

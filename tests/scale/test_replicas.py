@@ -11,7 +11,7 @@ from tests.fakes.streams import Emitter, call_event
 
 from leasehold.audit import Record
 from leasehold.audit import verify as verify_by_client
-from leasehold_broker.adapters.postgres_collector import PostgresAt, lead, open_store
+from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
 from leasehold_broker.adapters.postgres_collector.schema import migrate
 from leasehold_broker.domain.audit_link import entry_hash
 from leasehold_broker.domain.audit_query import EventFilter
@@ -266,38 +266,70 @@ async def test_an_altered_edge_stops_the_log(shared, postgres):
         assert two.last_position() == 3
 
 
+def duty(name: str, leads: list[str], begun: dict[str, asyncio.Event]):
+    """A duty that notes who does it."""
+
+    async def work() -> None:
+        leads.append(name)
+        begun[name].set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            leads.remove(name)
+
+    return work
+
+
 async def test_one_replica_leads_and_another_follows_it(shared, postgres):
-    """The duty is done by one; when its session ends it is cancelled there and taken up by the other."""
-    async with shared.open("a1", stream="collector-a"):
-        leads: list[str] = []
-        begun = {"a": asyncio.Event(), "b": asyncio.Event()}
+    """Each duty is done by one; when its session ends it is cancelled there, and taken up again."""
+    leads: list[str] = []
+    begun = {"a": asyncio.Event(), "b": asyncio.Event(), "other": asyncio.Event()}
+    async with (
+        asyncio.timeout(60),
+        shared.open("a1", stream="collector-a") as one,
+        shared.open("b1", stream="collector-b") as two,
+    ):
+        first = asyncio.create_task(one.leadership.lead("signing", duty("a", leads, begun)))
+        await begun["a"].wait()
+        second = asyncio.create_task(two.leadership.lead("signing", duty("b", leads, begun)))
+        third = asyncio.create_task(two.leadership.lead("sink siem", duty("other", leads, begun)))
+        await begun["other"].wait()
+        assert leads == ["a", "other"]
+        first.cancel()
+        await begun["b"].wait()
+        assert sorted(leads) == ["b", "other"]
+        begun["b"].clear()
+        begun["other"].clear()
+        held = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+        postgres.sql(f"SELECT pg_terminate_backend(pid) FROM ({held}) l")
+        await begun["b"].wait()
+        await begun["other"].wait()
+        assert sorted(leads) == ["b", "other"]
+        for task in (second, third):
+            task.cancel()
+        await asyncio.gather(first, second, third, return_exceptions=True)
+    assert leads == []
 
-        def duty(name):
-            async def work():
-                leads.append(name)
-                begun[name].set()
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    leads.remove(name)
 
-            return work
+async def test_a_duty_that_fails_tells_and_lets_another_try(shared):
+    """Its fault is the caller's to see; the lead is free at once."""
 
-        first = asyncio.create_task(lead(shared.at, "signing", duty("a")))
-        async with asyncio.timeout(60):
-            await begun["a"].wait()
-            second = asyncio.create_task(lead(shared.at, "signing", duty("b")))
-            holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
-            assert leads == ["a"]
-            first.cancel()
-            await begun["b"].wait()
-            assert leads == ["b"]
-            begun["b"].clear()
-            postgres.sql(f"SELECT pg_terminate_backend(pid) FROM ({holder}) l")
-            await begun["b"].wait()
-        second.cancel()
-        await asyncio.gather(first, second, return_exceptions=True)
-        assert leads == []
+    async def fails() -> None:
+        raise OSError("disk")
+
+    leads: list[str] = []
+    begun = {"b": asyncio.Event()}
+    async with (
+        asyncio.timeout(60),
+        shared.open("a1", stream="collector-a") as one,
+        shared.open("b1", stream="collector-b") as two,
+    ):
+        with pytest.raises(OSError, match="disk"):
+            await one.leadership.lead("signing", fails)
+        other = asyncio.create_task(two.leadership.lead("signing", duty("b", leads, begun)))
+        await begun["b"].wait()
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
 
 
 async def test_replicas_that_start_together_make_the_schema_once(postgres):

@@ -134,4 +134,4 @@ async def shared_store(
     at = postgres_collector.PostgresAt(where.url, where.schema, where.password_file, where.connections_max)
     opening = postgres_collector.open_store(at, stream, new_life(), accept_gaps=accept_gaps, issued=issued, fail=fail)
     async with opening as store:
-        yield OpenStore(store, partial(postgres_collector.lead, at), store.board)
+        yield OpenStore(store, store.leadership.lead, store.board)

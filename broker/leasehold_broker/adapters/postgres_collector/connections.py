@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: where, how durable, how long anything may take; and its failures as ours."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,15 @@ SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 VERSION_MIN = 140_000
 COMMAND_SECONDS_MAX = 30.0
 CONNECT_SECONDS_MAX = 10.0
+CLOSE_SECONDS_MAX = 3.0
 
 
 class HeadMovedError(RuntimeError):
     """The log's head is not what it must be: the database was altered, or let two writers in. Nothing is written."""
 
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# The internal one is what asyncpg raises on a connection that the server has just ended.
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 _OURS = (asyncpg.InterfaceError, OSError, HeadMovedError)
 """Failures whose text holds nothing of a row."""
 _SESSION = {
@@ -101,6 +104,15 @@ def unavailable(error: BaseException, what: str = "use") -> Refusal:
         detail=f"{type(error).__name__}: {said or 'no more is known'}",
         retry_after_seconds=2.0,
     )
+
+
+async def let_go(connections: Any) -> None:
+    """Close a connection, or a pool, in peace; by force when that takes too long."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await connections.close()
+    except FAILURES:
+        connections.terminate()
 
 
 async def check_server(connection: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from leasehold_broker.adapters.postgres_collector import rows
-from leasehold_broker.adapters.postgres_collector.connections import FAILURES, PostgresAt
+from leasehold_broker.adapters.postgres_collector.connections import FAILURES, PostgresAt, let_go
 from leasehold_broker.adapters.postgres_collector.turn import LogEnd
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.merkle import EMPTY_ROOT
@@ -121,7 +121,7 @@ class Follower:
                             async with asyncio.timeout(POLL_SECONDS):
                                 await self._notified.wait()
                 finally:
-                    connection.terminate()
+                    await let_go(connection)
             await asyncio.sleep(POLL_SECONDS)
 
     def _on_notification(self, *_: object) -> None:

@@ -13,9 +13,10 @@ import asyncpg
 from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
-from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, translated
+from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, let_go, translated
 from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
+from leasehold_broker.adapters.postgres_collector.leadership import Leadership
 from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
 from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
 from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
@@ -84,21 +85,25 @@ async def open_store(
                 await partitions.ready(connection, 0)
             follower = Follower(at, pool, channel, issued, fail)
             await follower.start()
+        leadership = Leadership(at)
         appender = Appender(pool, writer, partitions, channel, follower.advanced)
         try:
-            yield PostgresCollectorStore(stream, pool, log, appender, follower)
+            yield PostgresCollectorStore(stream, pool, log, appender, follower, leadership)
         finally:
             await appender.close()
             await follower.close()
+            await leadership.close()
     finally:
-        pool.terminate()
-        log.terminate()
+        await let_go(pool)
+        await let_go(log)
 
 
 class PostgresCollectorStore:
     """Made by `open_store`."""
 
-    def __init__(self, stream: str, pool: Any, log: Any, appender: Appender, follower: Follower) -> None:
+    def __init__(
+        self, stream: str, pool: Any, log: Any, appender: Appender, follower: Follower, leadership: Leadership
+    ) -> None:
         """Of one replica."""
         self.stream = stream
         self._pool = pool
@@ -106,6 +111,7 @@ class PostgresCollectorStore:
         self._appender = appender
         self._follower = follower
         self._loop = asyncio.get_running_loop()
+        self.leadership = leadership
         self.board = PostgresFleetBoard(pool, stream)
         self.register = PostgresRegister(pool, appender)
 
