@@ -149,6 +149,21 @@ def test_an_incident_revokes_and_rotates(world):
     assert "goes with a key as selector only" in refused.stderr
 
 
+def test_a_key_that_nobody_awaits_is_neither_taken_nor_told(world):
+    """Handed in by mistake: refused with what to do, and in no log, event or error."""
+    _, stage = world
+    command = [*client("keys", "supply", KEY), "--collector", stage.centre]
+    settings = {"capture_output": True, "text": True, "timeout": 60, "env": os.environ}
+    done = subprocess.run(command, check=False, input="sk-planted-by-mistake\n", **settings)
+    assert done.returncode == 1
+    assert "awaits a key" in done.stderr
+    empty = subprocess.run(command, check=False, input="\n", **settings)
+    assert (empty.returncode, "on one line" in empty.stderr) == (2, True)
+    texts = [file.read_bytes() for file in stage.root.rglob("*") if file.is_file()]
+    told_texts = [done.stdout, done.stderr, empty.stderr, *stage.said]
+    assert all(b"by-mistake" not in text for text in [*texts, "".join(told_texts).encode()])
+
+
 def test_a_sidecar_that_runs_alone_rotates_for_itself():
     """The same flow without a collector: asked for at the admin socket, calls before and after are served."""
     with tempfile.TemporaryDirectory(prefix="lh-") as folder, rotating_provider() as (account, origin):
