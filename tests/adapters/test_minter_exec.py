@@ -16,6 +16,7 @@ from tests.fakes.secret_scan import Scanner
 
 from leasehold_broker.adapters.minters.exec import ExecKeys, Program
 from leasehold_broker.adapters.minters.program import OUTPUT_BYTES_MAX
+from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
 
 
@@ -102,6 +103,21 @@ async def test_what_it_does_wrong_has_a_state_and_says_no_secret(tmp_path, text,
     assert words in str(fault)
     chain = f"{fault} {fault.__context__!r} {fault.__cause__!r}"
     assert "canary" not in chain
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("", ProviderKeyState.UNREACHABLE),
+        ("{}", ProviderKeyState.MALFORMED),
+        ('{"id": null}', ProviderKeyState.MALFORMED),
+    ],
+)
+async def test_a_program_without_a_word_has_not_said_that_it_cannot_tell(tmp_path, said, state):
+    """The old key would be left to live: only an empty text as the id says so."""
+    fault = await fault_of(script(tmp_path, f"printf '%s' '{said}'").current_id(Secret(b"sk-1")))
+    assert fault.state is state
+    assert await script(tmp_path, 'echo \'{"id": ""}\'').current_id(Secret(b"sk-1")) == ""
 
 
 async def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path):

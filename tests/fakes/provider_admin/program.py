@@ -15,9 +15,13 @@ def main() -> int:
     told = json.loads(sys.stdin.read())
     state = json.loads(Path(state_file).read_text())
     state["runs"].append({"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": str(Path.cwd())})
-    fault = state["faults"].pop(0) if state["faults"] else {}
+    due = state["faults"] and state["faults"][0].get("on", action) == action
+    fault = state["faults"].pop(0) if due else {}
     said = {} if fault.get("status") else act(state, action, key, rest, told)
-    Path(state_file).write_text(json.dumps(state))
+    # In one step: it may be killed at any moment.
+    fresh = Path(f"{state_file}.{os.getpid()}")
+    fresh.write_text(json.dumps(state))
+    fresh.rename(state_file)
     sys.stderr.write(f"{told}")
     if "says" in fault:
         sys.stdout.write(fault["says"])

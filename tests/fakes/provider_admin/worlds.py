@@ -169,7 +169,9 @@ class AtProgram(World):
     def write(self, **changes) -> None:
         """Change its state."""
         known = self.read() if self.state.exists() else {}
-        self.state.write_text(json.dumps(known | changes))
+        fresh = self.state.with_suffix(".new")
+        fresh.write_text(json.dumps(known | changes))
+        fresh.rename(self.state)
 
     def living(self):
         """See above."""
@@ -181,7 +183,7 @@ class AtProgram(World):
 
     def lose_answer(self):
         """It is killed, or breaks, before it says what it made."""
-        self.write(faults=[{"says": ""}])
+        self.write(faults=[{"on": "mint", "says": ""}])
 
     def fail(self, status, headers=None):
         """Its own statuses for ours; it has none for a login, and no seconds to wait."""

@@ -102,6 +102,8 @@ class ExecKeys:
         if ended.status:
             state, said = _STATES.get(ended.status, (ProviderKeyState.FAILING, f"failed (status {ended.status})"))
             raise self._fault(state, said)
+        if not ended.output.strip() and words[0] != "end":
+            raise self._fault(ProviderKeyState.UNREACHABLE, "ended without a word; what it did is not known")
         return self._object(ended.output)
 
     async def _ended(self, argv: tuple[str, ...], told: bytes) -> Ended:

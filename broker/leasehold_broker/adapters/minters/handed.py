@@ -15,7 +15,10 @@ def handed_id(said: Mapping[str, object]) -> str:
     Raises:
         ValueError: says what is wrong, as a part of a sentence.
     """
-    found = said.get("id") or ""
+    found = said.get("id")
+    if found is None:
+        # Who says nothing has not said that it cannot tell: the old key would be left to live.
+        raise ValueError("gave no id; one that cannot be told is an empty text")
     if not isinstance(found, str) or (found and not _ID.fullmatch(found)):
         raise ValueError("gave an id that is not up to 256 visible characters, the first a letter or digit")
     return found
@@ -27,9 +30,10 @@ def handed_key(said: Mapping[str, object]) -> ProviderKey:
     Raises:
         ValueError: says what is wrong, as a part of a sentence.
     """
-    key_id, value = handed_id(said), said.get("value")
-    if not isinstance(value, str) or not key_id:
+    value = said.get("value")
+    if not isinstance(value, str) or not said.get("id"):
         raise ValueError("gave no key: an id and a value are needed")
+    key_id = handed_id(said)
     if value in key_id:
         raise ValueError("gave the key itself as its id; ids are logged")
     try:
