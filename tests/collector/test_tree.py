@@ -24,7 +24,7 @@ from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
-LATER = ("slices", "followers", "remembered", "rotation_requests", "rotations", "leads")
+LATER = ("bans", "slices", "followers", "remembered", "rotation_requests", "rotations", "leads")
 WITHOUT_AFTER_5 = "".join(f"DROP TABLE {table}; " for table in LATER)
 """Takes out what later versions of the schema added."""
 
