@@ -328,7 +328,12 @@ def test_what_a_crashed_broker_left_behind_is_replaced(place: SocketPlace) -> No
     place.path.parent.mkdir(mode=0o750)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(place.path))
-    PublicSocket(place).close()
+    before = place.path.stat().st_ino
+    public = PublicSocket(place)
+    assert place.path.stat().st_ino != before
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(place.path))
+    public.close()
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])

@@ -123,6 +123,9 @@ async def test_what_has_ended_cannot_be_renewed(place):
 
 
 async def test_an_opened_token_that_was_never_used_is_revoked(place):
-    """Nothing was read: its revocation is no fault."""
+    """Nothing was read: its revocation is no fault, and the token is gone."""
     opened = await place.engine.open(KEY, 60)
     await place.engine.revoke(opened.accessor, "")
+    with pytest.raises(SourceFault) as caught:
+        await place.engine.renew(opened.accessor, "", 120)
+    assert caught.value.state is SourceState.MISSING

@@ -139,6 +139,11 @@ async def test_a_sidecar_that_one_replica_bans_is_cut_at_another(built):
         await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is None)
         async with Operator(a.centre.target, "alice/responder") as alice:
             await alice.fleet.BanSidecar(fleet_service_pb2.BanSidecarRequest(sidecar="sidecar-1"), **alice.how)
+        async with Operator(b.centre.target, "dora/responder") as dora:  # who may ask before b has heard of it
+            request = fleet_service_pb2.BanSidecarRequest(sidecar="sidecar-1", note="again")
+            answer = await dora.fleet.BanSidecar(request, **dora.how)
+        assert answer.sidecar.ban.banned_by == "alice (https://issuer.test)"
+        assert b.centre.store.epoch() == 1
         await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is not None)
         assert [entry.selector for entry in one.sink.applied] == [BySidecar("sidecar-1")]
         await eventually(lambda: one.link.counters.failures.get("SIDECAR_BANNED", 0) >= 2)

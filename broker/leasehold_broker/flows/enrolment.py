@@ -86,8 +86,10 @@ class Enrolment:
         ban = SidecarBan(sidecar, note, by, now.wall_ms)
         if await self._register.ban(ban, self._event(EventType.SIDECAR_BANNED, identity, sidecar, note)):
             self._bans[sidecar] = ban
+        else:
+            await self.restore()  # banned before, it may be by another replica a moment ago
         # Also when it was banned before: an earlier attempt may have died in between. The same ban is the same request.
-        known = self._bans[sidecar]
+        known = self._bans.get(sidecar, ban)
         request_id = str(uuid5(NAMESPACE_URL, f"ban/{sidecar}/{known.create_wall_ms}"))
         words = f"sidecar banned: {known.note}" if known.note else "sidecar banned"
         draft = RevocationDraft(
