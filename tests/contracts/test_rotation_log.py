@@ -9,7 +9,8 @@ from tests.fakes.memory_rotation_log import MemoryRotationLog
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import Identified, Rotation, RotationLimits, RotationState, Trigger, after
+from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.rotation_transitions import Identified, after
 from leasehold_broker.flows.rotation_events import started, stepped
 from leasehold_broker.ports.rotation_log import RotationRequest
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold_broker.domain.rotation import (
-    OLD_SERVES,
+from leasehold_broker.domain.rotation import OLD_SERVES, Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.rotation_transitions import (
     Done,
     Drained,
     Faulted,
@@ -16,11 +16,7 @@ from leasehold_broker.domain.rotation import (
     NeedsPerson,
     Probed,
     Promoted,
-    Rotation,
-    RotationLimits,
-    RotationState,
     Stored,
-    Trigger,
     after,
 )
 

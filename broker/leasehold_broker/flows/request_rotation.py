@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
-from leasehold_broker.domain.rotation import Rotation, RotationState, Trigger, accepted
+from leasehold_broker.domain.rotation import Rotation, RotationState, Trigger
+from leasehold_broker.domain.rotation_transitions import accepted
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
 from leasehold_broker.flows.rotation_events import started

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import Rotation, RotationState, after
+from leasehold_broker.domain.rotation import Rotation, RotationState
+from leasehold_broker.domain.rotation_transitions import after
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.rotation_events import stepped
 from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.keys import KeyRecord, KeyState
-from leasehold_broker.domain.rotation import (
+from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState
+from leasehold_broker.domain.rotation_transitions import (
     Done,
     Drained,
     Faulted,
@@ -21,9 +22,6 @@ from leasehold_broker.domain.rotation import (
     Outcome,
     Probed,
     Promoted,
-    Rotation,
-    RotationLimits,
-    RotationState,
     Stored,
 )
 from leasehold_broker.domain.secret import Secret
