@@ -38,7 +38,7 @@ from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.enrolment import Enrolment
 from leasehold_broker.flows.fleet import Fleet
-from leasehold_broker.flows.fleet_budgets import FleetBudgets
+from leasehold_broker.flows.fleet_budget_changes import FleetBudgetChanges
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
@@ -158,7 +158,7 @@ class Centre:
             self.operators,
         )
         budgets = budget_door.BudgetDoor(
-            ChangeBudget(FleetBudgets(self.fleet, self.escrow, self.store), self.clock), self.operators
+            ChangeBudget(FleetBudgetChanges(self.fleet, self.escrow, self.store), self.clock), self.operators
         )
         server.serve(budget_door.SERVICE, budgets.handlers())
         server.serve(fleet_door.SERVICE, fleet_door.FleetDoor(self.enrolment, self.operators).handlers())

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 ESCROW = "domain/escrow.py"
 SLICE = "domain/slice.py"
 CENTRE = "flows/fleet_escrow.py"
+HOLDERS = "flows/escrow_holders.py"
 SLICES = "flows/slices.py"
 DOMAIN = "tests/domain/test_escrow.py"
 MACHINE = "tests/domain/test_escrow_machine.py"
@@ -129,9 +130,9 @@ FLEET_MUTANTS = (
     Mutant(
         "fleet: a slice is written off while its holder may spend it",
         "E6",
-        CENTRE,
-        "after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)",
-        "after = int(self._authority_seconds * NANOS / 2)",
+        HOLDERS,
+        "return now.boot_ns >= heard_ns + self._silence_ns + int(seconds_more * NANOS)",
+        "return now.boot_ns >= heard_ns + self._silence_ns // 2",
         (CENTRE_TESTS, FLEET),
     ),
     Mutant(
@@ -177,7 +178,7 @@ FLEET_MUTANTS = (
     Mutant(
         "fleet: two copies end each other's slices",
         "E7",
-        CENTRE,
+        HOLDERS,
         "        if life in lives[:-1]:\n            heard_ns",
         "        if False:\n            heard_ns",
         (CENTRE_TESTS, FLEET),

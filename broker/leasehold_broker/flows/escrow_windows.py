@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from leasehold_broker.domain.amounts import METRICS, Metric
 from leasehold_broker.domain.budget_changes import BudgetChange, changed_caps
 from leasehold_broker.domain.escrow import Escrow, Slice, SliceState
+from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.fleet_budget import FleetBudget
+from leasehold_broker.domain.time import Instant
 from leasehold_broker.domain.windows import Period, Window, window_at
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
 from leasehold_broker.ports.escrow_log import StoredSlice
@@ -43,6 +45,43 @@ class Running:
     def key(self) -> Key:
         """Without the window."""
         return self.budget.name, self.metric
+
+    def stored(self, fence: int) -> StoredSlice:
+        """A slice of it, as it is to be found again."""
+        one = self.escrow.slices[fence]
+        return StoredSlice(
+            self.budget.name,
+            self.metric,
+            self.window,
+            one.fence,
+            one.sidecar,
+            one.life,
+            one.granted,
+            one.returned,
+            one.reported,
+            one.written_off,
+            one.state,
+        )
+
+    def event(self, kind: EventType, one: Slice, amount: int, now: Instant) -> Event:
+        """What has happened to a slice of it."""
+        return Event(
+            kind,
+            now.wall_ms,
+            Outcome.ALLOWED,
+            details={
+                "budget": self.budget.name,
+                "metric": self.metric.value,
+                "window_start_wall_ms": self.window.start_ms,
+                "sidecar": one.sidecar,
+                "fence": one.fence,
+                "amount": amount,
+                "granted": one.granted,
+                "returned": one.returned,
+                "spent": one.spent,
+                "free": self.escrow.free,
+            },
+        )
 
 
 class EscrowWindows:

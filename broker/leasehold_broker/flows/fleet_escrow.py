@@ -9,12 +9,11 @@ A slice whose life is not heard any more is written off once its holder must hav
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 
-from leasehold_broker.domain.escrow import Demand, Escrow, Slice, SliceState, targets
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.escrow import Demand, Escrow, SliceState, targets
+from leasehold_broker.domain.events import Event, EventType
 from leasehold_broker.domain.fleet_budget import (
     KEEP_ALL,
     NO_FENCE,
@@ -26,6 +25,7 @@ from leasehold_broker.domain.fleet_budget import (
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.sync import silence_seconds
 from leasehold_broker.domain.time import NANOS, Instant
+from leasehold_broker.flows.escrow_holders import EscrowHolders, Holder
 from leasehold_broker.flows.escrow_windows import EscrowWindows, Key, Running
 from leasehold_broker.ports.budget_changes import BudgetChangeLog, FleetStanding
 from leasehold_broker.ports.clock import Clock
@@ -39,32 +39,8 @@ GATHER_SECONDS = 0.01
 """Reports that come together share one commit."""
 STEP_SHARE = 4
 """After a round the next one waits so many times as long as it took: other work of the collector comes first."""
-LIVES_MAX = 16
-"""Lives of a sidecar that are remembered as taken over from."""
 WORTH_IT = 4
 """Less than a quarter of the target is not worth a commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What one sidecar last said that it wants of one budget; `since_ns` is when its need arose."""
-
-    want: int
-    need: int
-    since_ns: int
-
-
-@dataclass(slots=True)
-class Holder:
-    """One sidecar that takes part, by its life now.
-
-    Args:
-        keep: what it may keep where something is asked back.
-    """
-
-    life: str
-    asks: dict[Key, Ask] = field(default_factory=dict)
-    keep: dict[Key, int] = field(default_factory=dict)
 
 
 class FleetEscrow:
@@ -101,11 +77,7 @@ class FleetEscrow:
         self._clock = clock
         self._call_seconds_max = call_seconds_max
         self._fence = 0
-        self._holders: dict[str, Holder] = {}
-        self._wakes: dict[tuple[str, str], asyncio.Event] = {}
-        self._lives: dict[str, list[str]] = {}
-        """Of each sidecar the lives that were granted to, the newest last."""
-        self._heard_ns: dict[tuple[str, str], int] = {}
+        self._holders = EscrowHolders(silence_seconds(authority_seconds))
         self._unsaved: dict[int, Running] = {}
         self._events: list[Event] = []
         self._dirty: set[Key] = set()
@@ -132,39 +104,21 @@ class FleetEscrow:
         self._unsaved.clear()
         self._events.clear()
         self.windows.restore(stored, now.wall_ms)
-        self._heard_ns = {(one.sidecar, one.life): now.boot_ns for one in stored}
+        self._holders.know({(one.sidecar, one.life) for one in stored}, now)
         for name, holder in self._holders.items():
             self._take_over(name, holder.life)
         self._lost = False
         await self.windows.read_changes()
 
     def joined(self, name: str, life: str) -> None:
-        """A session of this life of the sidecar was opened; what another life of it held is over (E7).
-
-        Two copies that take turns would have each slice ended by the other: a life that was taken over from gets no
-        slice while the one that did so is heard.
-        """
-        now = self._clock.now()
-        lives = self._lives.setdefault(name, [])
-        if life in lives[:-1]:
-            heard_ns = self._heard_ns.get((name, lives[-1]), 0)
-            if now.boot_ns < heard_ns + int(silence_seconds(self._authority_seconds) * NANOS):
-                return
-            lives.remove(life)
-        if lives[-1:] != [life]:
-            self._lives[name] = [*lives[-LIVES_MAX:], life]
-        holder = self._holders.get(name)
-        if holder is None or holder.life != life:
-            self._holders[name] = Holder(life)
-        self._take_over(name, life)
-        self._heard_ns[name, life] = now.boot_ns
-        self._stir.set()
+        """A session of this life of the sidecar was opened; what another life of it held is over (E7)."""
+        if self._holders.joined(name, life, self._clock.now()):
+            self._take_over(name, life)
+            self._stir.set()
 
     def left(self, name: str, life: str) -> None:
         """The session of this life is gone: it asks for nothing until it is back; what it has stays its own."""
-        holder = self._holders.get(name)
-        if holder is not None and holder.life == life:
-            del self._holders[name]
+        self._holders.left(name, life)
 
     def _take_over(self, name: str, life: str) -> None:
         for running in self.windows:
@@ -178,20 +132,21 @@ class FleetEscrow:
         Raises:
             Refusal: FIELD_INVALID (another's slice), CENTRE_BEHIND (it was granted what is not known here).
         """
-        holder = self._holders.get(name)
-        if holder is None or holder.life != life:
-            if life not in self._lives.get(name, [])[:-1]:
-                return
-            self.joined(name, life)  # it was taken over from: is the other one silent by now?
-            holder = self._holders.get(name)
-            if holder is None or holder.life != life:
-                return
+        holder = self._holders.of(name, life)
+        if holder is None and self._holders.was_taken_over(name, life):
+            self.joined(name, life)  # is the other one silent by now?
+            holder = self._holders.of(name, life)
+        if holder is None:
+            return
         now = self._clock.now()
-        self._heard_ns[name, life] = now.boot_ns
+        self._holders.heard(name, life, now)
         before, holder.asks = holder.asks, {}
         for report in reports:
             if report.fence == NO_FENCE:
-                self._ask(holder, before.get((report.budget, report.metric)), report, now)
+                key = (report.budget, report.metric)
+                if key in self.windows.keys:
+                    holder.ask(key, report.want, report.need, before.get(key), now)
+                    self._dirty.add(key)
             elif not self._lost:  # else it is said again, to books that are right
                 self._take(name, life, report, now)
         self._stir.set()
@@ -203,27 +158,16 @@ class FleetEscrow:
         """
         if not self.windows.budgets:
             return None
-        holder = self._holders.get(name)
-        if holder is None or holder.life != life:
+        holder = self._holders.of(name, life)
+        if holder is None:
             holder = Holder(life)
         return tuple(
             self._told(name, holder, running, now) for running in self.windows.all_running(now.wall_ms).values()
         )
 
-    @contextmanager
-    def waking(self, name: str, life: str, wake: asyncio.Event) -> Iterator[None]:
+    def waking(self, name: str, life: str, wake: asyncio.Event) -> AbstractContextManager[None]:
         """Set this event when there is something new to tell the sidecar, while the context lasts."""
-        self._wakes[name, life] = wake
-        try:
-            yield
-        finally:
-            if self._wakes.get((name, life)) is wake:
-                del self._wakes[name, life]
-
-    def _wake(self, name: str, life: str) -> None:
-        wake = self._wakes.get((name, life))
-        if wake is not None:
-            wake.set()
+        return self._holders.waking(name, life, wake)
 
     def standing(self) -> Sequence[FleetStanding]:
         """How every budget stands, for operators."""
@@ -280,7 +224,7 @@ class FleetEscrow:
         unsaved, self._unsaved = self._unsaved, {}
         events, self._events = self._events, []
         if unsaved or events:
-            rows = [_stored(running, running.escrow.slices[fence]) for fence, running in unsaved.items()]
+            rows = [running.stored(fence) for fence, running in unsaved.items()]
             await log.put_slices(self._fence, rows, events)
             for row, running in zip(rows, unsaved.values(), strict=True):
                 self._tell(row, running)
@@ -303,27 +247,16 @@ class FleetEscrow:
         before = (known.returned, known.reported, known.written_off)
         freed = running.escrow.report(report.fence, life, report.returned, report.spent, report.held)
         if freed:
-            self._events.append(_event(EventType.BUDGET_SLICE_RETURNED, running, known, freed, now))
+            self._events.append(running.event(EventType.BUDGET_SLICE_RETURNED, known, freed, now))
         if before != (known.returned, known.reported, known.written_off):
             self._unsaved[report.fence] = running
         self._dirty.add(running.key)
-
-    def _ask(self, holder: Holder, before: Ask | None, report: SliceReport, now: Instant) -> None:
-        key = (report.budget, report.metric)
-        if key in self.windows.keys:
-            since_ns = before.since_ns if before is not None and before.need and report.need else now.boot_ns
-            holder.asks[key] = Ask(report.want, report.need, since_ns)
-            self._dirty.add(key)
 
     # Who gets what.
 
     def _share(self, key: Key, running: Running, now: Instant) -> None:
         escrow = running.escrow
-        demands = []
-        for name, holder in self._holders.items():
-            ask = holder.asks.get(key)
-            if ask is not None:
-                demands.append(Demand(name, ask.want, ask.need, ask.since_ns))
+        demands = [Demand(name, ask.want, ask.need, ask.since_ns) for name, ask in self._holders.asking(key).items()]
         have = {one.sidecar: _available(escrow, one.sidecar) for one in demands}
         aims = targets(max(0, escrow.free + sum(have.values())), demands)
         hungry = False
@@ -345,7 +278,7 @@ class FleetEscrow:
             self.windows.opened(running, found.fence)
         running.escrow.grant(found.fence, amount)
         self._unsaved[found.fence] = running
-        self._events.append(_event(EventType.BUDGET_SLICE_GRANTED, running, found, amount, now))
+        self._events.append(running.event(EventType.BUDGET_SLICE_GRANTED, found, amount, now))
 
     def _recall(self, key: Key, name: str, aim: int, have: int, *, urgent: bool) -> None:
         """Ask back what is much too much; when a refused call waits for it, anything above the target, at once."""
@@ -354,14 +287,14 @@ class FleetEscrow:
         if keep != holder.keep.get(key, KEEP_ALL):
             holder.keep[key] = keep
             if urgent and keep != KEEP_ALL:
-                self._wake(name, holder.life)
+                self._holders.wake(name, holder.life)
 
     def _tell(self, row: StoredSlice, running: Running) -> None:
         """It is durable: its holder may know."""
         news = row.granted > running.durable.get(row.fence, 0)
         running.durable[row.fence] = row.granted
         if news:
-            self._wake(row.sidecar, row.life)
+            self._holders.wake(row.sidecar, row.life)
 
     def _told(self, name: str, holder: Holder, running: Running, now: Instant) -> SliceTold:
         window, budget = running.window, running.budget.budget
@@ -399,62 +332,26 @@ class FleetEscrow:
             for one in tuple(running.escrow.slices.values()):
                 if one.state is SliceState.WRITTEN_OFF:
                     continue
-                heard_ns = self._heard_ns.setdefault((one.sidecar, one.life), now.boot_ns)
-                if over or now.boot_ns >= heard_ns + after:
+                if over or self._holders.silent(one.sidecar, one.life, self._call_seconds_max, now):
                     amount = running.escrow.write_off(one.fence)
                     self._unsaved[one.fence] = running
                     if amount:
-                        self._events.append(_event(EventType.BUDGET_SLICE_WRITTEN_OFF, running, one, amount, now))
+                        self._events.append(running.event(EventType.BUDGET_SLICE_WRITTEN_OFF, one, amount, now))
 
     async def _forget(self, log: EscrowLog, now: Instant) -> None:
         """Windows that were over long ago, and lives that hold nothing."""
         fences, gone = self.windows.forgettable(now.wall_ms)
         if fences:
             await log.forget_slices(fences)
-            held = {(one.sidecar, one.life) for running in self.windows for one in running.escrow.slices.values()}
-            self._heard_ns = {life: at for life, at in self._heard_ns.items() if life in held}
+            self._holders.know_only(
+                (one.sidecar, one.life) for running in self.windows for one in running.escrow.slices.values()
+            )
         self.windows.forget(gone)
 
 
 def _available(escrow: Escrow, name: str) -> int:
     found = escrow.slice_of(name)
     return 0 if found is None else found.available
-
-
-def _stored(running: Running, one: Slice) -> StoredSlice:
-    return StoredSlice(
-        running.budget.name,
-        running.metric,
-        running.window,
-        one.fence,
-        one.sidecar,
-        one.life,
-        one.granted,
-        one.returned,
-        one.reported,
-        one.written_off,
-        one.state,
-    )
-
-
-def _event(kind: EventType, running: Running, one: Slice, amount: int, now: Instant) -> Event:
-    return Event(
-        kind,
-        now.wall_ms,
-        Outcome.ALLOWED,
-        details={
-            "budget": running.budget.name,
-            "metric": running.metric.value,
-            "window_start_wall_ms": running.window.start_ms,
-            "sidecar": one.sidecar,
-            "fence": one.fence,
-            "amount": amount,
-            "granted": one.granted,
-            "returned": one.returned,
-            "spent": one.spent,
-            "free": running.escrow.free,
-        },
-    )
 
 
 def _behind(report: SliceReport) -> Refusal:

@@ -30,7 +30,7 @@ from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.enrolment import Enrolment
 from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
-from leasehold_broker.flows.fleet_budgets import FleetBudgets
+from leasehold_broker.flows.fleet_budget_changes import FleetBudgetChanges
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.ingest_events import IngestEvents
@@ -243,7 +243,7 @@ class Collector:
             None if rotations is None else rotations.request,
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
-        budgets = BudgetDoor(ChangeBudget(FleetBudgets(self._fleet, escrow, store), self._clock), operators)
+        budgets = BudgetDoor(ChangeBudget(FleetBudgetChanges(self._fleet, escrow, store), self._clock), operators)
         if rotations is not None:
             keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
             door.server.serve(key_door.SERVICE, keys.handlers())

@@ -16,7 +16,7 @@ CHANGES_READ_MAX = 100_000
 PAGE = 1000
 
 
-class FleetBudgets:
+class FleetBudgetChanges:
     """Changes caps of every sidecar that has such a budget, and of budgets over all sidecars."""
 
     def __init__(self, fleet: Fleet, escrow: FleetEscrow, log: BudgetChangeLog) -> None:

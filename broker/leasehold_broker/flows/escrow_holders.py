@@ -1,0 +1,139 @@
+"""Who takes part in fleet budgets: sidecars with a session, by their life now, what each asks for, when it was heard.
+
+Owns which of two lives of one sidecar may be granted to (E7), and how long a life is silent. Refuses to know amounts
+that were granted: it keeps what sidecars want, and wakes those that have to be told something.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from leasehold_broker.domain.time import NANOS, Instant
+from leasehold_broker.flows.escrow_windows import Key
+
+LIVES_MAX = 16
+"""Lives of a sidecar that are remembered as taken over from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one sidecar last said that it wants of one budget; `since_ns` is when its need arose."""
+
+    want: int
+    need: int
+    since_ns: int
+
+
+@dataclass(slots=True)
+class Holder:
+    """One sidecar that takes part, by its life now.
+
+    Args:
+        keep: what it may keep where something is asked back.
+    """
+
+    life: str
+    asks: dict[Key, Ask] = field(default_factory=dict)
+    keep: dict[Key, int] = field(default_factory=dict)
+
+    def ask(self, key: Key, want: int, need: int, before: Ask | None, now: Instant) -> None:
+        """It wants so much; a need that it had before is as old as it was."""
+        since_ns = before.since_ns if before is not None and before.need and need else now.boot_ns
+        self.asks[key] = Ask(want, need, since_ns)
+
+
+class EscrowHolders:
+    """Every sidecar that takes part. One owner: the event loop's thread."""
+
+    def __init__(self, silence_seconds: float) -> None:
+        """A life that is not heard for so long does not act on anything that it was told."""
+        self._silence_ns = int(silence_seconds * NANOS)
+        self._holders: dict[str, Holder] = {}
+        self._wakes: dict[tuple[str, str], asyncio.Event] = {}
+        self._lives: dict[str, list[str]] = {}
+        """Of each sidecar the lives that were granted to, the newest last."""
+        self._heard_ns: dict[tuple[str, str], int] = {}
+
+    def __len__(self) -> int:
+        """How many take part."""
+        return len(self._holders)
+
+    def items(self) -> Iterable[tuple[str, Holder]]:
+        """Those that take part, by name."""
+        return self._holders.items()
+
+    def __getitem__(self, name: str) -> Holder:
+        """One that takes part."""
+        return self._holders[name]
+
+    def joined(self, name: str, life: str, now: Instant) -> bool:
+        """A session of this life was opened; False when it does not take part: another life took over from it.
+
+        Two copies that take turns would have each slice ended by the other: a life that was taken over from gets no
+        slice while the one that did so is heard.
+        """
+        lives = self._lives.setdefault(name, [])
+        if life in lives[:-1]:
+            heard_ns = self._heard_ns.get((name, lives[-1]), 0)
+            if now.boot_ns < heard_ns + self._silence_ns:
+                return False
+            lives.remove(life)
+        if lives[-1:] != [life]:
+            self._lives[name] = [*lives[-LIVES_MAX:], life]
+        if self.of(name, life) is None:
+            self._holders[name] = Holder(life)
+        self._heard_ns[name, life] = now.boot_ns
+        return True
+
+    def left(self, name: str, life: str) -> None:
+        """The session of this life is gone: it asks for nothing until it is back; what it has stays its own."""
+        if self.of(name, life) is not None:
+            del self._holders[name]
+
+    def of(self, name: str, life: str) -> Holder | None:
+        """This life, when it takes part."""
+        holder = self._holders.get(name)
+        return holder if holder is not None and holder.life == life else None
+
+    def was_taken_over(self, name: str, life: str) -> bool:
+        """True for a life that another one took over from."""
+        return life in self._lives.get(name, [])[:-1]
+
+    def heard(self, name: str, life: str, now: Instant) -> None:
+        """It has just said something."""
+        self._heard_ns[name, life] = now.boot_ns
+
+    def silent(self, name: str, life: str, seconds_more: float, now: Instant) -> bool:
+        """True when a life has been silent for longer than it acts without being heard, and for so long after."""
+        heard_ns = self._heard_ns.setdefault((name, life), now.boot_ns)
+        return now.boot_ns >= heard_ns + self._silence_ns + int(seconds_more * NANOS)
+
+    def know(self, lives: Iterable[tuple[str, str]], now: Instant) -> None:
+        """Only these lives hold anything; all of them count as heard just now."""
+        self._heard_ns = dict.fromkeys(lives, now.boot_ns)
+
+    def know_only(self, lives: Iterable[tuple[str, str]]) -> None:
+        """Only these lives hold anything; forget when others were heard."""
+        held = frozenset(lives)
+        self._heard_ns = {life: at for life, at in self._heard_ns.items() if life in held}
+
+    @contextmanager
+    def waking(self, name: str, life: str, wake: asyncio.Event) -> Iterator[None]:
+        """Set this event when there is something new to tell the sidecar, while the context lasts."""
+        self._wakes[name, life] = wake
+        try:
+            yield
+        finally:
+            if self._wakes.get((name, life)) is wake:
+                del self._wakes[name, life]
+
+    def wake(self, name: str, life: str) -> None:
+        """There is something new to tell it."""
+        wake = self._wakes.get((name, life))
+        if wake is not None:
+            wake.set()
+
+    def asking(self, key: Key) -> Mapping[str, Ask]:
+        """What is asked of one budget in one metric, by sidecar."""
+        return {name: holder.asks[key] for name, holder in self._holders.items() if key in holder.asks}
