@@ -5,10 +5,12 @@ from uuid import uuid4
 import grpc
 import pytest
 from tests.fakes.centre import Centre, Operator, Sidecar, eventually
+from tests.fakes.memory_escrow_log import fleet_budget
 
 from leasehold.v1 import fleet_service_pb2 as pb
 from leasehold.v1 import revocation_service_pb2
 from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.domain.escrow import SliceState
 from leasehold_broker.domain.revocation import BySidecar
 
 pytestmark = pytest.mark.timeout(60)
@@ -175,3 +177,78 @@ async def test_the_list_tells_who_is_connected_silent_and_banned(tmp_path):
         ("sidecar-2", False, False, ""),
         ("sidecar-9", False, True, "stolen"),
     ]
+
+
+def slices_of(centre):
+    """State and what is written off of each, by holder."""
+    return {
+        one.sidecar: (one.state, one.written_off)
+        for running in centre.escrow.windows
+        for one in running.escrow.slices.values()
+    }
+
+
+def holding(centre, name="sidecar-1", epoch="e1"):
+    """A sidecar with a life, which slices belong to."""
+    sidecar = Sidecar(centre.target, name, epoch=epoch)
+    sidecar.slices.life = f"life of {name}"
+    return sidecar
+
+
+async def test_e6_a_ban_writes_the_slices_of_its_sidecar_off_at_once(tmp_path):
+    """What it holds counts as spent, its neighbour keeps its own; the next life of the collector finishes a ban."""
+    budgets = [fleet_budget(cost_micro_usd=64_000)]
+    async with (
+        Centre(tmp_path, fleet_budgets=budgets) as centre,
+        Operator(centre.target, "alice/responder") as alice,
+        holding(centre) as one,
+        holding(centre, "sidecar-2", "e2"),
+    ):
+        await eventually(lambda: len(slices_of(centre)) == 2)
+        await alice.fleet.BanSidecar(ban("sidecar-1"), **alice.how)
+        await eventually(lambda: slices_of(centre)["sidecar-1"][0] is SliceState.WRITTEN_OFF)
+        assert slices_of(centre)["sidecar-1"][1] > 0
+        assert slices_of(centre)["sidecar-2"] == (SliceState.OPEN, 0)
+        await eventually(lambda: not connected(one))
+        assert "budget.slice_written_off" in await types(centre)
+    async with Centre(tmp_path, "c2", fleet_budgets=budgets) as centre:
+        await centre.enrolment.restore()
+        await centre.escrow.step()
+        assert slices_of(centre)["sidecar-1"][0] is SliceState.WRITTEN_OFF
+
+
+async def test_e6_a_ban_that_its_collector_did_not_survive_writes_off_in_the_next_life(tmp_path, monkeypatch):
+    """The ban is durable and the collector dies before the slices are written off: the next one does it."""
+    budgets = [fleet_budget(cost_micro_usd=64_000)]
+    async with (
+        Centre(tmp_path, fleet_budgets=budgets) as centre,
+        Operator(centre.target, "alice/responder") as alice,
+        holding(centre) as one,
+    ):
+        await eventually(lambda: "sidecar-1" in slices_of(centre))
+        monkeypatch.setattr(centre.escrow, "expelled", lambda _: None)
+        await alice.fleet.BanSidecar(ban("sidecar-1"), **alice.how)
+        await eventually(lambda: not connected(one))
+        assert slices_of(centre)["sidecar-1"][0] is SliceState.OPEN
+    async with Centre(tmp_path, "c2", fleet_budgets=budgets) as centre:
+        await centre.enrolment.restore()
+        await eventually(lambda: slices_of(centre)["sidecar-1"][0] is SliceState.WRITTEN_OFF)
+
+
+async def test_e6_an_evicted_sidecar_is_written_off_before_its_silence_would(tmp_path):
+    """It has no authority any more: nobody waits for calls that it may have left."""
+    budgets = [fleet_budget(cost_micro_usd=64_000)]
+    async with (
+        Centre(tmp_path, authority_seconds=1.0, fleet_budgets=budgets) as centre,
+        Operator(centre.target, "alice/responder") as alice,
+    ):
+        async with holding(centre):
+            await eventually(lambda: "sidecar-1" in slices_of(centre))
+        assert slices_of(centre)["sidecar-1"][0] is SliceState.OPEN
+
+        def lapsed():
+            return centre.fleet.lapsed(centre.fleet.members["sidecar-1"], centre.clock.now())
+
+        await eventually(lapsed)
+        await alice.fleet.EvictSidecar(pb.EvictSidecarRequest(sidecar="sidecar-1"), **alice.how)
+        await eventually(lambda: slices_of(centre)["sidecar-1"][0] is SliceState.WRITTEN_OFF)

@@ -127,7 +127,7 @@ class Centre:
         self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
         self.ingest = IngestEvents(self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
-        self.enrolment = Enrolment(self.fleet, self.store.register, self.issuer, self.sync, self.clock)
+        self.enrolment = Enrolment(self.fleet, self.store.register, self.issuer, self.sync, self.escrow, self.clock)
         verifier = SpeakingTokens(token_seconds)
         self.sidecars = Sidecars(
             verifier, [SidecarRule(ISSUER, f"sidecar-{n}", f"sidecar-{n}") for n in range(1, sidecars + 1)]

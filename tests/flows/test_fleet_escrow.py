@@ -281,6 +281,43 @@ async def test_a_wall_clock_that_is_set_back_finds_what_was_granted() -> None:
     assert (found.told("a").fence, found.told("a").granted) == (1, 400)
 
 
+async def test_e6_who_is_expelled_is_written_off_at_once_and_frees_nothing() -> None:
+    """What it has not accounted for counts as spent in every window; what it says later moves it to spent, no more."""
+    found = await world()
+    await found.asks("a", said(need=300))
+    await found.asks("a", said(1, granted=300, spent=100, held=50), said(need=300))
+    free = 1000 - found.log.kept[1].granted
+    found.escrow.expelled("a")
+    await found.escrow.step()
+    row = found.log.kept[1]
+    assert (row.state, row.written_off) == (SliceState.WRITTEN_OFF, row.granted - 100)
+    (event,) = found.events(EventType.BUDGET_SLICE_WRITTEN_OFF)
+    assert (event["sidecar"], event["amount"], event["free"]) == ("a", row.granted - 100, free)
+    assert (found.told("a").fence, found.told("a").remaining) == (NO_FENCE, free)
+    found.escrow.heard("a", "a1", [said(1, granted=300, spent=150), said(need=200)])  # its stream is not cut yet
+    await found.escrow.step()
+    assert found.log.kept[1].reported == 100
+    told = await found.asks("a", said(1, granted=300, returned=100, spent=160), said(need=200))  # it was readmitted
+    row = found.log.kept[1]
+    assert (row.reported, row.returned, row.written_off) == (160, 0, row.granted - 160)
+    assert told.fence == 2
+    assert told.granted <= free
+
+
+async def test_e6_an_expelled_sidecar_is_written_off_though_the_disk_failed_first() -> None:
+    """A commit that fails is made again; nobody else's slice is touched."""
+    found = await world()
+    await found.asks("a", said(need=300))
+    await found.asks("b", said(need=200))
+    found.log.down = DISK_FULL
+    found.escrow.expelled("a")
+    await found.escrow.step()
+    assert found.log.kept[1].state is SliceState.OPEN
+    found.log.down = None
+    await found.escrow.step()
+    assert [found.log.kept[fence].state for fence in (1, 2)] == [SliceState.WRITTEN_OFF, SliceState.OPEN]
+
+
 async def test_windows_that_were_over_long_ago_are_forgotten() -> None:
     """Once all of it is accounted for and a day has passed; their fences are not used again."""
     found = await world(fleet_budget(period=Period.MINUTE, cost_micro_usd=1000))

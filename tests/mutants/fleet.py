@@ -183,4 +183,12 @@ FLEET_MUTANTS = (
         "        if False:\n            heard_ns",
         (CENTRE_TESTS, FLEET),
     ),
+    Mutant(
+        "fleet: a banned sidecar keeps what it was granted",
+        "E6",
+        CENTRE,
+        "if over or silent or one.sidecar in expelled:",
+        "if over or silent:",
+        (CENTRE_TESTS,),
+    ),
 )

@@ -1,8 +1,8 @@
 """Which sidecars may speak for the centre: ban, readmit, evict. Owns the bans in force.
 
 A ban works in the order in which it can be relied on: it is durable first; then nothing of that sidecar is taken; then
-its leases are revoked, which an honest one hears before its streams end. A dishonest one keeps what it has
-read, and no more.
+its leases are revoked, which an honest one hears before its streams end; then its slices of fleet budgets count as
+spent. A dishonest one keeps what it has read, and no more.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.revocation import BySidecar, Cause, Order
 from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.issue_revocation import NAME_LENGTH_MAX, check_note, shown_as
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.ports.clock import Clock
@@ -39,19 +40,29 @@ class Enrolment:
     """The sidecars of one collector."""
 
     def __init__(
-        self, fleet: Fleet, register: SidecarRegister, issuer: RevocationIssuer, sync: SyncSidecar, clock: Clock
+        self,
+        fleet: Fleet,
+        register: SidecarRegister,
+        issuer: RevocationIssuer,
+        sync: SyncSidecar,
+        escrow: FleetEscrow,
+        clock: Clock,
     ) -> None:
         """Nobody is banned before `restore`."""
         self._fleet = fleet
         self._register = register
         self._issuer = issuer
         self._sync = sync
+        self._escrow = escrow
         self._clock = clock
         self._bans: dict[str, SidecarBan] = {}
 
     async def restore(self) -> None:
         """Take over the bans of earlier lives; before the door opens."""
+        earlier = self._bans.keys()
         self._bans = {ban.sidecar: ban for ban in await self._register.bans()}
+        for sidecar in self._bans.keys() - earlier:
+            self._escrow.expelled(sidecar)  # the life that banned it may have died before it came to that
 
     async def follow(self) -> None:
         """Take over what other replicas ban and readmit, until cancelled."""
@@ -103,6 +114,7 @@ class Enrolment:
         )
         await self._issuer.issue(draft)
         self._sync.expel(sidecar, banned(sidecar))
+        self._escrow.expelled(sidecar)
         return self._standing(sidecar)
 
     async def readmit(self, identity: Identity, sidecar: str, note: str) -> Standing:
@@ -128,6 +140,7 @@ class Enrolment:
             return
         self._check_gone(member)
         await self._register.forget(sidecar, self._event(EventType.SIDECAR_EVICTED, identity, sidecar, note))
+        self._escrow.expelled(sidecar)
         if not member.connected:
             self._fleet.forget(sidecar)
 

@@ -91,6 +91,10 @@ class EscrowHolders:
         if self.of(name, life) is not None:
             del self._holders[name]
 
+    def expelled(self, name: str) -> None:
+        """The sidecar may speak no more, whatever its life: it takes no part until a session of it is opened again."""
+        self._holders.pop(name, None)
+
     def of(self, name: str, life: str) -> Holder | None:
         """This life, when it takes part."""
         holder = self._holders.get(name)

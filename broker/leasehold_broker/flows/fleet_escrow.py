@@ -9,7 +9,7 @@ A slice whose life is not heard any more is written off once its holder must hav
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 
 from leasehold_broker.domain.escrow import Demand, Escrow, SliceState, targets
@@ -81,6 +81,7 @@ class FleetEscrow:
         self._unsaved: dict[int, Running] = {}
         self._events: list[Event] = []
         self._dirty: set[Key] = set()
+        self._expelled: set[str] = set()
         self._lost = True
         self._look_ns = 0
         self._stir = asyncio.Event()
@@ -119,6 +120,17 @@ class FleetEscrow:
     def left(self, name: str, life: str) -> None:
         """The session of this life is gone: it asks for nothing until it is back; what it has stays its own."""
         self._holders.left(name, life)
+
+    def expelled(self, name: str) -> None:
+        """It is banned or evicted: nothing is granted to it, and its slices are written off with the next round.
+
+        That is before E6 allows it for a sidecar that is silent, and as safe: what is written off counts as spent, the
+        most that it could spend, and nothing of it becomes free. What it says of them after it was readmitted tells
+        where the money went.
+        """
+        self._holders.expelled(name)
+        self._expelled.add(name)
+        self._stir.set()
 
     def _take_over(self, name: str, life: str) -> None:
         for running in self.windows:
@@ -220,7 +232,9 @@ class FleetEscrow:
                 self._share(key, running, now)
         if look:
             self._look_ns = now.after(LOOK_SECONDS)
-            self._write_off(now)
+        expelled = frozenset(self._expelled)
+        if look or expelled:
+            self._write_off(now, expelled)
         unsaved, self._unsaved = self._unsaved, {}
         events, self._events = self._events, []
         if unsaved or events:
@@ -228,6 +242,7 @@ class FleetEscrow:
             await log.put_slices(self._fence, rows, events)
             for row, running in zip(rows, unsaved.values(), strict=True):
                 self._tell(row, running)
+        self._expelled -= expelled
         if look:
             await self._forget(log, now)
 
@@ -320,7 +335,7 @@ class FleetEscrow:
 
     # What time ends.
 
-    def _write_off(self, now: Instant) -> None:
+    def _write_off(self, now: Instant, expelled: Collection[str]) -> None:
         after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)
         for running in self.windows:
             # The wall clock says that a window is over; for how long, only the boot clock does.
@@ -332,7 +347,8 @@ class FleetEscrow:
             for one in tuple(running.escrow.slices.values()):
                 if one.state is SliceState.WRITTEN_OFF:
                     continue
-                if over or self._holders.silent(one.sidecar, one.life, self._call_seconds_max, now):
+                silent = self._holders.silent(one.sidecar, one.life, self._call_seconds_max, now)
+                if over or silent or one.sidecar in expelled:
                     amount = running.escrow.write_off(one.fence)
                     self._unsaved[one.fence] = running
                     if amount:

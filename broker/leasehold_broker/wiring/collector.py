@@ -147,7 +147,7 @@ class Collector:
             await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
             rotations = await self._rotations(opened, tasks, stack)
             sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
-            enrolment = Enrolment(self._fleet, store.register, issuer, sync, self._clock)
+            enrolment = Enrolment(self._fleet, store.register, issuer, sync, escrow, self._clock)
             await stack.enter_async_context(_banning(enrolment, tasks, shared=opened.shared))
             door = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)
             tasks.show(door.show_degraded)
