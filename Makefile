@@ -95,20 +95,18 @@ fuzz: $(VENV)/fuzz.stamp ## fuzz with coverage guidance, 10^6 executions of each
 attack: $(VENV)/dev.stamp ## measure: what floods by a neighbour cost a legitimate agent
 	@$(ENV) python -m tests.bench.under_attack
 
-sbom: ## write build/sbom.json (CycloneDX) of what a broker runs on
-	@test -x build/sbom-venv/bin/cyclonedx-py || { $(PYTHON) -m venv build/sbom-venv && build/sbom-venv/bin/python -m pip \
-	  install --quiet --disable-pip-version-check --require-hashes -r requirements/sbom.txt; }
-	@build/sbom-venv/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
-	  --of JSON -o build/sbom.json requirements/runtime.txt && echo build/sbom.json
+sbom: $(VENV)/dev.stamp ## write build/sbom/SET.json (CycloneDX) of every pinned set: runtime is what a broker runs on
+	@mkdir -p build/sbom
+	@for set in $(basename $(notdir $(wildcard requirements/*.txt))); do $(ENV) python -W ignore -m cyclonedx_py requirements \
+	  --pyproject pyproject.toml --output-reproducible --validate --of JSON -o build/sbom/$$set.json requirements/$$set.txt \
+	  && echo build/sbom/$$set.json || exit 1; done
 
-audit-deps: $(VENV)/dev.stamp ## hold the pinned sets against our floors, and ask the advisory database where one is reached
+audit-deps: $(VENV)/dev.stamp ## hold the pins against our floors, and ask an advisory database (ADVISORIES_URL=, ADVISORIES=required)
 	@$(ENV) pytest -q tests/house/test_dependency_floors.py
-	@test -x build/audit-venv/bin/pip-audit || { $(PYTHON) -m venv build/audit-venv && build/audit-venv/bin/python -m pip \
-	  install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt; }
-	@build/audit-venv/bin/python requirements/advisories.py
+	@$(ENV) python requirements/advisories.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime stores scale signals demo dev servers fuzz sbom audit; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores scale signals demo dev servers fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## remove what the other targets made
