@@ -1,9 +1,11 @@
 """One suite for where rotations are kept: durable steps, one leader, requests that are told once."""
 
+import contextlib
 from dataclasses import replace
 
 import msgspec
 import pytest
+from tests.fakes.engines import PostgresEngine
 from tests.fakes.memory_rotation_log import MemoryRotationLog
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
@@ -11,6 +13,7 @@ from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
 from leasehold_broker.domain.rotation_transitions import Identified, after
+from leasehold_broker.domain.time import NANOS, Instant
 from leasehold_broker.flows.rotation_events import started, stepped
 from leasehold_broker.ports.rotation_log import RotationRequest
 
@@ -63,12 +66,50 @@ class InFile:
         await self._store.close()
 
 
-@pytest.fixture(params=[InMemory, InFile])
+class InPostgres:
+    """A schema that replicas share."""
+
+    def __init__(self, engine):
+        """Not open yet."""
+        self._engine, self._lives = engine, 0
+
+    async def open(self):
+        """Open it."""
+        self._lives += 1
+        self._life = contextlib.AsyncExitStack()
+        self._store = await self._life.enter_async_context(self._engine.open(f"life-{self._lives}"))
+        self.log = self._store.rotations
+        return self
+
+    async def again(self):
+        """Close and open."""
+        await self._life.aclose()
+        await self.open()
+
+    async def events(self):
+        """Types, in order."""
+        page = await self._store.page(EventFilter(), 0, 100)
+        return [msgspec.json.decode(stored.record.body)["type"] for stored in page]
+
+    async def close(self):
+        """Let go."""
+        await self._life.aclose()
+
+
+@pytest.fixture(params=["memory", "file", "postgres"])
 async def kept(request, tmp_path):
     """A place of each kind."""
-    kept = request.param(tmp_path)
+    if request.param == "postgres":
+        kept = await InPostgres(PostgresEngine(request.getfixturevalue("postgres"))).open()
+    else:
+        kept = InMemory(tmp_path) if request.param == "memory" else InFile(tmp_path)
     yield kept
     await kept.close()
+
+
+def at(seconds):
+    """A moment of the boot clock; the wall clock goes backwards meanwhile, which must not matter."""
+    return Instant(NOW - round(seconds * 1000), round(seconds * NANOS))
 
 
 def rotation(number, key="openai-prod", by="dora"):
@@ -91,7 +132,7 @@ async def moved(kept, lead, before, key_id="key-1"):
 async def test_a_step_is_durable_with_its_event(kept):
     """What was requested and stepped is there after a restart, with one event each."""
     first = await asked(kept, rotation(1), "a")
-    lead = await kept.log.take_lead("one", 15, NOW)
+    lead = await kept.log.take_lead("one", 15, at(0))
     second = await moved(kept, lead, first)
     await kept.again()
     assert await kept.log.open_rotations() == [second]
@@ -115,7 +156,7 @@ async def test_a_wish_joins_what_has_not_promoted_and_waits_behind_what_has(kept
     """Before promotion one rotation serves all wishes; after it a new wish is a rotation of its own."""
     first = await asked(kept, rotation(1), "a")
     assert await asked(kept, rotation(2), "b") == first
-    lead = await kept.log.take_lead("one", 15, NOW)
+    lead = await kept.log.take_lead("one", 15, at(0))
     before = await moved(kept, lead, first)
     draining = replace(before, state=RotationState.DRAINING, version=2)
     await kept.log.advance(lead, before, draining, stepped(before, draining, NOW))
@@ -130,7 +171,7 @@ async def test_a_wish_joins_what_has_not_promoted_and_waits_behind_what_has(kept
 async def test_what_is_over_is_open_no_more(kept):
     """A rotation that is done is found, but not among those to be driven."""
     first = await asked(kept, rotation(1), "a")
-    lead = await kept.log.take_lead("one", 15, NOW)
+    lead = await kept.log.take_lead("one", 15, at(0))
     over = replace(first, state=RotationState.FAILED, why="no")
     await kept.log.advance(lead, first, over, stepped(first, over, NOW))
     assert list(await kept.log.open_rotations()) == []
@@ -138,24 +179,29 @@ async def test_what_is_over_is_open_no_more(kept):
 
 
 async def test_one_leads_and_is_fenced_when_another_does(kept):
-    """A second holder gets the lead only when the first has let it run out; from then on the first takes no step."""
+    """A second holder gets the lead only when it has seen the first not go on for so long; then the first is fenced."""
     first = await asked(kept, rotation(1), "a")
-    one = await kept.log.take_lead("one", 15, NOW)
-    assert await kept.log.take_lead("two", 15, NOW + 14_999) is None
-    assert await kept.log.take_lead("one", 15, NOW + 14_999) == one
-    two = await kept.log.take_lead("two", 15, NOW + 30_000)
+    one = await kept.log.take_lead("one", 15, at(0))
+    assert await kept.log.take_lead("two", 15, at(100)) is None
+    assert await kept.log.take_lead("two", 15, at(114.9)) is None
+    assert await kept.log.take_lead("one", 15, at(0)) == one
+    assert await kept.log.take_lead("two", 15, at(115.1)) is None
+    assert await kept.log.take_lead("two", 15, at(130)) is None
+    two = await kept.log.take_lead("two", 15, at(130.1))
     assert two.fence > one.fence
+    assert await kept.log.take_lead("one", 15, at(1)) is None
     with pytest.raises(Refusal) as caught:
         await moved(kept, one, first)
     assert caught.value.reason is Reason.CONCURRENT_UPDATE
     assert await kept.log.find_rotation(first.id) == first
     assert (await moved(kept, two, first)).state is RotationState.MINTING
+    assert await kept.events() == ["key.rotation_started", "key.rotation_stepped"]
 
 
 async def test_a_step_from_a_state_that_is_gone_is_refused(kept):
     """Two steps from the same state: the second one changes nothing, and leaves no event."""
     first = await asked(kept, rotation(1), "a")
-    lead = await kept.log.take_lead("one", 15, NOW)
+    lead = await kept.log.take_lead("one", 15, at(0))
     second = await moved(kept, lead, first)
     with pytest.raises(Refusal) as caught:
         await moved(kept, lead, first, "other")

@@ -1,29 +1,31 @@
 """Rotations in memory, with the events that came with them. Implements `RotationLog`."""
 
+from leasehold_broker.domain.leads import LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import OLD_SERVES
 from leasehold_broker.ports.rotation_log import Lead
 
 
 class MemoryRotationLog:
-    """Survives the death of those who use it, as a file would."""
+    """Survives the death of those who use it, as a file would. `fresh_life`: whoever led is known to be dead."""
 
     def __init__(self):
         """Start empty."""
         self.rotations = {}
         self.requests = {}
         self.events = []
-        self.lead = None
-        self.until_ms = 0
+        self.held = None
+        self.watch = LeadWatch()
+        self.fresh_life = False
 
-    async def take_lead(self, holder, seconds, wall_ms):
+    async def take_lead(self, holder, seconds, now):
         """See the port."""
-        if self.lead is not None and self.lead.holder != holder and self.until_ms > wall_ms:
+        free = self.held is not None and (self.fresh_life or self.watch.lapsed(self.held, seconds, now))
+        taken = taken_by(self.held, holder, free=free)
+        if taken is None:
             return None
-        if self.lead is None or self.lead.holder != holder:
-            self.lead = Lead(holder, 1 if self.lead is None else self.lead.fence + 1)
-        self.until_ms = wall_ms + round(seconds * 1000)
-        return self.lead
+        self.held, self.fresh_life = taken, False
+        return Lead(taken.holder, taken.fence)
 
     async def request(self, request, describe):
         """See the port."""
@@ -44,7 +46,7 @@ class MemoryRotationLog:
 
     async def advance(self, lead, before, after, event):
         """See the port."""
-        if lead != self.lead or self.rotations[before.id] != before:
+        if lead != Lead(self.held.holder, self.held.fence) or self.rotations[before.id] != before:
             raise Refusal(Reason.CONCURRENT_UPDATE, "not as it was")
         self.rotations[before.id] = after
         self.events.append(event)

@@ -6,6 +6,7 @@ and no rotation has two keys.
 """
 
 import asyncio
+import inspect
 
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
@@ -31,20 +32,26 @@ class Crash(BaseException):
 class _Dying:
     """Passes every effect of `inner` through `effect`, before and after."""
 
-    def __init__(self, inner, effect):
+    def __init__(self, inner, effect, names=EFFECTS):
         """Around this."""
         self._inner = inner
         self._effect = effect
+        self._names = names
+
+    async def _pass(self, where):
+        held = self._effect(where)
+        if inspect.isawaitable(held):  # frozen here
+            await held
 
     def __getattr__(self, name):
         method = getattr(self._inner, name)
-        if name not in EFFECTS:
+        if name not in self._names:
             return method
 
         async def through(*args):
-            self._effect(f"before {name}")
+            await self._pass(f"before {name}")
             result = await method(*args)
-            self._effect(f"after {name}")
+            await self._pass(f"after {name}")
             return result
 
         return through
@@ -105,18 +112,20 @@ class RotationWorld:
         for made in self.account.keys:
             assert not made.mark or len(self.account.minted_for(made.mark)) <= 1, "two keys of one rotation"
 
-    def key(self):
+    def key(self, effect=None):
         """All that the rotation needs."""
-        account = _Dying(self.account, self.effect)
-        return RotatedKey(KEY, "openai", "prod", _Dying(self.store, self.effect), account, account, self.limits)
+        effect = effect or self.effect
+        account = _Dying(self.account, effect)
+        return RotatedKey(KEY, "openai", "prod", _Dying(self.store, effect), account, account, self.limits)
 
-    def process(self):
-        """A new process."""
+    def process(self, effect=None, *, alone=True):
+        """A new process; `effect` sees what it does instead of the world's, `alone`: all others are dead."""
         self._lives += 1
+        self.log.fresh_life = alone
         steps = RotationSteps(self.users)
-        log = _Dying(self.log, self.effect)
+        log = _Dying(self.log, self.effect) if effect is None else _Dying(self.log, effect, (*EFFECTS, "take_lead"))
         tell = lambda what, why: self.told.append((what, why))  # noqa: E731
-        return RotateKeys(log, {KEY: self.key()}, steps, self.clock, f"life-{self._lives}", PACE, tell)
+        return RotateKeys(log, {KEY: self.key(effect)}, steps, self.clock, f"life-{self._lives}", PACE, tell)
 
     async def ask(self, number=1, trigger=Trigger.OPERATOR):
         """A wish for a new key."""
@@ -142,7 +151,6 @@ class RotationWorld:
             if not self.crashed_at:
                 return life
             self.crashed_at = ""
-            self.clock.advance(PACE.lead + 1)
         raise AssertionError("it never ends")
 
     async def until_over(self, number=1):

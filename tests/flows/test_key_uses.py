@@ -66,3 +66,19 @@ def test_a_silent_sidecar_is_waited_for_until_it_refuses_by_itself():
     assert world.waits()
     world.clock.advance(1)
     assert not world.waits()
+
+
+def test_a_sidecar_at_another_replica_is_waited_for_until_it_has_surely_spoken():
+    """`heard` says when that replica was seen to live; the sidecar may have been silent for its authority."""
+    world = World()
+    world.member.elsewhere = True
+    world.tells(KeyUse(KEY, NEW, NEW))
+    assert world.waits()
+    world.clock.advance(AUTHORITY)
+    world.tells(KeyUse(KEY, NEW, NEW))
+    assert world.waits()
+    world.clock.advance(AUTHORITY)
+    world.tells(KeyUse(KEY, NEW, NEW))
+    assert not world.waits()
+    world.tells(KeyUse(KEY, NEW, 6))
+    assert world.waits()

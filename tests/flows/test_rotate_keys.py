@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
 
+from leasehold_broker.domain.leads import HeldLead
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import RotationState, Trigger
 from leasehold_broker.domain.secret import Secret
@@ -270,8 +271,8 @@ async def test_a_wish_after_promotion_waits_for_the_end_of_the_first_rotation():
     assert [key.id for key in world.account.alive()] == ["key-3"]
 
 
-async def test_a_leader_that_is_no_more_ends_what_it_has_just_made():
-    """It minted, and then may not write that down: it stores nothing, and the key it made is ended."""
+async def test_a_leader_that_is_no_more_leaves_what_it_has_made_to_the_one_that_leads():
+    """It minted, and then may not write that down: it stores nothing; the next one finds the key by its mark."""
     world = RotationWorld()
     await world.ask()
     await world.until(S.MINTING)
@@ -281,20 +282,18 @@ async def test_a_leader_that_is_no_more_ends_what_it_has_just_made():
         plain(where)
         if where == "after mint":
             world.effect = plain
-            world.log.lead = replace(world.log.lead, holder="usurper", fence=99)
-            world.log.until_ms = world.clock.now().wall_ms + 10_000
+            world.log.held = HeldLead("usurper", 99, 0)
 
     world.effect = usurp
-    world.clock.advance(60)
 
     async def lost():
-        return "after end" in world.effects
+        return world.effects[-2:] == ["after mint", "before advance"]
 
     await world.live(lost)
-    assert [key.id for key in world.account.alive()] == ["key-1"]
     assert entry(world).pending == ""
-    world.clock.advance(60)
+    assert (await world.state()).new_key_id == ""
     assert (await world.until_over()).state is S.DONE
+    assert [key.id for key in world.account.alive()] == ["key-3"]
 
 
 async def test_while_the_log_cannot_be_written_no_second_key_is_minted():

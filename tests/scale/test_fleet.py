@@ -8,6 +8,7 @@ from tests.fakes.engines import PostgresEngine
 from tests.fakes.manual_clock import ManualClock
 
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import LiveLease, LiveLeases
 from leasehold_broker.flows.fleet import Fleet, Member
@@ -53,11 +54,13 @@ async def test_each_replica_knows_the_sidecars_of_the_other(sides):
     member = here.connect("s1", epoch=3)
     member.live, member.budgets = LiveLeases((LEASE,), 1), BudgetRows((), 4)
     member.applied_budget_change = 2
+    member.key_uses = {"openai-prod": KeyUse("openai-prod", 7, 6)}
     await here.share.step()
     await there.share.step()
     seen = there.fleet.members["s1"]
     assert (seen.connected, seen.known.applied_epoch, seen.live, seen.budgets) == (True, 3, member.live, member.budgets)
     assert seen.applied_budget_change == 2
+    assert (seen.key_uses, seen.elsewhere) == (member.key_uses, True)
     member.known = replace(member.known, applied_epoch=4)
     await here.share.step()
     await there.share.step()

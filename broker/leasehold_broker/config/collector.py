@@ -319,8 +319,6 @@ def _wrong_pipelines(file: _File) -> list[str]:
             for key in pipeline.keys
             if key not in rotated
         ]
-    if file.rotations and file.store.engine == "postgres":
-        wrong.append("[[rotations]] need a store in a file: collectors that share a PostgreSQL do not rotate yet")
     if file.keys is not None and file.keys.file and not file.keys.master_key_file and file.keys.transit is None:
         wrong.append("[keys] a collector asks for no passphrase: give master_key_file or [keys.transit]")
     return wrong

@@ -37,6 +37,8 @@ class Member:
     applied_budget_change: int = 0
     key_uses: Mapping[str, KeyUse] | None = None
     """By name of the key; None until this session has told."""
+    elsewhere: bool = False
+    """Its session is with another replica: `heard` says when that one was seen to live, not when it spoke."""
 
     def take_reports(self, message: SyncMessage) -> None:
         """Replace what the message reports anew."""
@@ -71,6 +73,14 @@ class Fleet:
         """How long until it refuses by itself, when it stays silent."""
         authority = max(self.authority_seconds, member.known.authority_ms / 1000)
         return now.seconds_until(member.heard.after(silence_seconds(authority)))
+
+    def spoke_after(self, member: Member, moment: Instant) -> bool:
+        """True when the sidecar has surely said something since, at whichever replica its session is."""
+        if not member.elsewhere:
+            return member.heard.boot_ns > moment.boot_ns
+        authority = max(self.authority_seconds, member.known.authority_ms / 1000)
+        # A replica ends the session of a sidecar that is silent for longer, at the latest at its next heartbeat.
+        return member.heard.boot_ns > moment.after(1.5 * silence_seconds(authority))
 
     def forget(self, name: str) -> None:
         """Wait for this sidecar no longer."""

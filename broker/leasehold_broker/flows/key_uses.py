@@ -47,7 +47,8 @@ class FleetKeyUsers:
     """Implements `KeyUsers` over the sidecars that the collector knows.
 
     One that is silent counts as a user until it refuses by itself. One that has said nothing of the key since the new
-    value serves may have read the old one just before, and counts too.
+    value serves may have read the old one just before, and counts too: for one whose session is with another replica
+    that is only known once its authority has passed since.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock) -> None:
@@ -62,7 +63,7 @@ class FleetKeyUsers:
             if self._fleet.lapsed(member, now):
                 continue
             use = None if member.key_uses is None else member.key_uses.get(key)
-            told = member.connected and member.key_uses is not None and member.heard.boot_ns > since.boot_ns
+            told = member.connected and member.key_uses is not None and self._fleet.spoke_after(member, since)
             if not told or (use is not None and use.older_than(version)):
                 found.append(name)
         return tuple(found)

@@ -1,7 +1,9 @@
 """Drive every rotation to its end. Owns the loop: who leads, one rotation a key at a time, pauses, and what is told.
 
 A step is taken, its outcome judged by the domain, the new state made durable with its event, and only then the next one
-begun. Whoever lost the lead learns it from the store when it wants to go on, and stops there.
+begun. Whoever lost the lead learns it from the store when it wants to go on, and stops there. Since a provider knows no
+fence, a leader that could not keep its lead in time also cuts off what it is doing, before another may have begun: one
+that was frozen does so before it sends anything more.
 """
 
 import asyncio
@@ -18,7 +20,8 @@ from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.rotation_log import Lead, RotationLog
 
-WATCHERS_MAX = 256
+LEAD_SHARE = 0.8
+"""Of the time that others wait, a leader trusts its lead for this much; the rest is for drift and what is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Pace:
 
     Args:
         look: for new rotations, and to keep the lead.
-        lead: how long the lead is held after the last look.
+        lead: for so long another process has to see no look of the leader, to take the lead.
         retry, retry_max: before a step is tried again; doubled each time.
         poll: while a drain, a person or the old key's death is waited for.
         tell: a changed reason for waiting is written down no more often.
@@ -44,12 +47,6 @@ class Pace:
 _POLLED = frozenset(
     {RotationState.AWAITING_KEY, RotationState.PROBING, RotationState.DRAINING, RotationState.VERIFYING}
 )
-
-
-@dataclass(slots=True)
-class _Task:
-    task: asyncio.Task[None]
-    fence: int
 
 
 class RotateKeys:
@@ -85,8 +82,15 @@ class RotateKeys:
         self._told = told
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
-        self._tasks: dict[str, _Task] = {}
-        self.leads = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lead: Lead | None = None
+        self._leads_until_ns = 0
+        self._lapse: asyncio.TimerHandle | None = None
+
+    @property
+    def leads(self) -> bool:
+        """True while nobody else can have the lead."""
+        return self._lead is not None and self._clock.now().boot_ns < self._leads_until_ns
 
     def wake(self) -> None:
         """Look now: there is a new rotation, or a person has done something."""
@@ -112,13 +116,15 @@ class RotateKeys:
                     async with asyncio.timeout(self._pace.look):
                         await self._wake.wait()
         finally:
-            for each in self._tasks.values():
-                each.task.cancel()
-            await asyncio.gather(*(each.task for each in self._tasks.values()), return_exceptions=True)
+            if self._lapse is not None:
+                self._lapse.cancel()
+            self._cut()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _look(self) -> None:
-        lead = await self._log.take_lead(self._holder, self._pace.lead, self._clock.now().wall_ms)
-        self.leads = lead is not None
+        asked = self._clock.now()
+        lead = await self._log.take_lead(self._holder, self._pace.lead, asked)
+        self._hold(lead, asked)
         if lead is None:
             return
         first: dict[str, Rotation] = {}
@@ -126,14 +132,32 @@ class RotateKeys:
             first.setdefault(rotation.key, rotation)
         for name, rotation in first.items():
             running = self._tasks.get(name)
-            if name in self._keys and (running is None or running.task.done()):
-                task = asyncio.create_task(self._drive(rotation, lead), name=f"rotation of {name}")
-                self._tasks[name] = _Task(task, lead.fence)
+            if name in self._keys and (running is None or running.done()):
+                self._tasks[name] = asyncio.create_task(self._drive(rotation, lead), name=f"rotation of {name}")
+
+    def _hold(self, lead: Lead | None, asked: Instant) -> None:
+        """Trust this lead from when it was asked for, and no longer."""
+        if self._lapse is not None:
+            self._lapse.cancel()
+        if lead != self._lead:
+            # Another one had it: what was under way is its business, and what was minted here it has found and ended.
+            self._cut()
+            self._steps.forget_all()
+        self._lead = lead
+        if lead is not None:
+            self._leads_until_ns = asked.after(self._pace.lead * LEAD_SHARE)
+            seconds = max(0.0, self._clock.now().seconds_until(self._leads_until_ns))
+            self._lapse = asyncio.get_running_loop().call_later(seconds, self._cut)
+
+    def _cut(self) -> None:
+        """End what is under way, wherever it is."""
+        for task in self._tasks.values():
+            task.cancel()
 
     async def _drive(self, rotation: Rotation, lead: Lead) -> None:
         key, earlier = self._keys[rotation.key], await self._earlier(rotation)
         since, told_ns, tries = self._clock.now(), 0, 0
-        while not rotation.over:
+        while not rotation.over and self.leads:
             next_ = await self._step(rotation, key, since, earlier)
             waits = next_ == rotation or next_ == replace(rotation, why=next_.why)
             if waits and (next_ == rotation or self._clock.now().boot_ns < told_ns):
@@ -157,13 +181,19 @@ class RotateKeys:
             await self._log.advance(lead, before, next_, event)
         except Refusal as refusal:
             if refusal.reason is Reason.CONCURRENT_UPDATE:
-                await self._steps.lost(before, key)
+                await self._refused(before, key)
             else:
                 self._told(before.name, refusal.detail or refusal.message)
                 await asyncio.sleep(self._pace.retry)
             return False
         self._tell_watchers()
         return True
+
+    async def _refused(self, before: Rotation, key: RotatedKey) -> None:
+        with contextlib.suppress(Refusal):  # nothing is ended then: the mark lets the next attempt find it
+            found = await self._log.find_rotation(before.id)
+            if found is not None:
+                await self._steps.lost(found, key)
 
     async def _step(self, rotation: Rotation, key: RotatedKey, since: Instant, earlier: Rotation | None) -> Rotation:
         try:

@@ -101,13 +101,27 @@ class RotationSteps:
         if fresh is not None:
             fresh.value.wipe()
 
-    async def lost(self, rotation: Rotation, key: RotatedKey) -> None:
-        """The record of a step was refused: a key that was minted for it, and is known nowhere, is ended again."""
-        fresh = self._fresh.get(rotation.id)
-        if fresh is not None and fresh.id != rotation.new_key_id:
-            with contextlib.suppress(ProviderKeyFault):  # its mark lets the next attempt find it
+    def forget_all(self) -> None:
+        """The same for every rotation."""
+        for fresh in self._fresh.values():
+            fresh.value.wipe()
+        self._fresh.clear()
+
+    async def lost(self, found: Rotation, key: RotatedKey) -> None:
+        """The record of a step was refused: a key that was minted for it, and is known nowhere, is ended again.
+
+        Args:
+            found: the rotation as it is. While its next step is to mint, whoever leads finds the key by its mark; it
+                may be the very same key, where the provider gives a repeated mint the first one.
+            key: the same key.
+        """
+        fresh = self._fresh.get(found.id)
+        if fresh is None:
+            return
+        self.forget(found)
+        if found.state is not RotationState.MINTING and fresh.id not in {found.new_key_id, found.old_key_id}:
+            with contextlib.suppress(ProviderKeyFault):
                 await key.at_provider.end(fresh.id)
-            self.forget(rotation)
 
     def _steps(self) -> Mapping[RotationState, Callable[[Rotation, RotatedKey], Awaitable[Outcome]]]:
         return {

@@ -122,6 +122,7 @@ class ShareFleet:
             member.live,
             member.budgets,
             member.applied_budget_change,
+            None if member.key_uses is None else tuple(member.key_uses.values()),
         )
 
     def _believe(self, notes: Sequence[SidecarNote], beats: Mapping[str, int], now: Instant) -> None:
@@ -164,6 +165,8 @@ class ShareFleet:
         member.heard = now if note.connected else replace(now, boot_ns=now.boot_ns - note.heard_age_ms * NANOS // 1000)
         member.live, member.budgets = note.live, note.budgets
         member.applied_budget_change = note.applied_budget_change
+        member.key_uses = None if note.key_uses is None else {use.key: use for use in note.key_uses}
+        member.elsewhere = True
         self._elsewhere[name] = _Elsewhere(member.session, note)
         return True
 

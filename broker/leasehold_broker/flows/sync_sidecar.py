@@ -236,6 +236,7 @@ class SyncSidecar:
             self.superseded += 1
         member.connected = True
         member.key_uses = None
+        member.elsewhere = False
         older = self._open.get(known.name)
         session = SyncSession(self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns)
         self._open[known.name] = session

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.ports.revocation_log import KnownSidecar
 
@@ -19,7 +20,7 @@ class SidecarNote:
         session: counts the sessions of this sidecar over all replicas; 0 before it is claimed.
         connected: it has a session there now.
         heard_age_ms: how long it had been silent when this was said; for one that is not connected.
-        live, budgets, applied_budget_change: as it reported last.
+        live, budgets, applied_budget_change, key_uses: as it reported last; no uses until its session has told.
     """
 
     known: KnownSidecar
@@ -30,6 +31,7 @@ class SidecarNote:
     live: LiveLeases
     budgets: BudgetRows
     applied_budget_change: int
+    key_uses: tuple[KeyUse, ...] | None = None
 
 
 class FleetBoard(Protocol):

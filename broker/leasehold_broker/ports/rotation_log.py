@@ -6,6 +6,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.rotation import Rotation
+from leasehold_broker.domain.time import Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class Lead:
 class RotationLog(Protocol):
     """Rotations, durable. Every method raises Refusal: STORE_UNAVAILABLE, OVERLOADED."""
 
-    async def take_lead(self, holder: str, seconds: float, wall_ms: int) -> Lead | None:
-        """Take the lead, or keep it, for so long; None while another has it."""
+    async def take_lead(self, holder: str, seconds: float, now: Instant) -> Lead | None:
+        """Take the lead, or keep it; None while another has it.
+
+        Another one has lost it when this process has looked for so long, on its own clock, and the lead was not kept.
+        """
         ...
 
     async def request(self, request: RotationRequest, describe: Callable[[Rotation], Event]) -> Rotation:

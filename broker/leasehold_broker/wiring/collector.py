@@ -193,7 +193,7 @@ class Collector:
         plan = RotationPlan(self._config.rotations, keys, self._config.providers)
         users = FleetKeyUsers(self._fleet, self._clock)
         return await stack.enter_async_context(
-            rotating(plan, opened.rotations, opened.log, users, self._clock, self._entropy, tasks)
+            rotating(plan, opened, opened.rotations, users, self._clock, self._entropy, tasks)
         )
 
     def _open_store(self) -> contextlib.AbstractAsyncContextManager[OpenStore]:

@@ -31,7 +31,7 @@ from leasehold_broker.ports.key_users import KeyUsers
 from leasehold_broker.ports.rotation_log import RotationLog
 from leasehold_broker.providers import all_providers
 from leasehold_broker.wire.event_body import decode_event
-from leasehold_broker.wiring.collector_store import CollectorLog
+from leasehold_broker.wiring.collector_store import OpenStore
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.minters import Minters
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys, open_source
@@ -82,8 +82,8 @@ def check_rotations(rotations: Sequence[RotationAt]) -> None:
 @contextlib.asynccontextmanager
 async def rotating(
     plan: RotationPlan,
+    opened: OpenStore,
     kept: RotationLog,
-    events: CollectorLog,
     users: KeyUsers,
     clock: Clock,
     entropy: Entropy,
@@ -99,16 +99,17 @@ async def rotating(
     async with contextlib.AsyncExitStack() as stack:
         keys = await _rotated_keys(plan, clock, stack)
         driver = RotateKeys(kept, keys, RotationSteps(users), clock, new_life(), Pace(), _told)
-        request = RequestRotation(kept, events, keys, clock, entropy, driver.wake)
+        request = RequestRotation(kept, opened.log, keys, clock, entropy, driver.wake)
         if keys:
             schedules = {at.key: at.schedule for at in plan.rotations}
             schedule = ScheduleRotations(kept, keys, schedules, request, clock, cron.next_time, lambda: driver.leads)
             rule = SinkRule("rotations", required=False, lag_records_max=0, types=(DISCLOSED,))
-            disclosed = FeedSink(rule, RotateDisclosed(request, keys, decode_event), events, events, _told)
+            disclosed = FeedSink(rule, RotateDisclosed(request, keys, decode_event), opened.log, opened.log, _told)
             await disclosed.start()
+            requests = opened.led_from_cursor("rotation-requests", disclosed)
             await stack.enter_async_context(tasks.keeping("rotations", driver.run))
             await stack.enter_async_context(tasks.keeping("rotation schedule", schedule.run))
-            await stack.enter_async_context(tasks.keeping("rotation requests", disclosed.run))
+            await stack.enter_async_context(tasks.keeping("rotation requests", requests))
         yield Rotating(request, ReadRotations(kept, driver.changed), driver, keys)
 
 

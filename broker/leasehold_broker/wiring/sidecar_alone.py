@@ -53,7 +53,7 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
         users = ReportKeyUses(parts.config.name, parts.books, parts.keys.ring)
         rotated = RotationPlan(parts.config.rotations, parts.keys, parts.config.providers)
         rotations = await stack.enter_async_context(
-            rotating(rotated, log.rotations, log, users, parts.clock, parts.entropy, parts.tasks)
+            rotating(rotated, OpenStore(log), log.rotations, users, parts.clock, parts.entropy, parts.tasks)
         )
         door = _door(parts, alone, log, issuer, prove, rotations)
         await door.start(partial(parts.fail, "the admin socket was taken over by another process"))

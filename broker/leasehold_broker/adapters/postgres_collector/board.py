@@ -11,6 +11,7 @@ import msgspec
 
 from leasehold_broker.adapters.postgres_collector.connections import translated
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.ports.fleet_board import SidecarNote
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -26,11 +27,12 @@ _SAID = (
     "applied_budget_change",
     "live",
     "budgets",
+    "key_uses",
 )
 _COLUMNS = ", ".join(("sidecar", "replica", "session", *_SAID))
 _ROWS = (
     "unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], "
-    f"$9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bytea[]) AS n ({_COLUMNS})"
+    f"$9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bytea[], $14::bytea[]) AS n ({_COLUMNS})"
 )
 _CLAIM = (
     f"INSERT INTO fleet ({_COLUMNS}) SELECT * FROM {_ROWS} ON CONFLICT (sidecar) DO UPDATE SET "  # noqa: S608 - constants
@@ -46,6 +48,7 @@ _BEAT = "UPDATE replicas SET beat = beat + 1 WHERE stream = $1"
 _READ = f"SELECT {_COLUMNS} FROM fleet WHERE changed >= $1::text::xid8"  # noqa: S608 - constants
 _SINCE = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _LIVE = msgspec.json.Decoder(LiveLeases)
+_KEY_USES = msgspec.json.Decoder(tuple[KeyUse, ...] | None)
 _BUDGETS = msgspec.json.Decoder(BudgetRows)
 
 
@@ -108,6 +111,7 @@ def _columns_of(notes: Sequence[SidecarNote]) -> tuple[list[Any], ...]:
             note.applied_budget_change,
             msgspec.json.encode(note.live),
             msgspec.json.encode(note.budgets),
+            msgspec.json.encode(note.key_uses),
         )
         for note in notes
     )
@@ -132,4 +136,5 @@ def _note(row: Mapping[str, Any]) -> SidecarNote:
         _LIVE.decode(row["live"]),
         _BUDGETS.decode(row["budgets"]),
         row["applied_budget_change"],
+        _KEY_USES.decode(row["key_uses"]),
     )

@@ -96,7 +96,22 @@ CREATE TABLE bans (
 );
 """
 
-_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS)
+_ROTATIONS = """
+CREATE TABLE rotations (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL UNIQUE, key text NOT NULL,
+    done boolean NOT NULL, body bytea NOT NULL
+);
+CREATE INDEX rotations_key ON rotations (key, number);
+CREATE INDEX rotations_open ON rotations (number) WHERE NOT done;
+CREATE TABLE rotation_requests (
+    requested_by text NOT NULL, request_id text NOT NULL, rotation text NOT NULL REFERENCES rotations (id),
+    PRIMARY KEY (requested_by, request_id)
+);
+CREATE TABLE leads (name text PRIMARY KEY, holder text NOT NULL, fence bigint NOT NULL, beat bigint NOT NULL);
+ALTER TABLE fleet ADD COLUMN key_uses bytea NOT NULL DEFAULT 'null';
+"""
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

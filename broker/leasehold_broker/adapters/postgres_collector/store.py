@@ -18,6 +18,7 @@ from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.postgres_collector.leadership import Leadership
 from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
+from leasehold_broker.adapters.postgres_collector.rotations import PostgresRotations
 from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
 from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
 from leasehold_broker.domain.audit_chain import ChainedRecord
@@ -114,6 +115,7 @@ class PostgresCollectorStore:
         self.leadership = leadership
         self.board = PostgresFleetBoard(pool, stream)
         self.register = PostgresRegister(pool, appender)
+        self.rotations = PostgresRotations(pool, appender)
 
     def __repr__(self) -> str:
         """Who, and how far."""

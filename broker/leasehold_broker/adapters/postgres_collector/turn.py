@@ -124,6 +124,11 @@ class Turn:
             self._plan.record(event)
         return changed
 
+    async def ask(self, sql: str, *values: object) -> Sequence[Any]:
+        """Rows, as they are in this turn."""
+        found: Sequence[Any] = await self._connection.fetch(sql, *values)
+        return found
+
     @property
     def position(self) -> int:
         """Of the last record, with those that are planned."""

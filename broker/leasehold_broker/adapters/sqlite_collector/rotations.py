@@ -11,15 +11,17 @@ from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.leads import HeldLead, LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import OLD_SERVES, Rotation
+from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.rotation_log import Lead, RotationRequest
 
 ROTATIONS_LEAD = "rotations"
-_LEAD = "SELECT holder, fence, until_wall_ms FROM leads WHERE name = ?"
+_LEAD = "SELECT holder, fence, beat FROM leads WHERE name = ?"
 _PUT_LEAD = (
-    "INSERT INTO leads (name, holder, fence, until_wall_ms) VALUES (?,?,?,?) ON CONFLICT (name) DO UPDATE SET "
-    "holder = excluded.holder, fence = excluded.fence, until_wall_ms = excluded.until_wall_ms"
+    "INSERT INTO leads (name, holder, fence, beat) VALUES (?,?,?,?) ON CONFLICT (name) DO UPDATE SET "
+    "holder = excluded.holder, fence = excluded.fence, beat = excluded.beat"
 )
 _ASKED = (
     "SELECT r.body FROM rotation_requests q JOIN rotations r ON r.id = q.rotation "
@@ -43,23 +45,22 @@ class SqliteRotations:
         self._writer = writer
         self._memory = memory
         self._reader = reader
+        self._watch = LeadWatch()
         self._fresh_life = True
         """Whoever had the lead before is dead: this process has the file's lock."""
 
-    async def take_lead(self, holder: str, seconds: float, wall_ms: int) -> Lead | None:
+    async def take_lead(self, holder: str, seconds: float, now: Instant) -> Lead | None:
         """See the port."""
-        until = wall_ms + round(seconds * 1000)
 
         def job(connection: sqlite3.Connection) -> Lead | None:
-            held = connection.execute(_LEAD, (ROTATIONS_LEAD,)).fetchone()
-            fence = 1
-            if held is not None:
-                other = held[0] != holder
-                if other and held[2] > wall_ms and not self._fresh_life:
-                    return None
-                fence = held[1] + other
-            connection.execute(_PUT_LEAD, (ROTATIONS_LEAD, holder, fence, until))
-            return Lead(holder, fence)
+            row = connection.execute(_LEAD, (ROTATIONS_LEAD,)).fetchone()
+            held = None if row is None else HeldLead(*row)
+            free = held is not None and (self._fresh_life or self._watch.lapsed(held, seconds, now))
+            taken = taken_by(held, holder, free=free)
+            if taken is None:
+                return None
+            connection.execute(_PUT_LEAD, (ROTATIONS_LEAD, taken.holder, taken.fence, taken.beat))
+            return Lead(holder, taken.fence)
 
         lead = await self._writer.submit(job)
         self._fresh_life = False

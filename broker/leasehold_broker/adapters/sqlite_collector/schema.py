@@ -219,6 +219,11 @@ def _create_bans(database: Database) -> None:
     )
 
 
+def _count_beats_of_leads(database: Database) -> None:
+    # A lead is kept by going on, not until a time of day: any number is a beat to begin with.
+    database.execute("ALTER TABLE leads RENAME COLUMN until_wall_ms TO beat")
+
+
 _STEPS = (
     _create_first,
     _create_tree,
@@ -230,5 +235,6 @@ _STEPS = (
     _create_rotations,
     create_slices,
     _create_bans,
+    _count_beats_of_leads,
 )
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""
