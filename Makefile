@@ -26,6 +26,12 @@ $(VENV)/servers.stamp: requirements/servers.txt $(VENV)/dev.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/servers.txt
 	@touch $@
 
+# The wheel declares a newer Python than ours may be, and only its binary is wanted: unpacked beside, not installed.
+$(VENV)/nats.stamp: requirements/nats-server.txt $(VENV)/dev.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
+	  --only-binary=:all: --python-version 3.12 --target $(VENV)/nats -r requirements/nats-server.txt
+	@touch $@
+
 # A certified OpenID provider, for the tests that want one; without npm they are skipped, and say so.
 $(VENV)/oidc.stamp: tests/fakes/oidc/package-lock.json $(VENV)/dev.stamp
 	@if command -v npm >/dev/null; then npm ci --prefix tests/fakes/oidc --ignore-scripts --no-audit --no-fund --silent; fi
@@ -39,7 +45,7 @@ $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
-test: lint $(VENV)/servers.stamp $(VENV)/oidc.stamp ## every check and every test
+test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/oidc.stamp ## every check and every test
 	@$(ENV) pytest -q -n 2 $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
@@ -59,13 +65,13 @@ proto: $(VENV)/dev.stamp ## regenerate the code of the protos
 prices: $(VENV)/dev.stamp ## compile the price table anew from the open price source
 	@$(ENV) leasehold-broker prices refresh --to broker/leasehold_broker/providers/prices/table.json
 
-bench: $(VENV)/servers.stamp ## measure: latency, throughput, memory, against the stand-in called directly
+bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
 
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 
-soak-scale: $(VENV)/servers.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--events 20000 --replicas 2")
+soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--events 20000 --replicas 2")
 	@$(ENV) python -m tests.soak.scale $(SOAK)
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
@@ -108,6 +114,8 @@ audit-deps: $(VENV)/dev.stamp ## hold the pins against our floors, and ask an ad
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
 	@for set in runtime stores scale signals demo dev servers fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
+	@uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-strip-extras --no-annotate --no-header \
+	  --no-emit-index-url requirements/nats-server.in -o requirements/nats-server.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

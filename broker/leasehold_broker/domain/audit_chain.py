@@ -51,14 +51,24 @@ def chain(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: 
     return ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
 
 
-def broken_link(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
-    """What is wrong with `record` as the next of its stream, in words, or None when it holds."""
+def misplaced(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
+    """What is wrong with the place of `record` as the next of its stream, in words; its content is not looked at."""
     if record.sequence != expected_sequence:
         return f"sequence {record.sequence} where {expected_sequence} was due"
     if record.previous_digest != expected_previous:
         return f"record {record.sequence} does not follow the record before it"
+    return None
+
+
+def altered(record: ChainedRecord) -> str | None:
+    """What is wrong with the content of `record`, in words, or None when its digest holds."""
     if record.digest != record_digest(
         record.stream, record.epoch, record.sequence, record.previous_digest, record.body
     ):
         return f"record {record.sequence} was altered: its digest does not match its content"
     return None
+
+
+def broken_link(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
+    """What is wrong with `record` as the next of its stream, in words, or None when it holds."""
+    return misplaced(record, expected_sequence, expected_previous) or altered(record)

@@ -8,30 +8,13 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, ChainEnd, chain
-from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
+from leasehold_broker.domain.checked_record import CheckedRecord, EventColumns, check_records
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import Tile, TileEdge
-
-
-@dataclass(frozen=True, slots=True)
-class EventColumns:
-    """What a store indexes of a body; "" and () where it says nothing.
-
-    `previous` is the end of the life before, as a life that begins states it.
-    """
-
-    type: str
-    wall_ms: int
-    outcome: str
-    lease: str
-    issuer: str
-    subject: str
-    keys: tuple[str, ...]
-    previous: ChainEnd | None = None
 
 
 class LogRow(NamedTuple):
@@ -69,6 +52,14 @@ class LogWriter:
     encode: Callable[[Event], bytes]
     columns: Callable[[bytes], EventColumns]
 
+    def check(self, records: Sequence[ChainedRecord]) -> list[CheckedRecord]:
+        """What can be checked of records before it is their turn.
+
+        Raises:
+            Refusal: those of `check_records`.
+        """
+        return check_records(records, self.columns)
+
 
 @dataclass(slots=True)
 class Additions:
@@ -102,14 +93,14 @@ class LogPlan:
     def append(
         self,
         stream: str,
-        records: Sequence[ChainedRecord],
+        records: Sequence[CheckedRecord],
         digest_at: Callable[[str, int], bytes | None],
         receive_wall_ms: int,
     ) -> StreamHead | None:
         """Accept records of one stream.
 
         Raises:
-            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, BODY_INVALID, SIDECAR_BANNED (a collector's own stream).
+            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, SIDECAR_BANNED (a collector's own stream).
         """
         if stream in self._own_streams:
             raise Refusal(
@@ -117,13 +108,16 @@ class LogPlan:
             )
         self._check_fence()
         head, earlier = self.lives.head(stream), self.lives.earlier(stream)
+        sent = [one.record for one in records]
         fresh, after, gaps = accept(
-            head, earlier, records, digest_at, receive_wall_ms, accept_gaps=self._writer.accept_gaps
+            head, earlier, sent, digest_at, receive_wall_ms, accept_gaps=self._writer.accept_gaps
         )
-        columns = [self._columns(record) for record in fresh]
+        if len(fresh) != len(sent):
+            new = {id(record) for record in fresh}
+            records = [one for one in records if id(one.record) in new]
         for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
             self.record(_gap_event(gap, receive_wall_ms))
-        for tail in self._add(fresh, columns, receive_wall_ms):
+        for tail in self._add(records, receive_wall_ms):
             self.record(_tail_event(tail, receive_wall_ms))
         return after
 
@@ -140,7 +134,7 @@ class LogPlan:
         if head is not None and head.epoch == epoch:
             sequence, previous = head.sequence + 1, head.digest
         record = chain(stream, epoch, sequence, previous, self._writer.encode(event))
-        self._add([record], [self._columns(record)], event.wall_ms)
+        self._add(self._writer.check([record]), event.wall_ms)
 
     def pending_digests(self) -> dict[tuple[int, int], bytes]:
         """Of records that are placed and not yet taken, by life and sequence."""
@@ -160,27 +154,21 @@ class LogPlan:
                 f"another collector named {stream!r} has started since and writes this stream; this one must stop",
             )
 
-    def _columns(self, record: ChainedRecord) -> EventColumns:
-        try:
-            return self._writer.columns(record.body)
-        except ValueError as error:
-            raise Refusal(
-                Reason.BODY_INVALID,
-                f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
-                detail=str(error),
-            ) from None
-
-    def _add(
-        self, records: Sequence[ChainedRecord], columns: Sequence[EventColumns], receive_wall_ms: int
-    ) -> list[StreamHead]:
+    def _add(self, records: Sequence[CheckedRecord], receive_wall_ms: int) -> list[StreamHead]:
         """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
         unknown: list[StreamHead] = []
         pending, position = self._pending, self.position
-        for record, one in zip(records, columns, strict=True):
+        life, epoch, last = 0, "", len(records) - 1
+        for at, checked in enumerate(records):
+            record, one = checked.record, checked.columns
             position += 1
-            life, ended = self.lives.follow(record, one.type, one.previous, receive_wall_ms)
-            unknown += () if ended is None else (ended,)
-            pending.keys.extend((key, position) for key in one.keys)
+            # Between the first and the last of a life nothing looks at its head.
+            if record.epoch != epoch or at == last or records[at + 1].record.epoch != epoch:
+                life, ended = self.lives.follow(record, one.type, one.previous, receive_wall_ms)
+                unknown += () if ended is None else (ended,)
+                epoch = record.epoch
+            if one.keys:
+                pending.keys.extend((key, position) for key in one.keys)
             pending.rows.append(
                 LogRow(
                     position,
@@ -198,7 +186,7 @@ class LogPlan:
                     record.body,
                 )
             )
-        pending.tiles.extend(self.edge.append(map(entry_hash, records)))
+        pending.tiles.extend(self.edge.append([one.leaf for one in records]))
         self.position = position
         return unknown
 

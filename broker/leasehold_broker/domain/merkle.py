@@ -58,7 +58,7 @@ class Frontier:
 
     def root(self) -> bytes:
         """Root over everything so far."""
-        return _fold(self._peaks)
+        return fold(self._peaks)
 
 
 def peaks(size: int) -> Iterator[Node]:
@@ -131,7 +131,7 @@ def _split(count: int) -> int:
 
 
 def _root(start: int, end: int, node: NodeHash) -> bytes:
-    return _fold([node(level, index) for level, index in _perfect(start, end)])
+    return fold([node(level, index) for level, index in _perfect(start, end)])
 
 
 def _perfect(start: int, end: int) -> Iterator[Node]:
@@ -142,7 +142,8 @@ def _perfect(start: int, end: int) -> Iterator[Node]:
         start += 1 << level
 
 
-def _fold(hashes: Sequence[bytes]) -> bytes:
+def fold(hashes: Sequence[bytes]) -> bytes:
+    """Root over the roots of perfect subtrees, largest first."""
     if not hashes:
         return EMPTY_ROOT
     found = hashes[-1]

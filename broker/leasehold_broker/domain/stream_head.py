@@ -9,7 +9,8 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, broken_link
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, misplaced
+from leasehold_broker.domain.checked_record import chain_broken
 from leasehold_broker.domain.reasons import Reason, Refusal
 
 
@@ -74,13 +75,13 @@ def accept(
     Args:
         head: of the stream's current life; None when nothing has been accepted yet.
         earlier_epochs: lives before the current one.
-        records: all of one stream, in the order sent.
+        records: all of one stream, in the order sent, each checked for itself (domain/checked_record.py).
         digest_at: digest of the accepted record at (epoch, sequence); None when there is none.
         receive_wall_ms: now.
         accept_gaps: let a record follow a hole.
 
     Raises:
-        Refusal: AUDIT_CHAIN_BROKEN (gap, fork, altered record), AUDIT_EPOCH_FENCED. Then none is accepted.
+        Refusal: AUDIT_CHAIN_BROKEN (gap, fork), AUDIT_EPOCH_FENCED. Then none is accepted.
     """
     fresh: list[ChainedRecord] = []
     gaps: list[Gap] = []
@@ -108,13 +109,9 @@ def _check_link(record: ChainedRecord, sequence: int, previous: bytes, *, accept
     if accept_gaps and record.sequence > sequence:
         gaps.append(Gap(record.stream, record.epoch, sequence, record.sequence - 1, record.previous_digest))
         sequence, previous = record.sequence, record.previous_digest
-    wrong = broken_link(record, sequence, previous)
+    wrong = misplaced(record, sequence, previous)
     if wrong is not None:
-        raise Refusal(
-            Reason.AUDIT_CHAIN_BROKEN,
-            f"stream {record.stream!r}: {wrong}; nothing of this batch was stored, ask the operators of the collector",
-            detail=f"epoch {record.epoch}, sequence {record.sequence}: {wrong}",
-        )
+        raise chain_broken(record, wrong)
     return gaps
 
 

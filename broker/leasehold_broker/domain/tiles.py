@@ -7,7 +7,7 @@ What has not filled a tile yet is the tree's edge: one row of at most 255 hashes
 from collections.abc import Callable, Iterable, Sequence
 
 from leasehold_broker.domain.checkpoint import TreeHead
-from leasehold_broker.domain.merkle import HASH_BYTES, Frontier, node_hash
+from leasehold_broker.domain.merkle import HASH_BYTES, fold, node_hash
 
 TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT
@@ -22,44 +22,49 @@ class TileEdge:
     def __init__(self, rows: Sequence[Sequence[bytes]] = ()) -> None:
         """Go on from an edge: for each level, from the entries up, the hashes that fill no tile yet."""
         self._rows = [list(row) for row in rows] or [[]]
-        size = sum(len(row) << (TILE_HEIGHT * level) for level, row in enumerate(self._rows))
-        self._counts = [size >> (TILE_HEIGHT * (level + 1)) for level in range(len(self._rows))]
-        self._frontier = Frontier(size, [peak for row in reversed(self._rows) for peak in _peaks(row)])
-
-    @property
-    def size(self) -> int:
-        """Entries."""
-        return self._frontier.size
+        self.size = sum(len(row) << (TILE_HEIGHT * level) for level, row in enumerate(self._rows))
+        self._counts = [self.size >> (TILE_HEIGHT * (level + 1)) for level in range(len(self._rows))]
+        self._peaks = [peak for row in reversed(self._rows) for peak in _peaks(row)]
 
     def head(self) -> TreeHead:
         """Size and root now."""
-        return TreeHead(self._frontier.size, self._frontier.root())
+        return TreeHead(self.size, fold(self._peaks))
 
     def rows(self) -> list[tuple[int, int, bytes]]:
         """The edge: level, number of the tile that is being filled, and its hashes so far, one after the other."""
         return [(level, self._counts[level], b"".join(row)) for level, row in enumerate(self._rows)]
 
     def append(self, leaves: Iterable[bytes]) -> list[Tile]:
-        """Add entries; gives the tiles that are full now, to be stored in the same transaction."""
+        """Add entries; gives the tiles that are full now, to be stored in the same transaction.
+
+        Each node is hashed once: where eight levels have merged, the node is the root of a tile that is full now.
+        """
         full: list[Tile] = []
-        grow = self._frontier.append
+        peaks, size, first = self._peaks, self.size, self._rows[0]
         for leaf in leaves:
-            grow(leaf)
-            level, entry = 0, leaf
-            while True:
-                row = self._rows[level]
-                row.append(entry)
-                if len(row) < TILE_HASHES:
-                    break
-                entry = perfect_root(row)
-                full.append((level, self._counts[level], entry, b"".join(row)))
-                row.clear()
-                self._counts[level] += 1
+            first.append(leaf)
+            node, merging, level = leaf, size, 0
+            while merging & 1:
+                node = node_hash(peaks.pop(), node)
+                merging >>= 1
                 level += 1
-                if level == len(self._rows):
-                    self._rows.append([])
-                    self._counts.append(0)
+                if not level % TILE_HEIGHT:
+                    full.append(self._filled(level // TILE_HEIGHT - 1, node))
+            peaks.append(node)
+            size += 1
+        self.size = size
         return full
+
+    def _filled(self, level: int, root: bytes) -> Tile:
+        row = self._rows[level]
+        tile = (level, self._counts[level], root, b"".join(row))
+        row.clear()
+        self._counts[level] += 1
+        if level + 1 == len(self._rows):
+            self._rows.append([])
+            self._counts.append(0)
+        self._rows[level + 1].append(root)
+        return tile
 
 
 def node_in_tiles(level: int, index: int, hashes_of: Callable[[int, int], bytes]) -> bytes:

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from leasehold_broker.domain.audit_chain import ChainEnd
+from leasehold_broker.domain.checked_record import EventColumns
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
-from leasehold_broker.domain.log_plan import EventColumns
 from leasehold_broker.domain.reasons import Reason
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

@@ -67,7 +67,7 @@ class Appender:
             advanced: told after each commit, before the results are handed out.
         """
         self._pool = pool
-        self._writer = writer
+        self.writer = writer
         self._partitions = partitions
         self._channel = channel
         self._advanced = advanced
@@ -172,7 +172,7 @@ class Appender:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            turn, edge = await take_turn(connection, self._writer, edge, streams)
+            turn, edge = await take_turn(connection, self.writer, edge, streams)
             for one in group:
                 try:
                     outcomes.append((await one.work(turn), None))

@@ -124,7 +124,8 @@ class PostgresCollectorStore:
 
     async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
         """As the port says."""
-        return await self._appender.submit(lambda turn: turn.append(stream, records, receive_wall_ms), stream, records)
+        checked = self._appender.writer.check(records)
+        return await self._appender.submit(lambda turn: turn.append(stream, checked, receive_wall_ms), stream, records)
 
     async def record(self, event: Event) -> None:
         """Write an event of this replica itself into its own stream."""

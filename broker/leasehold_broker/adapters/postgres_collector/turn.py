@@ -15,6 +15,7 @@ from leasehold_broker.adapters.postgres_collector.connections import HeadMovedEr
 from leasehold_broker.adapters.postgres_collector.followers import write_follower
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.checked_record import CheckedRecord
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogPlan, LogRow, LogWriter
@@ -51,13 +52,13 @@ class Turn:
         self._epoch = found.epoch
         self._budget_change = found.budget_change
 
-    async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
+    async def append(self, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int) -> StreamHead | None:
         """Accept records of one stream.
 
         Raises:
             Refusal: those of `LogPlan.append`.
         """
-        known = await self._digests(stream, records)
+        known = await self._digests(stream, [one.record for one in records])
         return self._plan.append(stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms)
 
     def record(self, event: Event) -> None:

@@ -16,6 +16,7 @@ from leasehold_broker.adapters.sqlite_collector.lives import load_lives, put_liv
 from leasehold_broker.adapters.sqlite_collector.tree import load_edge, put_tiles
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.checked_record import CheckedRecord
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogPlan, LogWriter
@@ -74,13 +75,21 @@ class WriterMemory:
         issued, self._issued = self._issued, []
         return issued
 
+    def check(self, records: Sequence[ChainedRecord]) -> list[CheckedRecord]:
+        """Check records for themselves; touches no memory, so it may run on any thread.
+
+        Raises:
+            Refusal: AUDIT_CHAIN_BROKEN, BODY_INVALID.
+        """
+        return self._writer.check(records)
+
     def append(
-        self, connection: sqlite3.Connection, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int
+        self, connection: sqlite3.Connection, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int
     ) -> StreamHead | None:
         """Accept records of one stream.
 
         Raises:
-            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, BODY_INVALID, SIDECAR_BANNED (our own stream).
+            Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, SIDECAR_BANNED (our own stream).
         """
 
         def digest_at(epoch: str, sequence: int) -> bytes | None:

@@ -107,8 +107,9 @@ class CollectorStore:
 
     async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
         """As the port says."""
+        checked = self._memory.check(records)
         return await self._writer.submit(
-            lambda connection: self._memory.append(connection, stream, records, receive_wall_ms)
+            lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms)
         )
 
     async def record(self, event: Event) -> None:
