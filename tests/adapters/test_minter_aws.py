@@ -1,5 +1,6 @@
 """Keys of an IAM user: the mark in its tag, lists that lag, others' keys, and who we are."""
 
+import asyncio
 import logging
 
 import pytest
@@ -73,6 +74,45 @@ async def test_keys_that_somebody_else_made_are_not_ended(access):
     assert "nobody else" in str(fault)
     assert access.living() == before
     assert first.value.reveal().decode() in before
+
+
+async def test_a_key_that_appears_between_list_and_making_is_ended_by_the_next_attempt(access):
+    """A request of an earlier attempt came late: no room for ours. That is no FULL: the next attempt sees it."""
+    used = access.users.create_access_key(access.user)
+    create = access.fake.gate
+
+    def late(request, where):
+        if request.body.get("Action") == "CreateAccessKey" and where == "before":
+            access.fake.gate = create
+            access.users.create_access_key(access.user)
+        return True
+
+    access.fake.gate = late
+    fault = await fault_of(access.minter().mint("r"))
+    assert fault.state is ProviderKeyState.FAILING
+    key = await access.minter().mint("r")
+    assert {one.partition(":")[0] for one in access.living()} == {used.access_key_id, key.id}
+
+
+async def test_a_mint_that_is_cancelled_asks_for_nothing_more(access):
+    """The request that is under way is answered, and the next one is not made: nothing is made behind our back."""
+    loop, minting = asyncio.get_running_loop(), asyncio.create_task(access.minter().mint("r"))
+
+    async def cancel():
+        minting.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def cancelled(request, where):
+        if request.body.get("Action") == "TagUser" and where == "before":
+            asyncio.run_coroutine_threadsafe(cancel(), loop).result(30)
+        return True
+
+    access.fake.gate = cancelled
+    with pytest.raises(asyncio.CancelledError):
+        await minting
+    assert actions(access) == ["ListAccessKeys", "ListUserTags", "TagUser"]
+    assert access.living() == []
 
 
 async def test_a_full_user_is_not_marked(access):

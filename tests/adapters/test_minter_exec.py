@@ -60,6 +60,15 @@ async def test_it_is_told_names_in_its_arguments_and_secrets_on_its_input_alone(
     assert {run["folder"] for run in runs} == {"/"}
 
 
+async def test_a_program_that_cannot_sweep_says_so_and_is_believed(tmp_path):
+    """Status 64 to a sweep is no fault; to anything else it is one."""
+    keys = script(tmp_path, "exit 64")
+    await keys.sweep("r", "")
+    assert (await fault_of(keys.end("id-1"))).state is ProviderKeyState.FAILING
+    with pytest.raises(ProviderKeyFault, match="given no key the id"):
+        await keys.sweep("r", "two words")
+
+
 async def test_it_inherits_no_descriptor(tmp_path):
     """Three pipes and nothing else: a socket or a database of ours is not its own."""
     opened = os.open("/dev/null", os.O_RDONLY)

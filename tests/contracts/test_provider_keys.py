@@ -96,6 +96,27 @@ async def test_what_is_ended_is_dead_and_ending_it_again_does_nothing(world):
     assert set(world.living()) == living
 
 
+async def test_a_sweep_ends_what_a_rotation_has_made_but_for_one(world, request):
+    """Kept by its id, ended without; what other rotations have made is not touched. Two slots are two slots."""
+    other = await world.minter().mint("rotations/agents-prod/16")
+    world.current = plain(other)
+    key = await world.minter().mint(ROTATION)
+    await world.minter().sweep(ROTATION, key.id)
+    assert {plain(key), plain(other)} <= set(world.living())
+    await world.minter().sweep(ROTATION, "")
+    await world.minter().sweep(ROTATION, "")
+    assert plain(other) in world.living()
+    assert (plain(key) in world.living()) is (kind_of(request) == "azure")
+
+
+async def test_a_sweep_of_a_rotation_that_has_made_nothing_does_nothing(world):
+    """It may be asked for before anything was made."""
+    await world.minter().mint("rotations/agents-prod/16")
+    before = set(world.living())
+    await world.minter().sweep(ROTATION, "")
+    assert set(world.living()) == before
+
+
 async def test_a_key_of_nobody_has_no_id(world):
     """A value that the provider does not know is not taken for one that it does."""
     await world.minter().mint(ROTATION)

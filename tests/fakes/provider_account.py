@@ -57,6 +57,11 @@ class ProviderAccount:
         self.keys.append(made)
         return ProviderKey(Secret(made.value.encode()), made.id)
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port."""
+        for key in self.minted_for(rotation):
+            key.alive = key.id == keep_id
+
     async def current_id(self, value: Secret) -> str:
         """See the port."""
         if not self.tells_ids:

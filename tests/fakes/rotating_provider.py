@@ -77,6 +77,10 @@ class Account:
                 number = len(self.keys) + 1
                 self.keys.append(Key(f"key-{number}", f"sk-minted-planted-{number:04d}", words[1]))
                 return {"id": self.keys[-1].id, "value": self.keys[-1].value}
+            if verb == "sweep":
+                for key in self.keys:
+                    key.alive = key.alive and (key.mark != words[1] or key.id == words[2])
+                return {}
             if verb == "current":
                 return {"id": next((key.id for key in self.keys if key.value == value), "")}
             for key in self.keys:

@@ -22,7 +22,7 @@ from leasehold_broker.ports.rotation_log import RotationRequest
 KEY = "openai-prod"
 PACE = Pace(look=0.002, lead=15.0, retry=0.001, retry_max=0.002, poll=0.001, tell=0.0)
 LIMITS = RotationLimits(drain_min=0.0)
-EFFECTS = ("mint", "end", "put_pending", "promote", "retire", "advance", "request")
+EFFECTS = ("mint", "sweep", "end", "put_pending", "promote", "retire", "advance", "request")
 
 
 class Crash(BaseException):
@@ -84,6 +84,7 @@ class RotationWorld:
         self.limits = LIMITS
         self.deaths = []
         self.crashed_at = ""
+        self.dead = False
         self.stop_at = None
         self.stopped = False
         self.effects = []
@@ -93,17 +94,23 @@ class RotationWorld:
 
     def effect(self, where):
         """Everything that lasts passes here."""
+        if self.dead:
+            raise Crash(where)
         self.check()
         self.effects.append(where)
         if self.stop_at in {each.state for each in self.log.rotations.values()}:
-            self.stop_at, self.stopped = None, True
+            self.stop_at, self.stopped, self.dead = None, True, True
             raise Crash(where)
         self._since += 1
         if self.deaths and self._since > self.deaths[0]:
             del self.deaths[0]
             self._since = 0
-            self.crashed_at = where
+            self.die(where)
             raise Crash(where)
+
+    def die(self, where):
+        """This process has no more effects; the next one begins when it is gone."""
+        self.crashed_at, self.dead = where, True
 
     def check(self):
         """What must hold at every moment: the served key works; a rotation has one key at most."""
@@ -122,6 +129,7 @@ class RotationWorld:
         """A new process; `effect` sees what it does instead of the world's, `alone`: all others are dead."""
         self._lives += 1
         self.log.fresh_life = alone
+        self.dead = False
         steps = RotationSteps(self.users)
         log = _Dying(self.log, self.effect) if effect is None else _Dying(self.log, effect, (*EFFECTS, "take_lead"))
         tell = lambda what, why: self.told.append((what, why))  # noqa: E731
@@ -171,3 +179,4 @@ class RotationWorld:
             return self.stopped
 
         await self.live(there)
+        self.dead = False

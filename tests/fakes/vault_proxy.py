@@ -4,6 +4,7 @@ import contextlib
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PASSED_ON = ("X-Vault-Token", "Content-Type")
@@ -13,7 +14,8 @@ class VaultProxy:
     """One proxy.
 
     `status`: answered instead of asking; `slow`: nothing is answered until it is healed; `answers`: by path, what is
-    answered in place of an engine that this server does not have.
+    answered in place of an engine that this server does not have; `gate` is asked "before" and "after" each question:
+    False closes the connection.
     """
 
     def __init__(self, address: str) -> None:
@@ -21,6 +23,7 @@ class VaultProxy:
         self.status = 0
         self.slow = False
         self.answers: dict[str, bytes] = {}
+        self.gate: Callable[[str, str], bool] = lambda _path, _where: True
         self._released = threading.Event()
         proxy = self
 
@@ -34,6 +37,9 @@ class VaultProxy:
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+                if not proxy.gate(self.path, "before"):
+                    self.close_connection = True
+                    return
                 if proxy.slow:
                     proxy._released.wait(30)
                 status, answer = proxy.status, b"<html>no</html>"
@@ -41,6 +47,9 @@ class VaultProxy:
                     status, answer = 200, proxy.answers[self.path]
                 elif not status:
                     status, answer = self._ask(body)
+                if not proxy.gate(self.path, "after"):
+                    self.close_connection = True
+                    return
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tests.fakes.provider_account import Made
 from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
 
 from leasehold_broker.domain.leads import HeldLead
@@ -117,6 +118,39 @@ async def test_a_provider_that_says_no_leaves_the_old_key_and_an_alert(state):
     assert "grant api_keys.write" in rotation.why
     assert [key.id for key in world.account.alive()] == ["key-1"]
     assert types(world)[-1] == "key.rotation_failed"
+
+
+async def test_a_key_whose_answer_never_came_is_ended_when_minting_is_given_up():
+    """Made at the provider, its id known to nobody, and no later attempt comes through: its mark finds it."""
+    world = RotationWorld()
+    await world.ask()
+    mint = world.account.mint
+
+    async def made_unheard(rotation):
+        await mint(rotation)
+        world.account.mint = refused
+        raise ProviderKeyFault(ProviderKeyState.UNREACHABLE, "no answer")
+
+    async def refused(_rotation):
+        raise ProviderKeyFault(ProviderKeyState.DENIED, "permission removed")
+
+    world.account.mint = made_unheard
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.new_key_id) == (S.FAILED, "")
+    assert "after sweep" in world.effects
+    assert [key.id for key in world.account.alive()] == ["key-1"]
+
+
+async def test_a_key_that_was_made_late_is_ended_before_the_rotation_is_done():
+    """A request to mint that was given up takes effect while the old key drains: one key is left all the same."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.DRAINING)
+    world.account.keys.append(Made("key-late", "sk-late", (await world.state()).id))
+    world.check = lambda: None
+    world.clock.advance(60)
+    assert (await world.until_over()).state is S.DONE
+    assert [key.value for key in world.account.alive()] == [entry(world).current]
 
 
 async def test_a_new_key_that_does_not_work_is_ended_and_the_old_one_serves():

@@ -1,6 +1,7 @@
 """One thread for libraries that block. Owns that a call which hangs holds up neither the loop nor a second caller."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -8,6 +9,10 @@ from typing import Any, TypeVar
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 
 T = TypeVar("T")
+
+
+class GivenUpError(Exception):
+    """Nobody waits for this work any more."""
 
 
 class WorkerThread:
@@ -25,22 +30,60 @@ class WorkerThread:
         Raises:
             SourceFault: UNREACHABLE when it took too long, or an earlier call hangs still; and what `work` raises.
         """
+        return await self._result(self._begin(work))
+
+    async def run_steps(self, work: Callable[[Callable[[], None]], T]) -> T:
+        """What `work` gives, which changes things elsewhere step by step: it takes no step that nobody waits for.
+
+        Otherwise a process that is told to end would go on changing things from this thread, beside the one that
+        follows it. Cancelled, this returns when the step that is under way has ended, or hangs.
+
+        Args:
+            work: calls what it is handed before each step.
+
+        Raises:
+            SourceFault: as `run`; and what `work` raises.
+        """
+        given_up = threading.Event()
+
+        def go_on() -> None:
+            if given_up.is_set():
+                raise GivenUpError
+
+        future = self._begin(lambda: work(go_on))
+        try:
+            return await self._result(future)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.wait([future], timeout=self._seconds_max)
+            self._leave(future)
+            raise
+        finally:
+            given_up.set()
+
+    def close(self) -> None:
+        """Take no more work; a call that hangs is left to its own timeout."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         if self._hanging is not None and not self._hanging.done():
             raise SourceFault(SourceState.UNREACHABLE, "the store has not answered an earlier question yet")
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def _result(self, future: "asyncio.Future[T]") -> T:
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._seconds_max)
         except TimeoutError:
             if future.done() and not future.cancelled() and future.exception() is not None:
                 raise
-            self._hanging = future
-            future.add_done_callback(_forget_result)
+            self._leave(future)
             message = f"the store did not answer within {self._seconds_max:g} s"
             raise SourceFault(SourceState.UNREACHABLE, message) from None
 
-    def close(self) -> None:
-        """Take no more work; a call that hangs is left to its own timeout."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def _leave(self, future: "asyncio.Future[Any]") -> None:
+        """Nobody asks for its result any more."""
+        self._hanging = future
+        future.add_done_callback(_forget_result)
 
 
 def _forget_result(future: "asyncio.Future[Any]") -> None:

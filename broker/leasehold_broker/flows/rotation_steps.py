@@ -181,12 +181,16 @@ class RotationSteps:
         return await _promoted(key)
 
     async def _end_old(self, rotation: Rotation, key: RotatedKey) -> Outcome:
-        if not rotation.old_key_id:
-            return NeedsPerson("the provider's id of the old key cannot be told: end that key at the provider by hand")
-        if await _serves(key, rotation.old_key_id):
-            return Faulted(SERVES, final=True)
-        await key.at_provider.end(rotation.old_key_id)
-        return Done()
+        if rotation.old_key_id:
+            if await _serves(key, rotation.old_key_id):
+                return Faulted(SERVES, final=True)
+            await key.at_provider.end(rotation.old_key_id)
+        if rotation.new_key_id:
+            # A request to mint that was given up long ago may have been heard after all.
+            await key.at_provider.sweep(rotation.id, rotation.new_key_id)
+        if rotation.old_key_id:
+            return Done()
+        return NeedsPerson("the provider's id of the old key cannot be told: end that key at the provider by hand")
 
     async def _probe_old(self, _rotation: Rotation, key: RotatedKey) -> Outcome:
         if not key.limits.probed:
@@ -204,11 +208,13 @@ class RotationSteps:
             return await _promoted(key)
         if stages.mine:
             await key.store.retire(key.name, rotation.id)
-        if not rotation.new_key_id:
-            return Done()
-        if await _serves(key, rotation.new_key_id):
-            return Faulted(SERVES, final=True)
-        await key.at_provider.end(rotation.new_key_id)
+        serving = await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT))
+        if rotation.new_key_id:
+            if serving == rotation.new_key_id:
+                return Faulted(SERVES, final=True)
+            await key.at_provider.end(rotation.new_key_id)
+        # What was made may be unknown by id: its answer was lost, and no later attempt came through.
+        await key.at_provider.sweep(rotation.id, serving)
         return Done()
 
 

@@ -57,7 +57,15 @@ class ProviderKeys(Protocol):
         """Make the key of this rotation, and mark it so at the provider, as far as the provider can carry a mark.
 
         Safe to repeat after a crash at any line: what an earlier attempt of the same rotation made, and whose value
-        was lost with it, is found by its mark and ended first. Never are two of one rotation alive when this returns.
+        was lost with it, is found by its mark and ended first. Never are two of one rotation alive when this returns,
+        unless a request that was given up takes effect even later: `sweep` is for that.
+        """
+        ...
+
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """End whatever this rotation has made but the key with the id `keep_id`, "" for none.
+
+        No effect where a key is never one too many (two slots, one password), and where a person makes keys.
         """
         ...
 

@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def act(state: dict, action: str, key: str, rest: list[str], told: dict) -> dict:
-    """Mint, current or end."""
+    """Mint, sweep, current or end."""
     if told.get("admin_key") != state["admin_key"]:
         raise SystemExit(77)
     keys = state["keys"]
@@ -47,6 +47,10 @@ def act(state: dict, action: str, key: str, rest: list[str], told: dict) -> dict
         number = f"id-{state['serial']}"
         keys[number] = {"value": f"own-key-{state['serial']:04}-c4n4ry-9d8e7f6a5b4c", "rotation": rotation, "key": key}
         return {"id": number, "value": keys[number]["value"]}
+    if action == "sweep":
+        for number in [number for number, one in keys.items() if one["rotation"] == rest[0] and number != rest[1]]:
+            del keys[number]
+        return {}
     if action == "current":
         return {"id": next((number for number, one in keys.items() if one["value"] == told["value"]), "")}
     keys.pop(rest[0], None)

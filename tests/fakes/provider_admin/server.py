@@ -7,6 +7,7 @@ do: nobody may pass that on.
 import json
 import re
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,9 +57,13 @@ class AnswerError(Exception):
 
 @dataclass
 class AdminFake:
-    """What every fake has: planted faults, and what was asked."""
+    """What every fake has: planted faults, and what was asked.
+
+    `gate` is asked "before" and "after" each request: False closes the connection, before or after the effect.
+    """
 
     faults: list[Fault] = field(default_factory=list)
+    gate: Callable[[Request, str], bool] = lambda _request, _where: True
     asked: list[Request] = field(default_factory=list)
     serial: int = 0
 
@@ -78,6 +83,12 @@ class AdminFake:
 
     def answer(self, request: Request) -> tuple[int, dict, bytes] | None:
         """What is sent back; None: the connection is closed."""
+        if not self.gate(request, "before"):
+            return None
+        found = self._answer(request)
+        return found if self.gate(request, "after") else None
+
+    def _answer(self, request: Request) -> tuple[int, dict, bytes] | None:
         self.asked.append(request)
         fault = next(
             (

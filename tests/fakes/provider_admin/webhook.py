@@ -38,6 +38,10 @@ class WebhookService(AdminFake):
         if action == "current":
             fitting = [name for name, key in self.keys.items() if key["value"] == request.body["value"]]
             return 200, {"id": fitting[0] if fitting else ""}
+        if action == "sweep":
+            rotation, keep = request.body["rotation"], request.body["keep"]
+            self.keys = {name: key for name, key in self.keys.items() if key["rotation"] != rotation or name == keep}
+            return 204, None
         if action == "end" and self.keys.pop(request.body["id"], None) is not None:
             return 204, None
         raise AnswerError(404, self.error(404, request))

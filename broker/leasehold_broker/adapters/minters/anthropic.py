@@ -43,6 +43,9 @@ class AnthropicKeys:
         )
         raise ProviderKeyFault(ProviderKeyState.BY_HAND, message)
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port: what a person has made is a person's to end."""
+
     async def current_id(self, value: Secret) -> str:
         """See the port. "" where several hints fit."""
         fitting = [key for key in await self._all() if fits_hint(value, key.get("partial_key_hint"))]

@@ -83,6 +83,17 @@ class IamUserKeys(ABC):
         name = mark(self._key, rotation)
         return await self._ask(lambda iam: self._mint(iam, name))
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port."""
+        name = mark(self._key, rotation)
+
+        def work(iam: Any) -> None:
+            known = self._marked(iam)
+            if known[:1] == [name]:
+                self._delete_made(iam, set(self._list(iam)) - set(known[1:]) - {keep_id})
+
+        await self._ask(work)
+
     async def current_id(self, value: Secret) -> str:
         """See the port."""
         shown = self._shown(value)
@@ -123,7 +134,11 @@ class IamUserKeys(ABC):
             raise _fault_of("LimitExceeded")
         else:
             iam.tag_user(UserName=self._user, Tags=[{"Key": self.tag, "Value": " ".join([name, *sorted(before)])}])
-        made = self._create(iam)
+        try:
+            made = self._create(iam)
+        except iam.exceptions.LimitExceededException:
+            message = "AWS knows of a key that it did not list a moment ago; the next attempt looks again"
+            raise ProviderKeyFault(ProviderKeyState.FAILING, message) from None
         if repeated:
             self._delete_made(iam, set(self._list(iam)) - before - {made.id})
         return made
@@ -155,9 +170,10 @@ class IamUserKeys(ABC):
     async def _ask(self, work: Callable[[Any], T]) -> T:
         own = None if self._admin is None else await self._admin()
 
-        def translated() -> T:
+        def translated(go_on: Callable[[], None]) -> T:
             try:
                 iam = aws_client("iam", self._at, own)
+                iam.meta.events.register("before-send", lambda **_: go_on())
                 try:
                     return work(iam)
                 finally:
@@ -169,7 +185,7 @@ class IamUserKeys(ABC):
                 raise ProviderKeyFault(ProviderKeyState.UNREACHABLE, message) from None
 
         try:
-            return await self._worker.run(translated)
+            return await self._worker.run_steps(translated)
         except SourceFault as fault:
             raise key_fault(fault) from None
 

@@ -67,6 +67,9 @@ class AzureKeys:
             raise self._api.malformed("did not make the free key anew, and it alone; look at both in the portal")
         return ProviderKey(after[free], _id(free, after[free]))
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port: there are two slots, and what is in them is all there is."""
+
     async def current_id(self, value: Secret) -> str:
         """See the port."""
         found = await self._keys("listKeys")

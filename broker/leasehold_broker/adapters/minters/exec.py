@@ -3,11 +3,12 @@
     PROGRAM [ARGUMENT...] mint KEY ROTATION      one JSON object on its output: {"id": "...", "value": "..."}
     PROGRAM [ARGUMENT...] current KEY            {"id": "..."}, "" when it cannot tell
     PROGRAM [ARGUMENT...] end KEY ID             nothing
+    PROGRAM [ARGUMENT...] sweep KEY ROTATION ID  nothing; all of this rotation but ID, which may be ""
 
 Input: one JSON object, {"admin_key": "..."} where one is configured, and {"value": "..."} for current. A secret goes
 through these two pipes only: arguments and environment are public on a machine. Exit status 0 means done; 69, 73, 75
-and 77 (of sysexits.h) say unreachable, full, busy and denied; any other, failed. What it writes to its error output is
-not read: nobody knows what is in it.
+and 77 (of sysexits.h) say unreachable, full, busy and denied; 64, to `sweep` alone, that it has no such action; any
+other, failed. What it writes to its error output is not read: nobody knows what is in it.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from leasehold_broker.adapters.private_files import NotPrivateError, check_folde
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
+_NO_SUCH_ACTION = 64
 _STATES = {
     69: (ProviderKeyState.UNREACHABLE, "cannot reach the provider"),
     73: (ProviderKeyState.FULL, "says that the provider keeps no more keys; end one that nobody needs"),
@@ -73,6 +75,11 @@ class ExecKeys:
         except ValueError as wrong:
             raise self._fault(ProviderKeyState.MALFORMED, str(wrong)) from None
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port: as far as the program can."""
+        self._check_id(keep_id)
+        await self._run("sweep", checked(rotation), keep_id)
+
     async def current_id(self, value: Secret) -> str:
         """See the port."""
         said = await self._run("current", secrets={"value": value})
@@ -83,11 +90,14 @@ class ExecKeys:
 
     async def end(self, key_id: str) -> None:
         """See the port."""
+        self._check_id(key_id)
+        await self._run("end", key_id)
+
+    def _check_id(self, key_id: str) -> None:
         try:
             handed_id({"id": key_id})
         except ValueError:
             raise self._fault(ProviderKeyState.MALFORMED, f"has given no key the id {key_id!r}") from None
-        await self._run("end", key_id)
 
     async def _run(self, *words: str, secrets: Mapping[str, Secret] | None = None) -> Mapping[str, object]:
         told = dict(secrets or {})
@@ -99,10 +109,12 @@ class ExecKeys:
         ended = await self._ended((self._program.path, *arguments), json.dumps(plain).encode() + b"\n")
         if len(ended.output) > OUTPUT_BYTES_MAX:
             raise self._fault(ProviderKeyState.MALFORMED, f"says more than {OUTPUT_BYTES_MAX} bytes")
+        if words[0] == "sweep" and ended.status == _NO_SUCH_ACTION:
+            return {}
         if ended.status:
             state, said = _STATES.get(ended.status, (ProviderKeyState.FAILING, f"failed (status {ended.status})"))
             raise self._fault(state, said)
-        if not ended.output.strip() and words[0] != "end":
+        if not ended.output.strip() and words[0] not in {"end", "sweep"}:
             raise self._fault(ProviderKeyState.UNREACHABLE, "ended without a word; what it did is not known")
         return self._object(ended.output)
 

@@ -61,8 +61,7 @@ class GoogleKeys:
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port."""
         name = mark(self._key, rotation)
-        # The id of a deleted key is taken for 30 days: the next one in line is used.
-        for key_id in (name, *(f"{name}-{number}" for number in range(2, NAMES_MAX))):
+        for key_id in _ids(name):
             found = await self._api.look("GET", f"{self._at}/{key_id}")
             if found is None:
                 found = await self._create(key_id, name)
@@ -71,6 +70,15 @@ class GoogleKeys:
         raise ProviderKeyFault(
             ProviderKeyState.FULL, f"Google knows {NAMES_MAX - 1} deleted keys of {rotation!r} already"
         )
+
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port."""
+        for key_id in _ids(mark(self._key, rotation)):
+            found = await self._api.look("GET", f"{self._at}/{key_id}")
+            if found is None:
+                return
+            if key_id != keep_id:
+                await self.end(key_id)
 
     async def current_id(self, value: Secret) -> str:
         """See the port. Values are compared here: looking one up would put it into a URL."""
@@ -140,3 +148,8 @@ class GoogleKeys:
         return [
             each async for found in self._api.pages(page(None), following) for each in self._api.objects(found, "keys")
         ]
+
+
+def _ids(name: str) -> tuple[str, ...]:
+    """What a key of this mark may be called: the id of a deleted key is taken for 30 days, and the next one is used."""
+    return (name, *(f"{name}-{number}" for number in range(2, NAMES_MAX)))

@@ -41,16 +41,20 @@ class OpenAIKeys:
 
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port."""
-        name = mark(self._key, rotation)
-        for account in await self._all("service_accounts"):
-            if account.get("name") == name:
-                await self._delete("service_accounts", self._api.text(account, "id"))
-        made = await self._api.ask("POST", f"{self._at}/service_accounts", {"name": name})
+        await self.sweep(rotation, "")
+        made = await self._api.ask("POST", f"{self._at}/service_accounts", {"name": mark(self._key, rotation)})
         minted = ProviderKey(self._api.secret(made, "api_key", "value"), self._api.text(made, "id"))
         if self._scopes:
             key_id = self._api.text(made, "api_key", "id")
             await self._api.ask("POST", f"{self._at}/api_keys/{part(key_id)}", {"scopes": list(self._scopes)})
         return minted
+
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port."""
+        name = mark(self._key, rotation)
+        for account in await self._all("service_accounts"):
+            if account.get("name") == name and account.get("id") != keep_id:
+                await self._delete("service_accounts", self._api.text(account, "id"))
 
     async def current_id(self, value: Secret) -> str:
         """See the port. The id of the account; of the key itself, where a person owns it; "" where several fit."""

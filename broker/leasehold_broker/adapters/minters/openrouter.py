@@ -48,12 +48,16 @@ class OpenRouterKeys:
 
     async def mint(self, rotation: str) -> ProviderKey:
         """See the port."""
+        await self.sweep(rotation, "")
+        made = await self._api.ask("POST", AT, {"name": mark(self._key, rotation), **self._wanted})
+        return ProviderKey(self._api.secret(made, "key"), self._api.text(made, "data", "hash"))
+
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port."""
         name = mark(self._key, rotation)
         for known in await self._all():
-            if known.get("name") == name:
+            if known.get("name") == name and known.get("hash") != keep_id:
                 await self.end(self._api.text(known, "hash"))
-        made = await self._api.ask("POST", AT, {"name": name, **self._wanted})
-        return ProviderKey(self._api.secret(made, "key"), self._api.text(made, "data", "hash"))
 
     async def current_id(self, value: Secret) -> str:
         """See the port. "" where several labels fit."""

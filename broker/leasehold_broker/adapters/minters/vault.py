@@ -1,4 +1,4 @@
-"""Vault's own credentials at a database: the password of a static role, and the root password that nobody is shown.
+"""The password of a static role of Vault's database engine.
 
 A static role has one password: making the next one ends the last at once. Whoever reads it from Vault has the new one;
 whoever holds a copy has a dead one, so a rotation of such a key has no time in which both are taken.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.faults import key_fault
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
@@ -33,8 +34,9 @@ class _Held:
 class VaultStaticRole:
     """Implements `ProviderKeys` for one static role of a database engine."""
 
-    def __init__(self, at: VaultAt, mount: str, role: str, clock: Clock) -> None:
-        """Talk to nobody yet."""
+    def __init__(self, at: VaultAt, current: Reading, mount: str, role: str, clock: Clock) -> None:
+        """Talk to nobody yet; `current` reads the password that our own store serves now, from no cache."""
+        self._current = current
         self._session = VaultSession(at, clock)
         self._worker = WorkerThread("vault-role", CALL_SECONDS_MAX)
         self._mount = mount
@@ -45,12 +47,19 @@ class VaultStaticRole:
         self._worker.close()
 
     async def mint(self, rotation: str) -> ProviderKey:
-        """See the port. There is no mark and none is needed: there is never more than one."""
-        checked(rotation)
+        """See the port. A password that our store does not have yet is the one that an earlier attempt made.
 
-        def work() -> ProviderKey:
+        Or the engine made it by its own period: either way it is the only one that the database takes.
+        """
+        checked(rotation)
+        stored = await self._current()
+
+        def work(go_on: Callable[[], None]) -> ProviderKey:
             before = self._held()
-            self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})
+            if before.value != stored:
+                return ProviderKey(before.value, before.id)
+            go_on()
+            self._rotate()
             after = self._held()
             if after.value == before.value:
                 raise SourceFault(SourceState.FAILING, "Vault has rotated the role, and its password is the same")
@@ -58,19 +67,26 @@ class VaultStaticRole:
 
         return await self._ask(work)
 
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port: there is never more than one."""
+
     async def current_id(self, value: Secret) -> str:
         """See the port."""
-        held = await self._ask(self._held)
+        held = await self._ask(lambda _go_on: self._held())
         return held.id if held.value == value else ""
 
     async def end(self, key_id: str) -> None:
         """See the port. Only the password of now is left to be ended: a new one is made, and shown to nobody."""
 
-        def work() -> None:
+        def work(go_on: Callable[[], None]) -> None:
             if self._held().id == key_id:
-                self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})
+                go_on()
+                self._rotate()
 
         await self._ask(work)
+
+    def _rotate(self) -> None:
+        self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})
 
     def _held(self) -> _Held:
         reply = self._session.request("get", f"{self._mount}/static-creds/{self._role}")
@@ -80,8 +96,8 @@ class VaultStaticRole:
             raise SourceFault(SourceState.MALFORMED, f"static role {self._role!r} has no password")
         return _Held(Secret(password.encode("ascii")), f"{self._role}@{made}")
 
-    async def _ask(self, work: Callable[[], T]) -> T:
+    async def _ask(self, work: Callable[[Callable[[], None]], T]) -> T:
         try:
-            return await self._worker.run(work)
+            return await self._worker.run_steps(work)
         except SourceFault as fault:
             raise key_fault(fault) from None

@@ -3,9 +3,10 @@
     {"action": "mint", "key": KEY, "rotation": ROTATION}     answered with {"id": "...", "value": "..."}
     {"action": "current", "key": KEY, "value": VALUE}        {"id": "..."}, "" when it cannot tell
     {"action": "end", "key": KEY, "id": ID}                  {}
+    {"action": "sweep", "key": KEY, "rotation": ROTATION, "keep": ID}    {}; ends all of this rotation but ID or ""
 
 A request that is repeated has the same webhook-id: of mint, rotation and key decide it. Statuses mean what they mean at
-every admin API here; 507 says that the provider keeps no more keys.
+every admin API here; 507 says that the provider keeps no more keys, 404 to a sweep that there is no such action.
 """
 
 import hashlib
@@ -52,6 +53,11 @@ class WebhookKeys:
             return handed_key(said)
         except ValueError as wrong:
             raise api.malformed(str(wrong)) from None
+
+    async def sweep(self, rotation: str, keep_id: str) -> None:
+        """See the port: as far as the service can."""
+        body = {"action": "sweep", "key": self._key, "rotation": checked(rotation), "keep": keep_id}
+        await self._api("sweep", f"{rotation} {keep_id}").look("POST", self._path, body, ABSENT)
 
     async def current_id(self, value: Secret) -> str:
         """See the port."""
