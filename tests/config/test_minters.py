@@ -17,7 +17,9 @@ from leasehold_broker.config.minters import (
     OpenRouterMinter,
     Reset,
     VaultRoleMinter,
+    VaultRootMinter,
     WebhookMinter,
+    engine_of,
     minter_at,
     wrong_minter,
 )
@@ -50,6 +52,25 @@ def test_a_program_is_found_from_the_folder_of_the_file():
     assert (role.ca_file, role.login.token_file) == ("/etc/leasehold/ca.pem", "/etc/leasehold/token")
     kept = OpenAIMinter("a", "p")
     assert minter_at(kept, Path("/etc/leasehold")) == kept
+
+
+@pytest.mark.parametrize(
+    ("path", "mount"),
+    [
+        ("database/rotate-root/postgres", "database"),
+        ("teams/a/aws/config/rotate-root", "teams/a/aws"),
+        ("azure/rotate-root", "azure"),
+        ("database/rotate-role/agents", ""),
+        ("rotate-root", ""),
+        ("database/rotate-root/../x", ""),
+        ("database/rotate-root/a/b", ""),
+    ],
+)
+def test_where_an_engines_own_credential_is_rotated(path, mount):
+    """The paths that engines have for it, and no others."""
+    minter = VaultRootMinter(path, TOKEN)
+    assert engine_of(minter) == mount
+    assert any("rotate-root" in what for what in wrong_minter(minter)) is not bool(mount)
 
 
 @pytest.mark.parametrize(

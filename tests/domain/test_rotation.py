@@ -16,6 +16,8 @@ from leasehold_broker.domain.rotation_transitions import (
     NeedsPerson,
     Probed,
     Promoted,
+    Proven,
+    Replaced,
     Stored,
     after,
 )
@@ -37,6 +39,12 @@ OUTCOMES = {
     S.FORGETTING: st.just(Done()) | FAULT,
     S.ABANDONING: st.just(Done()) | st.just(Promoted(3)) | FAULT,
 }
+ROOT_OUTCOMES = {
+    S.PLANNED: st.just(Identified("")) | FAULT,
+    S.MINTING: st.just(Replaced()) | FAULT,
+    S.PROBING: st.just(Proven()) | FAULT,
+    S.ABANDONING: st.just(Done()) | st.builds(NeedsPerson, WHY),
+}
 AFTER_PROMOTION = {S.DRAINING, S.ENDING, S.VERIFYING, S.FORGETTING, S.DONE, S.FAILED}
 
 
@@ -55,6 +63,20 @@ def walk(rotation, *outcomes, elapsed=1.0, limits=LIMITS):
 TO_PROBING = (Identified("old"), Minted("new"), Stored())
 TO_DRAINING = (*TO_PROBING, Probed(200), Promoted(4))
 TO_VERIFYING = (*TO_DRAINING, Drained(("s",)), Drained(), Done())
+
+
+@given(st.data(), st.sampled_from(list(Trigger)))
+def test_an_engines_own_credential_is_done_only_when_it_is_proven(data, trigger):
+    """Nothing is promoted, drained or ended; whatever fails ends as failed, with its reason."""
+    rotation, proven = planned(trigger), False
+    for step in range(2, 60):
+        if rotation.over:
+            break
+        outcome = data.draw(ROOT_OUTCOMES[rotation.state])
+        rotation = after(rotation, outcome, data.draw(st.sampled_from([0.0, 1e7])), LIMITS, step)
+        proven = proven or isinstance(outcome, Proven)
+        assert (rotation.state is S.DONE) is proven
+        assert rotation.why or rotation.state is not S.FAILED
 
 
 @given(st.data(), st.sampled_from(list(Trigger)))

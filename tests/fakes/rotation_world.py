@@ -22,6 +22,7 @@ from leasehold_broker.ports.rotation_log import RotationRequest
 KEY = "openai-prod"
 PACE = Pace(look=0.002, lead=15.0, retry=0.001, retry_max=0.002, poll=0.001, tell=0.0)
 LIMITS = RotationLimits(drain_min=0.0)
+ROOT_EFFECTS = ("check", "rotate")
 EFFECTS = ("mint", "sweep", "end", "put_pending", "promote", "retire", "advance", "request")
 
 
@@ -32,7 +33,7 @@ class Crash(BaseException):
 class _Dying:
     """Passes every effect of `inner` through `effect`, before and after."""
 
-    def __init__(self, inner, effect, names=EFFECTS):
+    def __init__(self, inner, effect, names=(*EFFECTS, *ROOT_EFFECTS)):
         """Around this."""
         self._inner = inner
         self._effect = effect

@@ -3,6 +3,7 @@
 `minter` says which; an admin key is named, never written here: it is read from the key store.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -112,6 +113,13 @@ class VaultRoleMinter(Part, frozen=True, tag_field="minter", tag="vault-static-r
     ca_file: str = ""
 
 
+class VaultRootMinter(Part, frozen=True, tag_field="minter", tag="vault-root"):
+    """The own credential of the secret engine that makes this key: its table of [keys] says where."""
+
+    path: str
+    login: VaultLogin
+
+
 class ExecMinter(Part, frozen=True, tag_field="minter", tag="exec"):
     """A program of the operator's."""
 
@@ -130,7 +138,7 @@ class WebhookMinter(Part, frozen=True, tag_field="minter", tag="webhook"):
 
 
 AwsMinter = AwsAccessKeyMinter | BedrockMinter
-Minter = (
+KeyMinter = (
     OpenAIMinter
     | GoogleMinter
     | AwsAccessKeyMinter
@@ -142,6 +150,9 @@ Minter = (
     | ExecMinter
     | WebhookMinter
 )
+"""Those that give a key of which a store keeps the value."""
+Minter = KeyMinter | VaultRootMinter
+_ROTATE_ROOT = re.compile(r"(.+?)/(?:config/)?rotate-root(?:/[^/]+)?")
 _FILES = ("program", "token_file", "ca_file")
 _ORIGINS = ("origin", "endpoint", "sts_endpoint", "address")
 
@@ -150,16 +161,22 @@ def minter_at(minter: Minter, base: Path) -> Minter:
     """With absolute paths."""
     named = {name: path for name in _FILES if (path := getattr(minter, name, ""))}
     changed: dict[str, object] = {name: str(absolute(path, base)) for name, path in named.items()}
-    if isinstance(minter, VaultRoleMinter):
+    if isinstance(minter, VaultRoleMinter | VaultRootMinter):
         changed["login"] = login_at(minter.login, base)
     return msgspec.structs.replace(minter, **changed)
+
+
+def engine_of(minter: VaultRootMinter) -> str:
+    """Where the engine is mounted whose credential is rotated there; "" for a path that does not rotate one."""
+    found = _ROTATE_ROOT.fullmatch(minter.path)
+    return found[1] if found and PATH.fullmatch(minter.path) else ""
 
 
 def admin_key_of(minter: Minter) -> str:
     """Name of the key in our store that it logs in with, or signs with; "" for none."""
     if isinstance(minter, WebhookMinter):
         return minter.signing_key
-    return "" if isinstance(minter, VaultRoleMinter) else minter.admin_key
+    return "" if isinstance(minter, VaultRoleMinter | VaultRootMinter) else minter.admin_key
 
 
 def wrong_minter(minter: Minter) -> list[str]:
@@ -184,6 +201,10 @@ def wrong_minter(minter: Minter) -> list[str]:
                 for name, path in (("mount", minter.mount), ("role", minter.role))
                 if not PATH.fullmatch(path)
             ]
+        case VaultRootMinter():
+            wrong += wrong_login(minter.login)
+            if not engine_of(minter):
+                wrong.append(f"path {minter.path!r} is none like database/rotate-root/NAME or aws/config/rotate-root")
         case WebhookMinter():
             parts = urlsplit(minter.url)
             wrong += wrong_origin(f"{parts.scheme}://{parts.netloc}")

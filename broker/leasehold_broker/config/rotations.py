@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from leasehold_broker.config.keys import AwsStore, KeysAt, VaultStore
-from leasehold_broker.config.minters import Minter, minter_at, wrong_minter
+from leasehold_broker.config.minters import Minter, VaultRootMinter, engine_of, minter_at, wrong_minter
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.domain.rotation import RotationLimits
@@ -90,10 +90,24 @@ def rotations_at(tables: tuple[RotationTable, ...], keys: KeysAt | None, path: P
 
 def _wrong(table: RotationTable, keys: KeysAt | None) -> list[str]:
     wrong = [f"at: {what}" for what in wrong_minter(table.at)]
-    wrong += _wrong_place(table.key, keys) + _wrong_schedule(table)
+    place = _wrong_root(table, keys) if isinstance(table.at, VaultRootMinter) else _wrong_place(table.key, keys)
+    wrong += place + _wrong_schedule(table)
     if any(getattr(table.limits, field) < 0 for field in Limits.__struct_fields__):
         wrong.append("limits must not be negative")
     return wrong
+
+
+def _wrong_root(table: RotationTable, keys: KeysAt | None) -> list[str]:
+    path = next(
+        (key.path for each in (keys.engines if keys else ()) for key in each.keys if key.name == table.key), None
+    )
+    if path is None:
+        return ["vault-root rotates what a key of [[keys.engines]] stands on, and there is no such key"]
+    assert isinstance(table.at, VaultRootMinter)  # noqa: S101 - asked by the caller
+    mount = engine_of(table.at)
+    if mount and not path.startswith(f"{mount}/"):
+        return [f"at: path is of the engine at {mount}, the key's ({path}) is not: it could not be tried"]
+    return []
 
 
 def _wrong_place(key: str, keys: KeysAt | None) -> list[str]:
@@ -102,6 +116,8 @@ def _wrong_place(key: str, keys: KeysAt | None) -> list[str]:
     store = next((store for store in keys.stores for each in store.keys if each.name == key), None)
     if key in {each.name for each in keys.federated}:
         return ["a federated key has no secret that could be rotated"]
+    if key in {each.name for engines in keys.engines for each in engines.keys}:
+        return ["an engine makes it anew for each lease; what the engine stands on is rotated by minter vault-root"]
     if store is None and keys.path is None:
         return ["no store of [keys] has it"]
     if store is not None and not isinstance(store, VaultStore | AwsStore):

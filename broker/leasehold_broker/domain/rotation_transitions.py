@@ -31,6 +31,16 @@ class Minted:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """An engine has replaced its own credential, which nobody is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The engine works with the credential that has replaced the last one, and nothing of that is left."""
+
+
+@dataclass(frozen=True, slots=True)
 class NeedsPerson:
     """The provider does this by hand only."""
 
@@ -78,7 +88,7 @@ class Faulted:
     final: bool = False
 
 
-Outcome = Identified | Minted | NeedsPerson | Stored | Probed | Promoted | Drained | Done | Faulted
+Outcome = Identified | Minted | Replaced | Proven | NeedsPerson | Stored | Probed | Promoted | Drained | Done | Faulted
 
 
 def refused(status: int) -> bool:
@@ -127,6 +137,8 @@ def _acquiring(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rot
     match outcome:
         case Minted(new_key_id) if not awaiting:
             return replace(rotation, new_key_id=new_key_id, why="")
+        case Replaced() if not awaiting:
+            return _to(rotation, RotationState.PROBING)
         case NeedsPerson(why) if not awaiting:
             return _to(rotation, RotationState.AWAITING_KEY, why=why)
         case Stored(new_key_id):
@@ -148,6 +160,8 @@ def _probing(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotat
             return _waits(rotation, f"the provider {said}", RotationState.ABANDONING, over=over)
         case Done() if not limits.probed:
             return _to(rotation, RotationState.PROMOTING)
+        case Proven():
+            return _to(rotation, RotationState.DONE)
         case Faulted(why, final):
             return _waits(rotation, why, RotationState.ABANDONING, over=final or elapsed > limits.mint)
         case _:

@@ -10,7 +10,7 @@ from leasehold_broker.domain.rotation_transitions import accepted
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
 from leasehold_broker.flows.rotation_events import started
-from leasehold_broker.flows.rotation_steps import RotatedKey
+from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.event_log import EventLog
@@ -25,7 +25,7 @@ class RequestRotation:
         self,
         log: RotationLog,
         events: EventLog,
-        keys: Mapping[str, RotatedKey],
+        keys: Mapping[str, AnyRotated],
         clock: Clock,
         entropy: Entropy,
         wake: Callable[[], None],
@@ -74,6 +74,8 @@ class RequestRotation:
         """
         check_request_id(request_id)
         known = self._known(key)
+        if not isinstance(known, RotatedKey):
+            raise field_invalid("key", f"{key!r} is made by a secret engine: there is no value that could be supplied")
         rotation = await self._awaiting(key)
         if known.limits.probed and not accepted(status := await known.status(value)):
             said = f"answers {status} to it" if status else "gives no answer"
@@ -107,7 +109,7 @@ class RequestRotation:
                 return rotation
         raise field_invalid("key", f"no rotation of {key!r} awaits a key; ask for one, or see how the last one stands")
 
-    def _known(self, key: str) -> RotatedKey:
+    def _known(self, key: str) -> AnyRotated:
         known = self._keys.get(key)
         if known is None:
             names = ", ".join(sorted(self._keys)) or "none"

@@ -11,7 +11,7 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.rotation import Trigger
 from leasehold_broker.flows.request_rotation import RequestRotation
-from leasehold_broker.flows.rotation_steps import RotatedKey
+from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
 from leasehold_broker.ports.event_sink import SinkFailedError
 from leasehold_broker.ports.key_source import FINAL, SourceFault
 
@@ -20,7 +20,7 @@ class RotateDisclosed:
     """Implements `EventSink`."""
 
     def __init__(
-        self, request: RequestRotation, keys: Mapping[str, RotatedKey], read: Callable[[bytes], Event]
+        self, request: RequestRotation, keys: Mapping[str, AnyRotated], read: Callable[[bytes], Event]
     ) -> None:
         """Ask through `request`; `read` tells an event from its bytes."""
         self._request = request
@@ -35,7 +35,7 @@ class RotateDisclosed:
             except ValueError:  # of a later version of the sidecar
                 continue
             key, version = self._keys.get(str(details.get("key"))), details.get("version")
-            if key is not None and isinstance(version, int):
+            if isinstance(key, RotatedKey) and isinstance(version, int):
                 await self._ask(stored, key, version)
 
     async def close(self) -> None:

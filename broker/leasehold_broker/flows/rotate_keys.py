@@ -8,7 +8,7 @@ that was frozen does so before it sends anything more.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -16,7 +16,7 @@ from leasehold_broker.domain.rotation import Rotation, RotationState
 from leasehold_broker.domain.rotation_transitions import after
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.rotation_events import stepped
-from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps
+from leasehold_broker.flows.rotation_steps import AnyRotated, RotationSteps
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.rotation_log import Lead, RotationLog
 
@@ -55,7 +55,7 @@ class RotateKeys:
     def __init__(
         self,
         log: RotationLog,
-        keys: Mapping[str, RotatedKey],
+        keys: Mapping[str, AnyRotated],
         steps: RotationSteps,
         clock: Clock,
         holder: str,
@@ -174,7 +174,7 @@ class RotateKeys:
         self._steps.forget(rotation)
         self._wake.set()
 
-    async def _kept(self, lead: Lead, before: Rotation, next_: Rotation, key: RotatedKey) -> bool:
+    async def _kept(self, lead: Lead, before: Rotation, next_: Rotation, key: AnyRotated) -> bool:
         """Make the step durable. False: it could not be, and what is true has to be read anew."""
         event = stepped(before, next_, self._clock.now().wall_ms)
         try:
@@ -189,13 +189,13 @@ class RotateKeys:
         self._tell_watchers()
         return True
 
-    async def _refused(self, before: Rotation, key: RotatedKey) -> None:
+    async def _refused(self, before: Rotation, key: AnyRotated) -> None:
         with contextlib.suppress(Refusal):  # nothing is ended then: the mark lets the next attempt find it
             found = await self._log.find_rotation(before.id)
             if found is not None:
                 await self._steps.lost(found, key)
 
-    async def _step(self, rotation: Rotation, key: RotatedKey, since: Instant, earlier: Rotation | None) -> Rotation:
+    async def _step(self, rotation: Rotation, key: AnyRotated, since: Instant, earlier: Rotation | None) -> Rotation:
         try:
             outcome = await self._steps.take(rotation, key, since, earlier)
         except Exception as fault:  # noqa: BLE001 - a library's surprise: its text may hold anything, and is not told
@@ -218,8 +218,3 @@ class RotateKeys:
     def _tell_watchers(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def keys_by_name(keys: Sequence[RotatedKey]) -> dict[str, RotatedKey]:
-    """By name."""
-    return {key.name: key for key in keys}

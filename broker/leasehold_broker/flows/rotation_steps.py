@@ -26,6 +26,7 @@ from leasehold_broker.domain.rotation_transitions import (
 )
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.root_steps import RotatedRoot, root_step
 from leasehold_broker.ports.key_admin import KeyAdmin, KeyStage
 from leasehold_broker.ports.key_probe import KeyProbe
 from leasehold_broker.ports.key_source import KeySource, SourceFault, SourceState
@@ -71,6 +72,10 @@ class RotatedKey:
         return await self.probe.probe(record, value)
 
 
+AnyRotated = RotatedKey | RotatedRoot
+"""Something that is rotated."""
+
+
 class RotationSteps:
     """Takes one step at a time; holds nothing but values that are not stored yet."""
 
@@ -79,7 +84,7 @@ class RotationSteps:
         self._users = users
         self._fresh: dict[str, ProviderKey] = {}
 
-    async def take(self, rotation: Rotation, key: RotatedKey, since: Instant, earlier: Rotation | None) -> Outcome:
+    async def take(self, rotation: Rotation, key: AnyRotated, since: Instant, earlier: Rotation | None) -> Outcome:
         """Do what the state asks for.
 
         Args:
@@ -88,6 +93,8 @@ class RotationSteps:
             since: when this process took up the state.
             earlier: the rotation of this key before this one; over, or None.
         """
+        if isinstance(key, RotatedRoot):
+            return await _guarded(lambda: root_step(rotation, key))
         if rotation.state is RotationState.PLANNED:
             return await _guarded(lambda: self._identify(key, earlier))
         if rotation.state is RotationState.DRAINING:
@@ -107,7 +114,7 @@ class RotationSteps:
             fresh.value.wipe()
         self._fresh.clear()
 
-    async def lost(self, found: Rotation, key: RotatedKey) -> None:
+    async def lost(self, found: Rotation, key: AnyRotated) -> None:
         """The record of a step was refused: a key that was minted for it, and is known nowhere, is ended again.
 
         Args:
@@ -116,7 +123,7 @@ class RotationSteps:
             key: the same key.
         """
         fresh = self._fresh.get(found.id)
-        if fresh is None:
+        if fresh is None or not isinstance(key, RotatedKey):
             return
         self.forget(found)
         if found.state is not RotationState.MINTING and fresh.id not in {found.new_key_id, found.old_key_id}:

@@ -7,7 +7,7 @@ from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.rotation import Trigger
 from leasehold_broker.domain.rotation_schedule import NextTime, RotationSchedule, counts_from
 from leasehold_broker.flows.request_rotation import RequestRotation
-from leasehold_broker.flows.rotation_steps import RotatedKey
+from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.rotation_log import RotationLog
@@ -22,7 +22,7 @@ class ScheduleRotations:
     def __init__(
         self,
         log: RotationLog,
-        keys: Mapping[str, RotatedKey],
+        keys: Mapping[str, AnyRotated],
         schedules: Mapping[str, RotationSchedule],
         request: RequestRotation,
         clock: Clock,
@@ -59,7 +59,9 @@ class ScheduleRotations:
         last = found[0] if found else None
         if last is not None and not last.over:
             return
-        stored = (await self._keys[name].store.read(name)).created_wall_ms
+        key = self._keys[name]
+        # Nobody knows how old the credential of an engine is: the first time by age is now.
+        stored = (await key.store.read(name)).created_wall_ms if isinstance(key, RotatedKey) else 0
         since, not_before = counts_from(stored, last)
         due = schedule.due_wall_ms(name, since, self._next_time, self._there_wall_ms)
         now = self._clock.now().wall_ms

@@ -20,7 +20,7 @@ from leasehold_broker.config.minters import (
     BedrockMinter,
     ExecMinter,
     GoogleMinter,
-    Minter,
+    KeyMinter,
     OpenAIMinter,
     OpenRouterMinter,
     VaultRoleMinter,
@@ -49,7 +49,7 @@ class Closes(Protocol):
 class Minters:
     """Builds a `ProviderKeys` for each key that has a minter, over one client for all who trust the same roots."""
 
-    def __init__(self, tables: Mapping[str, Minter], admin_keys: KeyStore, clock: Clock) -> None:
+    def __init__(self, tables: Mapping[str, KeyMinter], admin_keys: KeyStore, clock: Clock) -> None:
         """Connect to nobody yet.
 
         Args:
@@ -164,7 +164,7 @@ def _as_provider(current: Reading) -> Reading:
     return read
 
 
-def _upstream(roots: str, tables: Iterable[Minter]) -> HttpUpstream:
+def _upstream(roots: str, tables: Iterable[KeyMinter]) -> HttpUpstream:
     """The client for those tables that trust these roots, "" for the system's."""
     origins = {_origin(table) for table in tables if _roots(table) == roots} - {""}
     own = {_origin(table) for table in tables if isinstance(table, WebhookMinter)}
@@ -181,11 +181,11 @@ def _upstream(roots: str, tables: Iterable[Minter]) -> HttpUpstream:
     )
 
 
-def _roots(table: Minter) -> str:
+def _roots(table: KeyMinter) -> str:
     return table.ca_file if isinstance(table, WebhookMinter) else ""
 
 
-def _origin(table: Minter) -> str:
+def _origin(table: KeyMinter) -> str:
     """Where a minter asks over our own client; "" for one that has another."""
     match table:
         case OpenAIMinter():

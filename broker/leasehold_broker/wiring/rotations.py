@@ -14,6 +14,7 @@ from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.keys_local_admin import LocalKeyAdmin
 from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.prometheus_metrics import Sample
+from leasehold_broker.config.minters import VaultRootMinter
 from leasehold_broker.config.providers import ProviderAt
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.config.rotations import RotationAt
@@ -21,9 +22,10 @@ from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.flows.read_rotations import ReadRotations
 from leasehold_broker.flows.request_rotation import RequestRotation
+from leasehold_broker.flows.root_steps import RotatedRoot
 from leasehold_broker.flows.rotate_disclosed import RotateDisclosed
 from leasehold_broker.flows.rotate_keys import Pace, RotateKeys
-from leasehold_broker.flows.rotation_steps import RotatedKey, RotatedStore, RotationSteps
+from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey, RotatedStore, RotationSteps
 from leasehold_broker.flows.schedule_rotations import ScheduleRotations
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -63,7 +65,7 @@ class Rotating:
     request: RequestRotation
     read: ReadRotations
     driver: RotateKeys
-    keys: Mapping[str, RotatedKey]
+    keys: Mapping[str, AnyRotated]
 
     def samples(self) -> Iterator[Sample]:
         """Metrics."""
@@ -97,7 +99,7 @@ async def rotating(
     """
     check_rotations(plan.rotations)
     async with contextlib.AsyncExitStack() as stack:
-        keys = await _rotated_keys(plan, clock, stack)
+        keys = await _rotated(plan, clock, stack)
         driver = RotateKeys(kept, keys, RotationSteps(users), clock, new_life(), Pace(), _told)
         request = RequestRotation(kept, opened.log, keys, clock, entropy, driver.wake)
         if keys:
@@ -113,21 +115,46 @@ async def rotating(
         yield Rotating(request, ReadRotations(kept, driver.changed), driver, keys)
 
 
-async def _rotated_keys(plan: RotationPlan, clock: Clock, stack: contextlib.AsyncExitStack) -> dict[str, RotatedKey]:
+async def _rotated(plan: RotationPlan, clock: Clock, stack: contextlib.AsyncExitStack) -> dict[str, AnyRotated]:
     if plan.keys is None or not plan.rotations:
         return {}
-    minters = Minters({at.key: at.at for at in plan.rotations}, plan.keys.ring, clock)
+    return {**_rotated_keys(plan, plan.keys, clock, stack), **_rotated_roots(plan, plan.keys, clock, stack)}
+
+
+def _rotated_roots(
+    plan: RotationPlan, keys: SidecarKeys, clock: Clock, stack: contextlib.AsyncExitStack
+) -> dict[str, RotatedRoot]:
+    found: dict[str, RotatedRoot] = {}
+    for at in plan.rotations:
+        if isinstance(at.at, VaultRootMinter):
+            from leasehold_broker.wiring.vault import vault_root  # noqa: PLC0415 - its client is large
+
+            # The configuration lets only keys of engines have such a table.
+            table = next(table for table in keys.at.engines for key in table.keys if key.name == at.key)
+            provider, environment = _whose(keys, at.key)
+            root = vault_root(at.at, table, at.key, clock)
+            stack.push_async_callback(root.aclose)
+            found[at.key] = RotatedRoot(at.key, provider, environment, root, at.limits)
+    return found
+
+
+def _rotated_keys(
+    plan: RotationPlan, keys: SidecarKeys, clock: Clock, stack: contextlib.AsyncExitStack
+) -> dict[str, RotatedKey]:
+    tables = {at.key: at.at for at in plan.rotations if not isinstance(at.at, VaultRootMinter)}
+    minters = Minters(tables, keys.ring, clock)
     stack.push_async_callback(minters.aclose)
     probe, upstream = _probe(plan.providers)
     stack.push_async_callback(upstream.close)
-    stores = _stores(plan.keys, {at.key for at in plan.rotations}, clock)
+    stores = _stores(keys, set(tables), clock)
     for opened in {id(store): store for store in stores.values()}.values():
         stack.push_async_callback(opened.aclose)
     found = {}
-    for at in plan.rotations:
-        provider, environment = _whose(plan.keys, at.key)
-        at_provider = minters.build(at.key, _reading(stores[at.key], at.key))
-        found[at.key] = RotatedKey(at.key, provider, environment, stores[at.key], at_provider, probe, at.limits)
+    limits = {at.key: at.limits for at in plan.rotations}
+    for key in tables:
+        provider, environment = _whose(keys, key)
+        at_provider = minters.build(key, _reading(stores[key], key))
+        found[key] = RotatedKey(key, provider, environment, stores[key], at_provider, probe, limits[key])
     return found
 
 

@@ -7,11 +7,12 @@ from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.vault import VaultStaticRole
 from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
+from leasehold_broker.adapters.vault_root import VaultRoot
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
 from leasehold_broker.config.engines import EngineKey, Engines
 from leasehold_broker.config.keys import Transit, VaultStore
-from leasehold_broker.config.minters import VaultRoleMinter
+from leasehold_broker.config.minters import VaultRoleMinter, VaultRootMinter
 from leasehold_broker.config.vault import VaultLogin
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.secret_engine import Form
@@ -52,6 +53,12 @@ def vault_static_role(table: VaultRoleMinter, current: Reading, clock: Clock) ->
     """What makes the password of a static role anew; `current` reads the one that serves."""
     at = VaultAt(table.address, _auth(table.login), table.namespace, table.ca_file)
     return VaultStaticRole(at, current, table.mount, table.role, clock)
+
+
+def vault_root(table: VaultRootMinter, engines: Engines, key: str, clock: Clock) -> VaultRoot:
+    """What rotates the credential that this engine stands on, and tries it by this key."""
+    at = VaultAt(engines.address, _auth(table.login), engines.namespace, engines.ca_file)
+    return VaultRoot(at, table.path, vault_engines(engines, clock), key, clock)
 
 
 def _auth(login: VaultLogin) -> VaultAuth:
