@@ -87,6 +87,10 @@ class Shipment:
             if wrong is not None and not batch:
                 await self._all_answered()
                 raise SpoolDamagedError(wrong[1])
+            if self._window and self._window[-1].record.epoch != batch[0].record.epoch:
+                # A life begins there only once the life before is whole: else what comes late of that one would look
+                # like a newer life, and fence this one for good.
+                await self._all_answered()
             await self._room.acquire()
             position = batch[-1].position
             self._window.extend(batch)
@@ -118,7 +122,7 @@ class Shipment:
         return None
 
     async def _all_answered(self) -> None:
-        while self._window:  # noqa: ASYNC110 - once in the life of a spool
+        while self._window:  # noqa: ASYNC110 - once in the life of a spool, or of a process
             await asyncio.sleep(WOKEN_FOR_NOTHING_SECONDS)
 
     async def _watch(self) -> None:
