@@ -45,7 +45,8 @@ def base_caps(books: Books, policy: Policy, budget: str) -> Amounts | None:
 def budget_rows(books: Books, policy: Policy, now: Instant) -> BudgetRows:
     """Every budget, bounded: those over time first."""
     rows = [*_window_rows(books, policy, now)]
-    live = (name for names in books.live_of_subject.values() for name in names)
+    # In a stable order: rows that only changed places would be reported anew.
+    live = (name for names in books.live_of_subject.values() for name in sorted(names))
     for name in islice(live, LEASES_MAX):
         rows += _lease_rows(books, books.leases[name], now)
     unlisted = max(0, sum(map(len, books.live_of_subject.values())) - LEASES_MAX)
