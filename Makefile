@@ -77,8 +77,9 @@ soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replica
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)
 
-simulate-fleet: $(VENV)/dev.stamp ## fleets of a collector and its sidecars on a virtual clock, with faults (FLEET="--seeds 1000", "--large")
-	@$(ENV) python -m tests.simulation.fleet $(FLEET)
+simulate-fleet: $(VENV)/dev.stamp ## a collector and its sidecars on a virtual clock, with every fault (SEED=7, SIDECARS=1000 STEPS=100000, FLEET="--seeds 1000")
+	@$(ENV) PYTHONHASHSEED=0 python -m tests.simulation.fleet $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
+	  $(if $(SIDECARS),--sidecars $(SIDECARS)) $(FLEET)
 
 crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its heart under load, a call at each write; power lost at any moment
 	@$(ENV) CRASH_KILLS=$${CRASH_KILLS:-200} KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL_EVERY=1 POWER_LOSS_EVERY=1 pytest -q -rP \

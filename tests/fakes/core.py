@@ -111,12 +111,18 @@ class Core:
     """Flows over one store."""
 
     def __init__(
-        self, store, clock: ManualClock, policy: Policy = POLICY, entropy: CountingEntropy | None = None, dynamic=()
+        self,
+        store,
+        clock: ManualClock,
+        policy: Policy = POLICY,
+        entropy: CountingEntropy | None = None,
+        dynamic=(),
+        sidecar: str = SIDECAR,
     ):
         """Start."""
         self.store = store
         self.clock = clock
-        self.books = Books(SIDECAR)
+        self.books = Books(sidecar)
         self.journal = Journal(store)
         self.keys = MemoryKeys(KEY, OPENAI_KEY)
         self.policies = MemoryPolicies(policy)

@@ -1,0 +1,159 @@
+"""The command: one seed, a sweep of seeds, or one large fleet. Prints what decides a run and what it met."""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tests.simulation.fleet.run import Outcome, run_seed
+from tests.simulation.fleet.settings import Settings, of_seed
+from tests.simulation.fleet.world import World
+
+PROGRESS_SECONDS = 15.0
+MEDDLED = ("lost", "repeated", "reordered")
+NEEDED = (
+    "admitted",
+    "admitted without the centre",
+    "refused: part used up",
+    "refused: all used up",
+    "refused CENTRE_UNREACHABLE",
+    "refused AUDIT_SPOOL_FULL",
+    "refused SUBJECT_BLOCKED",
+    "granted",
+    "returned",
+    "written off",
+    "asked back",
+    "taken over",
+    "last unit spent",
+    "cap raised",
+    "cap lowered",
+    "budget added",
+    "budget removed",
+    "revoked ByLease",
+    "revoked BySubject",
+    "revoked ByKey",
+    "revoked BySidecar",
+    "revoked Everything",
+    "block lifted",
+    "stream cut",
+    "banned",
+    "readmitted",
+    "evicted",
+    "sidecar crashed",
+    "sidecar dies after a commit",
+    "sidecar dies before a commit",
+    "sidecar stopped in order",
+    "sidecar copied",
+    "sidecar restored",
+    "centre crashed",
+    "centre dies after a commit",
+    "centre dies before a commit",
+    "older copy of the centre refused",
+    "disk full",
+    "disk failed",
+    "long outage",
+    "partition",
+    "partition up only",
+    "partition down only",
+    "connection reset",
+    "message lost in a break",
+    *(f"{kind} {way} {how}" for kind in ("sync", "audit") for way in ("up", "down") for how in MEDDLED),
+    "clock jumped",
+    "consistency proven",
+    "tail unknown",
+    "converged",
+    "log verified offline",
+    "books are what the log says",
+)
+"""What a sweep must have met, or it proves less than it says."""
+
+
+def missing(seen: Counter[str]) -> list[str]:
+    """What should have been met and was not."""
+    return [name for name in NEEDED if not seen[name]]
+
+
+def large(sidecars: int) -> Settings:
+    """A fleet of this many sidecars, most of them quiet, with every kind of fault."""
+    return Settings(
+        sidecars=sidecars,
+        cap=40_000 * sidecars,
+        requests_cap=200 * sidecars,
+        fault_seconds=max(0.1, 60 / sidecars),
+        calls_per_second=0.6,
+        skew=0.2,
+        agents=2,
+        lose=0.002,
+        repeat=0.005,
+        swap=0.002,
+        look_every=max(1, sidecars // 4),
+    )
+
+
+def main() -> int:
+    """Run; 0 when every invariant held and everything was met."""
+    parser = argparse.ArgumentParser(prog="make simulate-fleet", description=__doc__)
+    parser.add_argument("--seed", type=int, help="this seed and nothing else")
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds, from --first-seed (default 100)")
+    parser.add_argument("--first-seed", type=int, help="default: a random one, printed")
+    parser.add_argument("--sidecars", type=int, default=0, help="one fleet of this many (up to 1000)")
+    parser.add_argument("--steps", type=int, default=0, help="turns of the loop under faults, instead of 150 s")
+    options = parser.parse_args()
+    if options.sidecars or options.seed is not None:
+        seed = random.SystemRandom().randrange(2**40) if options.seed is None else options.seed
+        settings = large(options.sidecars) if options.sidecars else of_seed(seed)
+        _say(f"SEED={seed} {settings}")
+        _told(run_seed(seed, settings, steps=options.steps, progress=_progress()))
+        return 0
+    first = random.SystemRandom().randrange(2**40) if options.first_seed is None else options.first_seed
+    _say(f"{options.seeds} seeds from --first-seed {first}")
+    return sweep(first, options.seeds, options.steps)
+
+
+def sweep(first: int, count: int, steps: int) -> int:
+    """Many seeds; 1 when they never met what they should."""
+    seen: Counter[str] = Counter()
+    turns, started, said = 0, time.monotonic(), 0.0
+    for number, seed in enumerate(range(first, first + count), start=1):
+        outcome = run_seed(seed, steps=steps)
+        seen.update(outcome.seen)
+        turns += outcome.steps
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            _say(f"  {number} of {count} seeds, {turns} steps, {said - started:.0f} s")
+    _say(f"{count} seeds, {turns} steps, {time.monotonic() - started:.0f} s: A1-A8, E1-E9, R1-R6 hold after each step")
+    for name, times in sorted(seen.items()):
+        _say(f"  {name:36} {times}")
+    if missing(seen):
+        _say(f"never met: {', '.join(missing(seen))}")
+        return 1
+    return 0
+
+
+def _progress() -> Callable[[World], None]:
+    started = said = time.monotonic()
+
+    def told(world: World) -> None:
+        nonlocal said
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            events = len(world.audit.entries)
+            _say(
+                f"  {world.loop.time():7.1f} s of its time, {world.steps} steps, {events} events in the log, "
+                f"{world.seen['admitted']} calls, {said - started:.0f} s"
+            )
+
+    return told
+
+
+def _told(outcome: Outcome) -> None:
+    for name, times in sorted(outcome.seen.items()):
+        _say(f"  {name:36} {times}")
+    _say(f"digest {outcome.digest}: {outcome.steps} steps, {outcome.seconds:.0f} s of virtual time, healed")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

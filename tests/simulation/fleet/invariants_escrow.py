@@ -1,0 +1,205 @@
+"""E1 to E9: what was really drawn on every slice, by whatever process, held against grants, returns and time."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import msgspec
+from tests.simulation.fleet.loop import NANOS
+
+from leasehold_broker.domain.amounts import METRICS
+from leasehold_broker.domain.escrow import SliceState
+from leasehold_broker.flows.slices import is_slice
+
+GRANTED, RETURNED, WRITTEN_OFF = "budget.slice_granted", "budget.slice_returned", "budget.slice_written_off"
+DECIDED_NS = 50_000_000
+"""A call is decided at most so long before it may be sent: a few commits."""
+
+
+def fence_of(account: str) -> int:
+    """Of the slice that an account is."""
+    return int(account.removeprefix("slice:").partition("|")[0])
+
+
+class EscrowTruth:
+    """Omniscient sums, by fence."""
+
+    def __init__(self, world: Any, seen: Counter[str]) -> None:
+        """Nothing is granted."""
+        self._world = world
+        self._seen = seen
+        self.drawn: defaultdict[int, int] = defaultdict(int)
+        self.granted: defaultdict[int, int] = defaultdict(int)
+        self.returned: defaultdict[int, int] = defaultdict(int)
+        self.written_off: set[int] = set()
+        self.said_returned: defaultdict[int, int] = defaultdict(int)
+        self._window_of: dict[int, tuple[str, str, int]] = {}
+        self._drawn_in: Counter[tuple[str, str, int]] = Counter()
+        self._rights_in: Counter[tuple[str, str, int]] = Counter()
+        self._calls: dict[str, tuple[str, str, list[tuple[int, int, int]]]] = {}
+        self.holder: dict[int, str] = {}
+        self.cap_most: dict[tuple[str, str, int], int] = {}
+        self._reported: dict[int, int] = {}
+        self.copied: set[int] = set()
+        """Slices of which a second process may tell: reports of both are the centre's to reconcile (E4)."""
+
+    # From the collector's durable log.
+
+    def record(self, body: bytes) -> None:
+        """An event of the collector became durable."""
+        if b"budget.slice_" not in body:
+            return
+        event = msgspec.json.decode(body)
+        details = event["details"]
+        fence, amount = details["fence"], details["amount"]
+        window = details["budget"], details["metric"], details["window_start_wall_ms"]
+        if event["type"] == GRANTED:
+            self.granted[fence] += amount
+            self._rights_in[window] += amount
+            self._window_of[fence] = window
+            self.holder[fence] = details["sidecar"]
+            self._seen["granted"] += 1
+            assert fence not in self.written_off, f"E6: slice {fence} was granted to after it was written off"
+            self._within_cap(window)
+        elif event["type"] == RETURNED:
+            self.returned[fence] += amount
+            self._rights_in[window] -= amount
+            self._seen["returned"] += 1
+            if fence not in self.copied:
+                assert self.returned[fence] <= self.said_returned[fence], f"E5: slice {fence}: more than was returned"
+        elif event["type"] == WRITTEN_OFF:
+            self._written_off(fence)
+
+    def _within_cap(self, window: tuple[str, str, int]) -> None:
+        most = self.cap_most.get(window)
+        assert most is None or self._rights_in[window] <= most, (
+            f"E1: {self._rights_in[window]} of {most} are granted in {window}"
+        )
+
+    def _written_off(self, fence: int) -> None:
+        self.written_off.add(fence)
+        self._seen["written off"] += 1
+        if self.holder[fence] in self._world.operators.ever_banned:
+            self._seen["written off at a ban"] += 1
+            return  # at once, as spent: nothing becomes free, whatever its holder still spends
+        now = self._world.now_ns()
+        for sidecar in self._world.sidecars:
+            if not sidecar.process.dead:
+                until = self._world.revocations.heard[sidecar.process].slices_ns.get(fence, 0)
+                own = self._own(sidecar, fence) if sidecar.ready else None
+                spends = own is not None and own.cap(sidecar.clock.now().boot_ns) > 0
+                assert not (spends and until > now), (
+                    f"E6: slice {fence} was written off while {sidecar.name} may spend it"
+                )
+
+    def caps(self, windows: Any) -> None:
+        """Note the largest cap that each window ever had: what was granted under it was right."""
+        for running in windows:
+            window = running.budget.name, running.metric.value, running.window.start_ms
+            self.cap_most[window] = max(self.cap_most.get(window, 0), running.escrow.cap)
+
+    # From sidecars.
+
+    def said(self, reports: Any) -> None:
+        """A process tells of its slices: returns only grow."""
+        for report in reports:
+            self.said_returned[report.fence] = max(self.said_returned[report.fence], report.returned)
+
+    def emitted(self, stream: str, life: str, event: dict[str, Any]) -> None:
+        """An event of a sidecar became durable: from a hold on, its amount is drawn, whatever becomes of the process.
+
+        Only the life that carried a call knows what it took; what another life charges for it is the hold, in full.
+        """
+        kind, details = event["type"], event.get("details", {})
+        if kind == "call.admitted":
+            held = [details["held"].get(name, 0) for name in METRICS]
+            legs = [
+                (fence_of(account), index, held[index])
+                for account, mask in details["budgets"]
+                if is_slice(account)
+                for index, on in enumerate(mask)
+                if on == "1"
+            ]
+            assert legs, "E2: a call that a fleet budget counts drew on no slice"
+            self._calls[details["call"]] = (stream, life, legs)
+            for fence, _, amount in legs:
+                self._draw(fence, amount)
+        elif kind == "call.settled":
+            carried = self._calls.get(details["call"])
+            if carried is not None and carried[:2] == (stream, life):
+                charged = details.get("charged", {}) if not details.get("voided") else {}
+                for fence, index, held in self._calls.pop(details["call"])[2]:
+                    self._draw(fence, charged.get(METRICS[index], 0) - held)
+
+    def _draw(self, fence: int, amount: int) -> None:
+        window = self._window_of.get(fence)
+        assert window is not None, f"E1: slice {fence} is spent, which is not durable at the centre"
+        self.drawn[fence] += amount
+        self._drawn_in[window] += amount
+        right = self.granted[fence] - self.said_returned[fence]
+        assert fence in self.copied or self.drawn[fence] <= right, (
+            f"E3, E5: {self.drawn[fence]} drawn on slice {fence} of {self.granted[fence]} granted, "
+            f"{self.said_returned[fence]} returned"
+        )
+        if amount > 0:
+            self.within(window)
+
+    def admitted(self, sidecar: Any, hold: Any) -> None:
+        """A call may be sent: its slices were good when it was decided (E9)."""
+        now = self._world.now_ns() - DECIDED_NS
+        for leg in hold.legs:
+            if is_slice(leg.account):
+                fence = fence_of(leg.account)
+                until = self._world.revocations.heard[sidecar.process].slices_ns.get(fence, 0)
+                assert until >= now, f"E9: slice {fence} was spent {(now - until) / NANOS:.2f} s after its end"
+
+    def within(self, window: tuple[str, str, int]) -> None:
+        """E2: whatever was lost, copied or put back, no more is drawn than the cap."""
+        most = self.cap_most.get(window)
+        assert most is None or self._drawn_in[window] <= most, f"E2: {self._drawn_in[window]} of {most} are drawn"
+        if self._drawn_in[window] == most:
+            self._seen["last unit spent"] += 1
+
+    # After a step.
+
+    def look(self, sidecar: Any) -> None:
+        """E3: at this sidecar."""
+        slices = sidecar.core.books.slices
+        for known in slices._known.values():
+            if known.own is not None:
+                settled, held = slices._stand_of(known)
+                assert settled + held <= known.own.right, f"E3: {sidecar.name} {known.own}"
+
+    @staticmethod
+    def _own(sidecar: Any, fence: int) -> Any:
+        for known in sidecar.core.books.slices._known.values():
+            if known.own is not None and known.own.fence == fence:
+                return known.own
+        return None
+
+    def look_at_centre(self, windows: Any) -> None:
+        """E1, E4 and E7, from the centre's own books."""
+        for running in windows:
+            escrow = running.escrow
+            slices = list(escrow.slices.values())
+            rights = sum(one.granted - one.returned for one in slices)
+            assert escrow.free == escrow.cap - rights, "E1: free is not what is left of the cap"
+            gone = sum(min(one.reported, one.granted - one.returned) + one.written_off for one in slices)
+            assert escrow.gone == gone, "E1: what is gone is not what was reported and written off"
+            open_ = [one.sidecar for one in slices if one.state is SliceState.OPEN]
+            self._seen["taken over"] += any(one.state is SliceState.ENDED for one in slices)
+            assert len(open_) == len(set(open_)), "E7: two slices of one sidecar are open"
+            for one in slices:
+                assert one.returned <= max(self.said_returned[one.fence], 0) or one.fence in self.copied, f"E5: {one}"
+                assert one.reported >= self._reported.get(one.fence, 0), f"E4: what was reported fell: {one}"
+                if one.fence not in self.copied:
+                    assert one.reported <= self.drawn[one.fence], f"E4: {one}, drawn {self.drawn[one.fence]}"
+
+    def noted(self, windows: Any) -> None:
+        """Remember what is durable of the reports, so that none may fall."""
+        for running in windows:
+            for one in running.escrow.slices.values():
+                self._reported[one.fence] = max(self._reported.get(one.fence, 0), one.reported)
+
+    def forget_reports(self) -> None:
+        """A centre died: reports that were not durable are told again."""
+        self._reported.clear()
