@@ -144,10 +144,10 @@ requests = 10
 """
 
 
-def test_replicas_cannot_have_fleet_budgets(tmp_path):
-    """Two replicas would each grant the whole cap: refused, until they can share it."""
-    with pytest.raises(ConfigError, match="cannot share them yet"):
-        load_collector(write(tmp_path, GOOD + FLEET + SHARED))
+def test_replicas_share_fleet_budgets(tmp_path):
+    """A store in PostgreSQL and fleet budgets go together."""
+    config = load_collector(write(tmp_path, GOOD + FLEET + SHARED))
+    assert (config.postgres is not None, len(config.fleet_budgets)) == (True, 1)
 
 
 def test_fleet_budgets_are_read_with_their_names(tmp_path):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold_broker.domain.amounts import Metric
-from leasehold_broker.domain.escrow import Demand, Escrow, EscrowError, Slice, SliceState, targets
+from leasehold_broker.domain.escrow import Escrow, EscrowError, Slice, SliceState
+from leasehold_broker.domain.escrow_shares import Demand, targets
 from leasehold_broker.domain.slice import HORIZON_SECONDS, NEED_SECONDS, OwnSlice, Pace
 from leasehold_broker.domain.time import NANOS
 

@@ -123,7 +123,9 @@ class Centre:
         self.store = opened.log
         self.fleet = fleet or Fleet(authority_seconds)
         self.records = CollectorRecords(self.store, self.clock)
-        self.escrow = FleetEscrow(fleet_budgets, authority_seconds, opened.escrow, self.store, self.clock)
+        self.escrow = FleetEscrow(
+            fleet_budgets, authority_seconds, opened.escrow, self.store, self.clock, shared=opened.shared
+        )
         self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
         self.ingest = IngestEvents(self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)

@@ -11,7 +11,7 @@ from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.windows import Period
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.escrow_log import StoredSlice
+from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 
 class MemoryEscrowLog:
@@ -20,26 +20,34 @@ class MemoryEscrowLog:
     def __init__(self) -> None:
         """Start empty."""
         self.fence = 0
+        self.version = 0
         self.kept: dict[int, StoredSlice] = {}
+        self._put_at: dict[int, int] = {}
         self.events: list[Event] = []
         self.changes: list[BudgetChange] = []
         self.down: Refusal | None = None
         self.commits = 0
 
-    async def slices(self) -> tuple[int, Sequence[StoredSlice]]:
+    async def slices(self, after_version: int = 0) -> EscrowBooks:
         """As the port says."""
         if self.down is not None:
             raise self.down
-        return self.fence, [self.kept[fence] for fence in sorted(self.kept)]
+        found = [self.kept[fence] for fence in sorted(self.kept) if self._put_at.get(fence, 0) > after_version]
+        return EscrowBooks(self.version, self.fence, found)
 
-    async def put_slices(self, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> None:
+    async def put_slices(self, version: int, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> int:
         """As the port says."""
         if self.down is not None:
             raise self.down
+        if version != self.version:
+            raise put_since(version)
+        self.version += 1
+        self._put_at |= {one.fence: self.version for one in slices}
         self.commits += 1
         self.fence = max(self.fence, fence)
         self.kept |= {one.fence: one for one in slices}
         self.events += events
+        return self.version
 
     async def forget_slices(self, fences: Sequence[int]) -> None:
         """As the port says."""

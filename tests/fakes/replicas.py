@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,7 @@ from tests.fakes.centre import Centre
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
+from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.wiring.collector_store import OpenStore
@@ -19,7 +21,15 @@ class Replica:
     """One life of one replica; its folder holds nothing but its socket and a copy of the key."""
 
     def __init__(
-        self, folder: Path, at: PostgresAt, name: str, epoch: str, *, key: Path, authority_seconds: float = 60.0
+        self,
+        folder: Path,
+        at: PostgresAt,
+        name: str,
+        epoch: str,
+        *,
+        key: Path,
+        authority_seconds: float = 60.0,
+        fleet_budgets: Sequence[FleetBudget] = (),
     ) -> None:
         """Build it; the context serves."""
         folder.mkdir(exist_ok=True)
@@ -28,6 +38,7 @@ class Replica:
         self._name = name
         self._epoch = epoch
         self._authority_seconds = authority_seconds
+        self._fleet_budgets = fleet_budgets
         self._stack = contextlib.AsyncExitStack()
         self.failures: list[str] = []
         (folder / "collector.sock").unlink(missing_ok=True)
@@ -39,12 +50,17 @@ class Replica:
         store = await self._stack.enter_async_context(
             open_store(self._at, self._name, self._epoch, issued=fleet.issued, fail=self.failures.append)
         )
-        opened = OpenStore(store, store.leadership.lead, store.board)
+        opened = OpenStore(store, store.leadership.lead, store.board, store.escrow)
         self.centre = Centre(
-            self._folder, self._epoch, authority_seconds=self._authority_seconds, opened=opened, fleet=fleet
+            self._folder,
+            self._epoch,
+            authority_seconds=self._authority_seconds,
+            opened=opened,
+            fleet=fleet,
+            fleet_budgets=self._fleet_budgets,
         )
         await self._stack.enter_async_context(self.centre)
-        self.share = ShareFleet(fleet, store.board, self.centre.clock)
+        self.share = ShareFleet(fleet, self.centre.escrow.holders, store.board, self.centre.clock)
         task = asyncio.create_task(self.share.run())
         following = asyncio.create_task(self.centre.enrolment.follow())
         self._stack.push_async_callback(asyncio.gather, task, following, return_exceptions=True)

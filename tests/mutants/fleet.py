@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 ESCROW = "domain/escrow.py"
+SHARES = "domain/escrow_shares.py"
 SLICE = "domain/slice.py"
 CENTRE = "flows/fleet_escrow.py"
 HOLDERS = "flows/escrow_holders.py"
@@ -73,7 +74,7 @@ FLEET_MUTANTS = (
     Mutant(
         "fleet: a need is met in part",
         "E8",
-        ESCROW,
+        SHARES,
         "        if 0 < one.need <= left:\n            found[one.sidecar] = one.need\n            left -= one.need",
         "        if 0 < (most := min(left, one.need)):\n            found[one.sidecar] = most\n"
         "            left -= most",
@@ -123,8 +124,8 @@ FLEET_MUTANTS = (
         "fleet: a failed commit is forgotten",
         "E1",
         CENTRE,
-        "            self.failures += 1\n            self._lost = True",
-        "            self.failures += 1",
+        "                self._lost = True\n                self._look_ns",
+        "                self._look_ns",
         (CENTRE_TESTS, FLEET),
     ),
     Mutant(

@@ -11,6 +11,7 @@ from leasehold_broker.domain.budget_changes import BudgetRows
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import LiveLease, LiveLeases
+from leasehold_broker.flows.escrow_holders import EscrowHolders
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -25,7 +26,8 @@ class Side:
         """Over this store's board."""
         self.clock = ManualClock()
         self.fleet = Fleet(10.0)
-        self.share = ShareFleet(self.fleet, store.board, self.clock)
+        self.holders = EscrowHolders(10.0)
+        self.share = ShareFleet(self.fleet, self.holders, store.board, self.clock)
 
     def connect(self, name: str, epoch: int = 0) -> Member:
         """A session of a sidecar opens here."""

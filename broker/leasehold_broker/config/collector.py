@@ -232,10 +232,6 @@ def _check(file: _File, path: Path) -> None:
     wrong += [f"name {name!r} is used twice: each stream has one writer" for name in sorted(_repeated(names))]
     if not AUTHORITY_SECONDS_MIN <= file.collector.authority_seconds <= AUTHORITY_SECONDS_MAX:
         wrong.append(f"[collector] authority_seconds must be {AUTHORITY_SECONDS_MIN} to {AUTHORITY_SECONDS_MAX}")
-    if file.fleet_budgets and file.store.engine == "postgres":
-        wrong.append(
-            "[[fleet_budgets]] need the store in one file: replicas cannot share them yet; take one of both out"
-        )
     issuers = {issuer.issuer for issuer in file.issuers}
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"

@@ -11,7 +11,6 @@ is over waits to be written off; what is said of it afterwards tells where the m
 Refuses to know time, messages and disks: callers say when a life is over and when a slice may be written off.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -121,7 +120,15 @@ class Escrow:
         return None if fence is None else self.slices[fence]
 
     def restore(self, one: Slice) -> None:
-        """Put a stored slice back."""
+        """Put a stored slice back, or in the place of what was known of it; what its calls hold is not stored."""
+        known = self.slices.get(one.fence)
+        if known is not None:
+            self._rights -= known.right
+            self._gone -= known.spent + known.written_off
+            self._stuck -= known.stuck
+            if known.state is SliceState.OPEN:
+                one.held = known.held if one.state is SliceState.OPEN else 0
+                self.open_of.pop(known.sidecar, None)
         self.slices[one.fence] = one
         self._rights += one.right
         self._gone += one.spent + one.written_off
@@ -228,49 +235,3 @@ class Escrow:
             message = f"slice {fence} is not known"
             raise EscrowError(message)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one sidecar asks of an escrow.
-
-    Args:
-        sidecar: who.
-        want: beyond what is held, for the near future.
-        need: for a call that was refused; 0 for none.
-        since: when that need arose, on any scale that grows: who waits longest comes first.
-    """
-
-    sidecar: str
-    want: int
-    need: int = 0
-    since: int = 0
-
-
-FLOORS_SHARE = 8
-FLOOR_SHARE = 64
-"""Who wants nothing keeps a small part, so that its next call need not be refused: all of those together an eighth of
-what is left, and each at most a sixty-fourth, for that much may be lost when it crashes."""
-
-
-def targets(pool: int, demands: Iterable[Demand]) -> dict[str, int]:
-    """What each sidecar should have available of what nobody has spent; never more than that in all (E8).
-
-    Refused calls come first, the one that waits longest before the others, each in full or not at all: half of a
-    worst case admits nothing. The rest is shared by what is wanted, the least first, nobody more than an equal share,
-    and one share stays free for whoever comes next. What is left then gives everybody a floor.
-    """
-    asked = list(demands)
-    found = dict.fromkeys((one.sidecar for one in asked), 0)
-    left = pool
-    for one in sorted(asked, key=lambda one: (one.since, one.sidecar)):
-        if 0 < one.need <= left:
-            found[one.sidecar] = one.need
-            left -= one.need
-    wanting = sorted((one.want - found[one.sidecar], one.sidecar) for one in asked if one.want > found[one.sidecar])
-    for index, (more, sidecar) in enumerate(wanting):
-        taken = min(more, left // (len(wanting) - index + 1))
-        found[sidecar] += taken
-        left -= taken
-    floor = left // max(FLOOR_SHARE, FLOORS_SHARE * len(asked))
-    return {sidecar: max(target, floor) for sidecar, target in found.items()}

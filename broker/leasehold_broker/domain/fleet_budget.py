@@ -95,3 +95,22 @@ class SliceReport:
     held: int = 0
     want: int = 0
     need: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAsk:
+    """What a replica of the collector tells the others that one of its sidecars wants of one budget in one metric.
+
+    Args:
+        budget, metric: which.
+        want, need: as the sidecar said.
+        since_wall_ms: when that need arose.
+        held: by calls in flight there: not available for another call.
+    """
+
+    budget: str
+    metric: Metric
+    want: int
+    need: int
+    since_wall_ms: int
+    held: int

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from leasehold_broker.domain.fleet_budget import SharedAsk
 from leasehold_broker.domain.time import NANOS, Instant
 from leasehold_broker.flows.escrow_windows import Key
 
@@ -18,11 +19,19 @@ LIVES_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one sidecar last said that it wants of one budget; `since_ns` is when its need arose."""
+    """What one sidecar last said of one budget in one metric.
+
+    Args:
+        want, need: as it said.
+        held: by its calls in flight.
+        since_ns, since_wall_ms: when its need arose.
+    """
 
     want: int
     need: int
+    held: int
     since_ns: int
+    since_wall_ms: int
 
 
 @dataclass(slots=True)
@@ -37,10 +46,12 @@ class Holder:
     asks: dict[Key, Ask] = field(default_factory=dict)
     keep: dict[Key, int] = field(default_factory=dict)
 
-    def ask(self, key: Key, want: int, need: int, before: Ask | None, now: Instant) -> None:
+    def ask(self, key: Key, want: int, need: int, held: int, before: Ask | None, now: Instant) -> None:
         """It wants so much; a need that it had before is as old as it was."""
-        since_ns = before.since_ns if before is not None and before.need and need else now.boot_ns
-        self.asks[key] = Ask(want, need, since_ns)
+        since = (now.boot_ns, now.wall_ms)
+        if before is not None and before.need and need:
+            since = (before.since_ns, before.since_wall_ms)
+        self.asks[key] = Ask(want, need, held, *since)
 
 
 class EscrowHolders:
@@ -50,6 +61,8 @@ class EscrowHolders:
         """A life that is not heard for so long does not act on anything that it was told."""
         self._silence_ns = int(silence_seconds * NANOS)
         self._holders: dict[str, Holder] = {}
+        self._elsewhere: dict[str, Holder] = {}
+        """Sidecars that take part at another replica."""
         self._wakes: dict[tuple[str, str], asyncio.Event] = {}
         self._lives: dict[str, list[str]] = {}
         """Of each sidecar the lives that were granted to, the newest last."""
@@ -62,6 +75,10 @@ class EscrowHolders:
     def items(self) -> Iterable[tuple[str, Holder]]:
         """Those that take part, by name."""
         return self._holders.items()
+
+    def __contains__(self, name: str) -> bool:
+        """True when it takes part here."""
+        return name in self._holders
 
     def __getitem__(self, name: str) -> Holder:
         """One that takes part."""
@@ -83,6 +100,7 @@ class EscrowHolders:
             self._lives[name] = [*lives[-LIVES_MAX:], life]
         if self.of(name, life) is None:
             self._holders[name] = Holder(life)
+        self._elsewhere.pop(name, None)
         self._heard_ns[name, life] = now.boot_ns
         return True
 
@@ -94,6 +112,12 @@ class EscrowHolders:
     def expelled(self, name: str) -> None:
         """The sidecar may speak no more, whatever its life: it takes no part until a session of it is opened again."""
         self._holders.pop(name, None)
+        self._elsewhere.pop(name, None)
+
+    def life_of(self, name: str) -> str:
+        """The life of a sidecar that takes part here; else empty."""
+        holder = self._holders.get(name)
+        return "" if holder is None else holder.life
 
     def of(self, name: str, life: str) -> Holder | None:
         """This life, when it takes part."""
@@ -113,9 +137,15 @@ class EscrowHolders:
         heard_ns = self._heard_ns.setdefault((name, life), now.boot_ns)
         return now.boot_ns >= heard_ns + self._silence_ns + int(seconds_more * NANOS)
 
-    def know(self, lives: Iterable[tuple[str, str]], now: Instant) -> None:
-        """Only these lives hold anything; all of them count as heard just now."""
-        self._heard_ns = dict.fromkeys(lives, now.boot_ns)
+    def granted(self, name: str, life: str, now: Instant) -> None:
+        """This life holds a slice, as the books say; one that was not known here counts as heard just now.
+
+        It was before the life that takes part here, if any: which of two is the newer one, sessions tell.
+        """
+        self._heard_ns.setdefault((name, life), now.boot_ns)
+        lives = self._lives.setdefault(name, [])
+        if life not in lives:
+            lives.insert(len(lives) - 1 if lives and name in self._holders else len(lives), life)
 
     def know_only(self, lives: Iterable[tuple[str, str]]) -> None:
         """Only these lives hold anything; forget when others were heard."""
@@ -138,6 +168,54 @@ class EscrowHolders:
         if wake is not None:
             wake.set()
 
-    def asking(self, key: Key) -> Mapping[str, Ask]:
-        """What is asked of one budget in one metric, by sidecar."""
-        return {name: holder.asks[key] for name, holder in self._holders.items() if key in holder.asks}
+    def asking(self, key: Key, now: Instant) -> Mapping[str, Ask]:
+        """What is asked of one budget in one metric, by sidecar, at whichever replica it is connected.
+
+        Who is connected to a replica that is gone asks for nothing once it does not act any more on what it was told.
+        """
+        elsewhere = {
+            name: holder.asks[key]
+            for name, holder in self._elsewhere.items()
+            if key in holder.asks and not self.silent(name, holder.life, 0.0, now)
+        }
+        return elsewhere | {name: holder.asks[key] for name, holder in self._holders.items() if key in holder.asks}
+
+    # What replicas tell each other.
+
+    def said_here(self, name: str) -> tuple[str, tuple[SharedAsk, ...]]:
+        """The life of a sidecar that takes part here and what it asks for; ("", ()) when it does not."""
+        holder = self._holders.get(name)
+        if holder is None:
+            return "", ()
+        return holder.life, tuple(
+            SharedAsk(*key, ask.want, ask.need, ask.since_wall_ms, ask.held) for key, ask in sorted(holder.asks.items())
+        )
+
+    def said_elsewhere(self, name: str, life: str, asks: Iterable[SharedAsk], *, connected: bool, now: Instant) -> None:
+        """What another replica says of a sidecar whose newest session is there: it takes part here no more."""
+        self._holders.pop(name, None)
+        self._elsewhere.pop(name, None)
+        if not life:
+            return
+        self._heard_ns[name, life] = now.boot_ns
+        self._lives[name] = [*(one for one in self._lives.get(name, ()) if one != life), life][-LIVES_MAX:]
+        if connected:
+            self._elsewhere[name] = Holder(
+                life,
+                {
+                    (ask.budget, ask.metric): Ask(
+                        ask.want,
+                        ask.need,
+                        ask.held,
+                        now.boot_ns - max(0, now.wall_ms - ask.since_wall_ms) * NANOS // 1000,
+                        ask.since_wall_ms,
+                    )
+                    for ask in asks
+                },
+            )
+
+    def heard_elsewhere(self, name: str, now: Instant) -> None:
+        """It is connected to another replica, which goes on."""
+        holder = self._elsewhere.get(name)
+        if holder is not None:
+            self._heard_ns[name, holder.life] = now.boot_ns

@@ -15,7 +15,7 @@ from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.domain.windows import Period, Window, window_at
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
-from leasehold_broker.ports.escrow_log import StoredSlice
+from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
 
 OVER_SECONDS_MIN = 86_400
 """A window is remembered for so long after its end, or its own length if that is more: a wall clock that is set
@@ -84,8 +84,24 @@ class Running:
         )
 
 
+@dataclass(slots=True)
+class Draft:
+    """What was decided and is not durable yet: told to nobody, and dropped when it cannot be stored.
+
+    Args:
+        changed: slices that are to be stored, by fence.
+        events: that tell of it.
+    """
+
+    changed: dict[int, Running] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
 class EscrowWindows:
-    """Every window of every fleet budget that is remembered."""
+    """Every window of every fleet budget that is remembered, and how new that is.
+
+    `fence` is the highest that was used, `version` counts the commits, `reads` how often the books were read.
+    """
 
     def __init__(self, budgets: Sequence[FleetBudget], changes: BudgetChangeLog) -> None:
         """Of these budgets, whose caps operators change there."""
@@ -93,6 +109,9 @@ class EscrowWindows:
         self.keys = frozenset((budget.name, metric) for budget in budgets for metric in budget.metrics)
         self._by_name = {budget.name: budget for budget in budgets}
         self._changes = changes
+        self.version = 0
+        self.fence = 0
+        self.reads = 0
         self._change = 0
         self._changed: dict[str, dict[Metric, BudgetChange]] = {}
         self._windows: dict[tuple[str, Metric, int], Running] = {}
@@ -107,12 +126,18 @@ class EscrowWindows:
         """All that are remembered."""
         return iter(tuple(self._windows.values()))
 
-    def restore(self, stored: Sequence[StoredSlice], wall_ms: int) -> None:
+    def restore(self, books: EscrowBooks, wall_ms: int) -> None:
         """Forget what memory says, and take over what is durable."""
         self._windows.clear()
         self._of_fence.clear()
         self._stale.clear()
-        for one in stored:
+        self.take(books, wall_ms)
+
+    def take(self, books: EscrowBooks, wall_ms: int) -> None:
+        """Take over what is durable, in the place of what is known of it."""
+        self.version, self.fence = books.version, books.fence
+        self.reads += 1
+        for one in books.slices:
             budget = self._by_name.get(one.budget)
             if budget is not None and one.metric in budget.metrics:
                 running = self._window(budget, one.metric, one.window, wall_ms)

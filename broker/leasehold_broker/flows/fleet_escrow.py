@@ -4,6 +4,9 @@ Owns the order: a grant is durable, with its event, before any sidecar is told o
 same commit as what is granted of it. Sidecars are not asked and do not ask: they say how they stand with every message,
 and the next push tells them what they have (see domain/escrow.py for why nobody can overspend).
 
+Replicas that share a log decide each for the sidecars that are connected to them, knowing what all of them ask for.
+Each round begins with what the others have granted since; when one of them commits first, the round is made anew.
+
 A slice whose life is not heard any more is written off once its holder must have stopped: the holder stops at
 `sent + authority`, we count from when we received, widened by the drift of two clocks, and by the longest call.
 """
@@ -12,8 +15,9 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 
-from leasehold_broker.domain.escrow import Demand, Escrow, SliceState, targets
-from leasehold_broker.domain.events import Event, EventType
+from leasehold_broker.domain.escrow import Escrow, SliceState
+from leasehold_broker.domain.escrow_shares import Demand, shares
+from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.fleet_budget import (
     KEEP_ALL,
     NO_FENCE,
@@ -22,14 +26,15 @@ from leasehold_broker.domain.fleet_budget import (
     SliceReport,
     SliceTold,
 )
-from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.sync import silence_seconds
 from leasehold_broker.domain.time import NANOS, Instant
-from leasehold_broker.flows.escrow_holders import EscrowHolders, Holder
-from leasehold_broker.flows.escrow_windows import EscrowWindows, Key, Running
+from leasehold_broker.flows.escrow_holders import Ask, EscrowHolders, Holder
+from leasehold_broker.flows.escrow_reports import EscrowReports
+from leasehold_broker.flows.escrow_windows import Draft, EscrowWindows, Key, Running
 from leasehold_broker.ports.budget_changes import BudgetChangeLog, FleetStanding
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.escrow_log import EscrowLog, StoredSlice
+from leasehold_broker.ports.escrow_log import EscrowBooks, EscrowLog, StoredSlice
 
 CALL_SECONDS_MAX = 900.0
 """A call that began before its slice ended may report what it spent for so long."""
@@ -39,8 +44,8 @@ GATHER_SECONDS = 0.01
 """Reports that come together share one commit."""
 STEP_SHARE = 4
 """After a round the next one waits so many times as long as it took: other work of the collector comes first."""
-WORTH_IT = 4
-"""Less than a quarter of the target is not worth a commit."""
+TRIES_MAX = 4
+"""A round that other replicas came before is made anew so many times; the next one comes within a second."""
 
 
 class FleetEscrow:
@@ -54,6 +59,8 @@ class FleetEscrow:
         changes: BudgetChangeLog,
         clock: Clock,
         call_seconds_max: float = CALL_SECONDS_MAX,
+        *,
+        shared: bool = False,
     ) -> None:
         """Share these budgets; call `restore` before anything else.
 
@@ -64,6 +71,7 @@ class FleetEscrow:
             changes: operators' raises and lowers of the caps.
             clock: whose boot reading silence is counted on.
             call_seconds_max: how long a call that began in time may go on.
+            shared: other replicas grant from the same log.
 
         Raises:
             ValueError: budgets without a log.
@@ -76,21 +84,23 @@ class FleetEscrow:
         self._log = log
         self._clock = clock
         self._call_seconds_max = call_seconds_max
-        self._fence = 0
-        self._holders = EscrowHolders(silence_seconds(authority_seconds))
-        self._unsaved: dict[int, Running] = {}
-        self._events: list[Event] = []
+        self._shared = shared
+        self.holders = EscrowHolders(silence_seconds(authority_seconds))
+        self._reports = EscrowReports(self.windows, shared=shared)
+        self._joined: set[str] = set()
+        self._draft = Draft()
         self._dirty: set[Key] = set()
         self._expelled: set[str] = set()
         self._lost = True
         self._look_ns = 0
         self._stir = asyncio.Event()
         self.failures = 0
+        self.conflicts = 0
         self.steps = 0
 
     def __repr__(self) -> str:
         """Counts only."""
-        return f"FleetEscrow({self.windows!r}, holders={len(self._holders)})"
+        return f"FleetEscrow({self.windows!r}, holders={len(self.holders)})"
 
     async def restore(self) -> None:
         """Take over what is durable. Every life counts as heard just now.
@@ -100,26 +110,36 @@ class FleetEscrow:
         """
         if self._log is None:
             return
-        now = self._clock.now()
-        self._fence, stored = await self._log.slices()
-        self._unsaved.clear()
-        self._events.clear()
-        self.windows.restore(stored, now.wall_ms)
-        self._holders.know({(one.sidecar, one.life) for one in stored}, now)
-        for name, holder in self._holders.items():
-            self._take_over(name, holder.life)
+        books = await self._log.slices()
+        self._draft = Draft()
+        self.windows.restore(books, self._clock.now().wall_ms)
+        self._took(books)
         self._lost = False
         await self.windows.read_changes()
 
+    async def _refresh(self, log: EscrowLog) -> None:
+        """Know what other replicas have put since."""
+        books = await log.slices(self.windows.version)
+        self.windows.take(books, self._clock.now().wall_ms)
+        self._took(books)
+
+    def _took(self, books: EscrowBooks) -> None:
+        now = self._clock.now()
+        for one in books.slices:
+            self.holders.granted(one.sidecar, one.life, now)
+        if books.slices:
+            self._joined |= {name for name, _ in self.holders.items()}
+
     def joined(self, name: str, life: str) -> None:
         """A session of this life of the sidecar was opened; what another life of it held is over (E7)."""
-        if self._holders.joined(name, life, self._clock.now()):
-            self._take_over(name, life)
+        if self.holders.joined(name, life, self._clock.now()):
+            self._joined.add(name)
             self._stir.set()
 
     def left(self, name: str, life: str) -> None:
         """The session of this life is gone: it asks for nothing until it is back; what it has stays its own."""
-        self._holders.left(name, life)
+        self.holders.left(name, life)
+        self._reports.left(name, life)
 
     def expelled(self, name: str) -> None:
         """It is banned or evicted: nothing is granted to it, and its slices are written off with the next round.
@@ -128,15 +148,9 @@ class FleetEscrow:
         most that it could spend, and nothing of it becomes free. What it says of them after it was readmitted tells
         where the money went.
         """
-        self._holders.expelled(name)
+        self.holders.expelled(name)
         self._expelled.add(name)
         self._stir.set()
-
-    def _take_over(self, name: str, life: str) -> None:
-        for running in self.windows:
-            ended = running.escrow.take_over(name, life)
-            if ended is not None:
-                self._unsaved[ended.fence] = running
 
     def heard(self, name: str, life: str, reports: Sequence[SliceReport]) -> None:
         """Take what this life of the sidecar says of its slices.
@@ -144,24 +158,24 @@ class FleetEscrow:
         Raises:
             Refusal: FIELD_INVALID (another's slice), CENTRE_BEHIND (it was granted what is not known here).
         """
-        holder = self._holders.of(name, life)
-        if holder is None and self._holders.was_taken_over(name, life):
+        holder = self.holders.of(name, life)
+        if holder is None and self.holders.was_taken_over(name, life):
             self.joined(name, life)  # is the other one silent by now?
-            holder = self._holders.of(name, life)
+            holder = self.holders.of(name, life)
         if holder is None:
             return
         now = self._clock.now()
-        self._holders.heard(name, life, now)
+        self.holders.heard(name, life, now)
+        of_slices = [report for report in reports if report.fence != NO_FENCE]
+        held = {(report.budget, report.metric): report.held for report in sorted(of_slices, key=lambda one: one.fence)}
         before, holder.asks = holder.asks, {}
         for report in reports:
-            if report.fence == NO_FENCE:
-                key = (report.budget, report.metric)
-                if key in self.windows.keys:
-                    holder.ask(key, report.want, report.need, before.get(key), now)
-                    self._dirty.add(key)
-            elif not self._lost:  # else it is said again, to books that are right
-                self._take(name, life, report, now)
+            key = (report.budget, report.metric)
+            if report.fence == NO_FENCE and key in self.windows.keys:
+                holder.ask(key, report.want, report.need, held.get(key, 0), before.get(key), now)
+                self._dirty.add(key)
         self._stir.set()
+        self._reports.heard(name, life, of_slices, lost=self._lost)
 
     def told(self, name: str, life: str, now: Instant) -> tuple[SliceTold, ...] | None:
         """What this life of the sidecar may be told now: nothing that is not durable. None: there are no budgets.
@@ -170,7 +184,7 @@ class FleetEscrow:
         """
         if not self.windows.budgets:
             return None
-        holder = self._holders.of(name, life)
+        holder = self.holders.of(name, life)
         if holder is None:
             holder = Holder(life)
         return tuple(
@@ -179,7 +193,7 @@ class FleetEscrow:
 
     def waking(self, name: str, life: str, wake: asyncio.Event) -> AbstractContextManager[None]:
         """Set this event when there is something new to tell the sidecar, while the context lasts."""
-        return self._holders.waking(name, life, wake)
+        return self.holders.waking(name, life, wake)
 
     def standing(self) -> Sequence[FleetStanding]:
         """How every budget stands, for operators."""
@@ -211,19 +225,31 @@ class FleetEscrow:
         """One round: write off what is over, share what is free, make it durable, then tell."""
         if self._log is None or not self.windows.budgets:
             return
-        try:
-            if self._lost:
-                await self.restore()
-            await self.windows.read_changes()
-            await self._round(self._log)
-        except Refusal:
-            # What memory says was granted is not durable, and was told to nobody: begin again from the disk.
-            self.failures += 1
-            self._lost = True
+        for _ in range(TRIES_MAX):
+            try:
+                if self._lost:
+                    await self.restore()
+                elif self._shared:
+                    await self._refresh(self._log)
+                await self.windows.read_changes()
+                await self._round(self._log)
+            except Refusal as refusal:
+                # What memory says was granted is not durable, and was told to nobody: begin again from the disk.
+                self._lost = True
+                self._look_ns = 0
+                if refusal.reason is not Reason.CONCURRENT_UPDATE:
+                    self.failures += 1
+                    return
+                self.conflicts += 1
+            else:
+                return
 
     async def _round(self, log: EscrowLog) -> None:
         now = self._clock.now()
         self.steps += 1
+        said = self._reports.book(self._draft, now)
+        self._dirty.update(said.budgets)
+        self._take_over()
         look = now.boot_ns >= self._look_ns
         dirty, self._dirty = self._dirty, set()
         for key, running in self.windows.all_running(now.wall_ms).items():
@@ -235,81 +261,68 @@ class FleetEscrow:
         expelled = frozenset(self._expelled)
         if look or expelled:
             self._write_off(now, expelled)
-        unsaved, self._unsaved = self._unsaved, {}
-        events, self._events = self._events, []
-        if unsaved or events:
-            rows = [running.stored(fence) for fence, running in unsaved.items()]
-            await log.put_slices(self._fence, rows, events)
-            for row, running in zip(rows, unsaved.values(), strict=True):
+        draft, self._draft = self._draft, Draft()
+        if draft.changed or draft.events:
+            books, rows = self.windows, [running.stored(fence) for fence, running in draft.changed.items()]
+            books.version = await log.put_slices(books.version, books.fence, rows, draft.events)
+            for row, running in zip(rows, draft.changed.values(), strict=True):
                 self._tell(row, running)
         self._expelled -= expelled
+        self._reports.done(said)
         if look:
             await self._forget(log, now)
 
-    # What sidecars say.
-
-    def _take(self, name: str, life: str, report: SliceReport, now: Instant) -> None:
-        running = self.windows.of_fence(report.fence)
-        if running is None:
-            if report.fence > self._fence:
-                raise _behind(report)
-            return  # of a window that is long over, or of a budget that is no longer configured
-        known = running.escrow.slices[report.fence]
-        if known.sidecar != name or running.key != (report.budget, report.metric):
-            raise field_invalid("slices", f"slice {report.fence} is not this sidecar's slice of {report.budget}")
-        if report.granted > known.granted:
-            raise _behind(report)
-        before = (known.returned, known.reported, known.written_off)
-        freed = running.escrow.report(report.fence, life, report.returned, report.spent, report.held)
-        if freed:
-            self._events.append(running.event(EventType.BUDGET_SLICE_RETURNED, known, freed, now))
-        if before != (known.returned, known.reported, known.written_off):
-            self._unsaved[report.fence] = running
-        self._dirty.add(running.key)
-
     # Who gets what.
+
+    def _take_over(self) -> None:
+        """What other lives hold of sidecars that have joined is over (E7): after what those said was booked."""
+        joined, self._joined = self._joined, set()
+        for name in joined:
+            life = self.holders.life_of(name)
+            for running in self.windows if life else ():
+                ended = running.escrow.take_over(name, life)
+                if ended is not None:
+                    self._draft.changed[ended.fence] = running
 
     def _share(self, key: Key, running: Running, now: Instant) -> None:
         escrow = running.escrow
-        demands = [Demand(name, ask.want, ask.need, ask.since_ns) for name, ask in self._holders.asking(key).items()]
-        have = {one.sidecar: _available(escrow, one.sidecar) for one in demands}
-        aims = targets(max(0, escrow.free + sum(have.values())), demands)
-        hungry = False
-        for one in sorted(demands, key=lambda one: (one.need <= have[one.sidecar], one.since, one.sidecar)):
-            more = min(aims[one.sidecar] - have[one.sidecar], max(0, escrow.free))
-            needy = have[one.sidecar] < one.need <= aims[one.sidecar]
-            if needy and have[one.sidecar] + more < one.need:
-                hungry = True  # others have it, and are asked for it: a part of it would be of no use
-            elif more > 0 and (needy or more * WORTH_IT >= aims[one.sidecar]):
-                self._grant(running, one.sidecar, more, now)
-        for one in demands:
-            self._recall(key, one.sidecar, aims[one.sidecar], have[one.sidecar], urgent=hungry)
+        asks = self.holders.asking(key, now)
+        demands = [Demand(name, ask.want, ask.need, ask.since_ns) for name, ask in asks.items()]
+        have = {name: _available(escrow, name, ask) for name, ask in asks.items()}
+        found = shares(escrow.free, demands, have)
+        for name, amount in found.grants.items():
+            # To a sidecar elsewhere its own replica grants it.
+            if name in self.holders and not self._reports.doubted(name, self.holders.life_of(name)):
+                self._grant(running, name, amount, now)
+        for name in asks:
+            if name in self.holders:
+                self._recall(key, name, found.aims[name], have[name], urgent=found.hungry)
 
     def _grant(self, running: Running, name: str, amount: int, now: Instant) -> None:
         found = running.escrow.slice_of(name)
         if found is None:
-            self._fence += 1
-            found = running.escrow.open(name, self._holders[name].life, self._fence)
+            self.windows.fence += 1
+            found = running.escrow.open(name, self.holders[name].life, self.windows.fence)
             self.windows.opened(running, found.fence)
         running.escrow.grant(found.fence, amount)
-        self._unsaved[found.fence] = running
-        self._events.append(running.event(EventType.BUDGET_SLICE_GRANTED, found, amount, now))
+        self._draft.changed[found.fence] = running
+        self._draft.events.append(running.event(EventType.BUDGET_SLICE_GRANTED, found, amount, now))
 
     def _recall(self, key: Key, name: str, aim: int, have: int, *, urgent: bool) -> None:
         """Ask back what is much too much; when a refused call waits for it, anything above the target, at once."""
-        holder = self._holders[name]
+        holder = self.holders[name]
         keep = aim if have > 2 * aim or (urgent and have > aim) else KEEP_ALL
         if keep != holder.keep.get(key, KEEP_ALL):
             holder.keep[key] = keep
             if urgent and keep != KEEP_ALL:
-                self._holders.wake(name, holder.life)
+                self.holders.wake(name, holder.life)
 
     def _tell(self, row: StoredSlice, running: Running) -> None:
         """It is durable: its holder may know."""
         news = row.granted > running.durable.get(row.fence, 0)
         running.durable[row.fence] = row.granted
         if news:
-            self._holders.wake(row.sidecar, row.life)
+            self.holders.wake(row.sidecar, row.life)
 
     def _told(self, name: str, holder: Holder, running: Running, now: Instant) -> SliceTold:
         window, budget = running.window, running.budget.budget
@@ -347,32 +360,25 @@ class FleetEscrow:
             for one in tuple(running.escrow.slices.values()):
                 if one.state is SliceState.WRITTEN_OFF:
                     continue
-                silent = self._holders.silent(one.sidecar, one.life, self._call_seconds_max, now)
+                silent = self.holders.silent(one.sidecar, one.life, self._call_seconds_max, now)
                 if over or silent or one.sidecar in expelled:
                     amount = running.escrow.write_off(one.fence)
-                    self._unsaved[one.fence] = running
+                    self._draft.changed[one.fence] = running
                     if amount:
-                        self._events.append(running.event(EventType.BUDGET_SLICE_WRITTEN_OFF, one, amount, now))
+                        self._draft.events.append(running.event(EventType.BUDGET_SLICE_WRITTEN_OFF, one, amount, now))
 
     async def _forget(self, log: EscrowLog, now: Instant) -> None:
         """Windows that were over long ago, and lives that hold nothing."""
         fences, gone = self.windows.forgettable(now.wall_ms)
         if fences:
             await log.forget_slices(fences)
-            self._holders.know_only(
+            self.holders.know_only(
                 (one.sidecar, one.life) for running in self.windows for one in running.escrow.slices.values()
             )
         self.windows.forget(gone)
 
 
-def _available(escrow: Escrow, name: str) -> int:
+def _available(escrow: Escrow, name: str, ask: Ask) -> int:
+    """What a new call there may hold; what its calls hold is known from the ask, also of a sidecar elsewhere."""
     found = escrow.slice_of(name)
-    return 0 if found is None else found.available
-
-
-def _behind(report: SliceReport) -> Refusal:
-    return Refusal(
-        Reason.CENTRE_BEHIND,
-        f"the sidecar holds slice {report.fence} of {report.budget}, granted {report.granted}, which this collector "
-        "does not know: its store was replaced or restored; restore the newest copy",
-    )
+    return 0 if found is None else max(0, found.right - found.reported - ask.held)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.time import NANOS, Instant
+from leasehold_broker.flows.escrow_holders import EscrowHolders
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.fleet_board import FleetBoard, SidecarNote
@@ -41,9 +42,10 @@ class _Elsewhere:
 class ShareFleet:
     """Says and believes, step by step."""
 
-    def __init__(self, fleet: Fleet, board: FleetBoard, clock: Clock) -> None:
-        """Share this fleet on this board."""
+    def __init__(self, fleet: Fleet, holders: EscrowHolders, board: FleetBoard, clock: Clock) -> None:
+        """Share this fleet, and what its sidecars ask of fleet budgets, on this board."""
         self._fleet = fleet
+        self._holders = holders
         self._board = board
         self._clock = clock
         self._local: dict[str, _Local] = {}
@@ -123,6 +125,7 @@ class ShareFleet:
             member.budgets,
             member.applied_budget_change,
             None if member.key_uses is None else tuple(member.key_uses.values()),
+            *self._holders.said_here(member.known.name),
         )
 
     def _believe(self, notes: Sequence[SidecarNote], beats: Mapping[str, int], now: Instant) -> None:
@@ -136,6 +139,7 @@ class ShareFleet:
             member = self._fleet.members[name]
             if other.note.connected and other.note.replica in alive and not self._unclaimed(name, member):
                 member.heard = now
+                self._holders.heard_elsewhere(name, now)
         if changed:
             self._fleet.changed()
 
@@ -167,6 +171,7 @@ class ShareFleet:
         member.applied_budget_change = note.applied_budget_change
         member.key_uses = None if note.key_uses is None else {use.key: use for use in note.key_uses}
         member.elsewhere = True
+        self._holders.said_elsewhere(name, note.life, note.asks, connected=note.connected, now=now)
         self._elsewhere[name] = _Elsewhere(member.session, note)
         return True
 
@@ -175,6 +180,7 @@ class ShareFleet:
         for name, member in self._fleet.members.items():
             if name not in self._local and not self._unclaimed(name, member):
                 member.heard = now
+                self._holders.heard_elsewhere(name, now)
 
 
 def _worth(note: SidecarNote) -> SidecarNote:

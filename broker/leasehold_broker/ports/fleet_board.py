@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.fleet_budget import SharedAsk
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -21,6 +22,8 @@ class SidecarNote:
         connected: it has a session there now.
         heard_age_ms: how long it had been silent when this was said; for one that is not connected.
         live, budgets, applied_budget_change, key_uses: as it reported last; no uses until its session has told.
+        life: of its process there, when that takes part in fleet budgets; else empty.
+        asks: what that life wants of fleet budgets.
     """
 
     known: KnownSidecar
@@ -32,6 +35,8 @@ class SidecarNote:
     budgets: BudgetRows
     applied_budget_change: int
     key_uses: tuple[KeyUse, ...] | None = None
+    life: str = ""
+    asks: tuple[SharedAsk, ...] = ()
 
 
 class FleetBoard(Protocol):

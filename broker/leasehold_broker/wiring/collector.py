@@ -122,8 +122,17 @@ class Collector:
                 await stack.enter_async_context(
                     tasks.keeping("retention", opened.led("retention", lambda: self._retaining(retain)))
                 )
+            escrow = FleetEscrow(
+                self._config.fleet_budgets,
+                self._config.authority_seconds,
+                opened.escrow,
+                store,
+                self._clock,
+                shared=opened.shared,
+            )
+            await escrow.restore()
             if opened.board is not None:
-                share = ShareFleet(self._fleet, opened.board, self._clock)
+                share = ShareFleet(self._fleet, escrow.holders, opened.board, self._clock)
                 await stack.enter_async_context(tasks.keeping("fleet", share.run))
             issuer = FleetRevocations(self._fleet, store, self._clock)
             await stack.enter_async_context(
@@ -140,10 +149,6 @@ class Collector:
             await stack.enter_async_context(
                 tasks.keeping("watch", WatchCollector(stuck, issuer, store, self._clock).run)
             )
-            escrow = FleetEscrow(
-                self._config.fleet_budgets, self._config.authority_seconds, opened.escrow, store, self._clock
-            )
-            await escrow.restore()
             await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
             rotations = await self._rotations(opened, tasks, stack)
             sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)

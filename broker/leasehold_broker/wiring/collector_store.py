@@ -64,7 +64,7 @@ class OpenStore:
         log: of this collector.
         lead: does a work, named, while this replica is the one that does it.
         board: what replicas tell each other about sidecars; None without replicas.
-        escrow: where slices of fleet budgets are kept; None with replicas, which cannot share fleet budgets yet.
+        escrow: where slices of fleet budgets are kept.
         rotations: where rotations of keys are kept.
     """
 
@@ -134,4 +134,4 @@ async def shared_store(
     at = postgres_collector.PostgresAt(where.url, where.schema, where.password_file, where.connections_max)
     opening = postgres_collector.open_store(at, stream, new_life(), accept_gaps=accept_gaps, issued=issued, fail=fail)
     async with opening as store:
-        yield OpenStore(store, store.leadership.lead, store.board, rotations=store.rotations)
+        yield OpenStore(store, store.leadership.lead, store.board, store.escrow, store.rotations)

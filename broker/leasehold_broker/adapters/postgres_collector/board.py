@@ -11,6 +11,7 @@ import msgspec
 
 from leasehold_broker.adapters.postgres_collector.connections import translated
 from leasehold_broker.domain.budget_changes import BudgetRows
+from leasehold_broker.domain.fleet_budget import SharedAsk
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.ports.fleet_board import SidecarNote
@@ -28,11 +29,14 @@ _SAID = (
     "live",
     "budgets",
     "key_uses",
+    "life",
+    "asks",
 )
 _COLUMNS = ", ".join(("sidecar", "replica", "session", *_SAID))
 _ROWS = (
     "unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], "
-    f"$9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bytea[], $14::bytea[]) AS n ({_COLUMNS})"
+    "$9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bytea[], $14::bytea[], $15::text[], "
+    f"$16::bytea[]) AS n ({_COLUMNS})"
 )
 _CLAIM = (
     f"INSERT INTO fleet ({_COLUMNS}) SELECT * FROM {_ROWS} ON CONFLICT (sidecar) DO UPDATE SET "  # noqa: S608 - constants
@@ -50,6 +54,7 @@ _SINCE = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _LIVE = msgspec.json.Decoder(LiveLeases)
 _KEY_USES = msgspec.json.Decoder(tuple[KeyUse, ...] | None)
 _BUDGETS = msgspec.json.Decoder(BudgetRows)
+_ASKS = msgspec.json.Decoder(tuple[SharedAsk, ...])
 
 
 class PostgresFleetBoard:
@@ -112,6 +117,8 @@ def _columns_of(notes: Sequence[SidecarNote]) -> tuple[list[Any], ...]:
             msgspec.json.encode(note.live),
             msgspec.json.encode(note.budgets),
             msgspec.json.encode(note.key_uses),
+            note.life,
+            msgspec.json.encode(note.asks),
         )
         for note in notes
     )
@@ -137,4 +144,6 @@ def _note(row: Mapping[str, Any]) -> SidecarNote:
         _BUDGETS.decode(row["budgets"]),
         row["applied_budget_change"],
         _KEY_USES.decode(row["key_uses"]),
+        row["life"],
+        _ASKS.decode(row["asks"]),
     )

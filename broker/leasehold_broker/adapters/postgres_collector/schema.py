@@ -111,7 +111,19 @@ CREATE TABLE leads (name text PRIMARY KEY, holder text NOT NULL, fence bigint NO
 ALTER TABLE fleet ADD COLUMN key_uses bytea NOT NULL DEFAULT 'null';
 """
 
-_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS)
+_ESCROW = """
+CREATE TABLE slices (
+    fence bigint PRIMARY KEY, budget text NOT NULL, metric text NOT NULL, window_start_ms bigint NOT NULL,
+    window_end_ms bigint NOT NULL, sidecar text NOT NULL, life text NOT NULL, granted bigint NOT NULL,
+    returned bigint NOT NULL, reported bigint NOT NULL, written_off bigint NOT NULL, state text NOT NULL,
+    version bigint NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX slices_version ON slices (version);
+INSERT INTO marks (name, value) VALUES ('slice_fence', 0), ('slices_version', 0);
+ALTER TABLE fleet ADD COLUMN life text NOT NULL DEFAULT '', ADD COLUMN asks bytea NOT NULL DEFAULT '[]';
+"""
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS, _ESCROW)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

@@ -14,6 +14,7 @@ from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
 from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, let_go, translated
+from leasehold_broker.adapters.postgres_collector.escrow_log import PostgresEscrowLog
 from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.postgres_collector.leadership import Leadership
@@ -116,6 +117,7 @@ class PostgresCollectorStore:
         self.board = PostgresFleetBoard(pool, stream)
         self.register = PostgresRegister(pool, appender)
         self.rotations = PostgresRotations(pool, appender)
+        self.escrow = PostgresEscrowLog(pool, appender)
 
     def __repr__(self) -> str:
         """Who, and how far."""

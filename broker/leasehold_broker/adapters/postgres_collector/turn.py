@@ -13,6 +13,7 @@ import msgspec
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.connections import HeadMovedError
 from leasehold_broker.adapters.postgres_collector.followers import write_follower
+from leasehold_broker.adapters.postgres_collector.slices import check_version, put_slices
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checked_record import CheckedRecord
@@ -25,6 +26,7 @@ from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge, split
+from leasehold_broker.ports.escrow_log import StoredSlice
 from leasehold_broker.ports.log_followers import Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
@@ -117,6 +119,18 @@ class Turn:
         await self._connection.execute(rows.PUT_BUDGET_CHANGE, change.number, *asked, msgspec.json.encode(change))
         self._budget_change = change.number
         return change
+
+    async def put_slices(self, version: int, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> int:
+        """Slices of fleet budgets with their events; gives the version of this.
+
+        Raises:
+            Refusal: CONCURRENT_UPDATE, and those of `record`.
+        """
+        await check_version(self._connection, version)
+        for event in events:
+            self._plan.record(event)
+        await put_slices(self._connection, version + 1, fence, slices)
+        return version + 1
 
     async def change(self, sql: str, values: Sequence[object], event: Event | None) -> bool:
         """Change one row, and record the event with it; False, and no event, when there was nothing to change."""

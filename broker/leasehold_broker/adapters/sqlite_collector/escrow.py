@@ -1,4 +1,7 @@
-"""Slices of fleet budgets in the collector's file. Owns their rows and the mark of the highest fence ever used."""
+"""Slices of fleet budgets in the collector's file. Owns their rows, the highest fence ever used, and the version.
+
+The version is that of the whole: there is one writer, so who reads after it is behind has lost everything.
+"""
 
 import sqlite3
 from collections.abc import Sequence
@@ -8,14 +11,16 @@ from sqlite_utils import Database
 from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.escrow import SliceState
 from leasehold_broker.domain.windows import Window
-from leasehold_broker.ports.escrow_log import StoredSlice
+from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 FENCE_MARK = "slice_fence"
+VERSION_MARK = "slices_version"
 _PUT_SLICE = (
     "INSERT OR REPLACE INTO slices (fence, budget, metric, window_start_ms, window_end_ms, sidecar, life, granted, "
     "returned, reported, written_off, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-_PUT_FENCE = (
+_MARK = "SELECT value FROM marks WHERE name = ?"
+_PUT_MARK = (
     "INSERT INTO marks (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
 )
 
@@ -56,9 +61,21 @@ def create_slices(database: Database) -> None:
     )
 
 
-def put_slices(connection: sqlite3.Connection, fence: int, slices: Sequence[StoredSlice]) -> None:
-    """Insert or replace, and remember the highest fence."""
-    connection.execute(_PUT_FENCE, (FENCE_MARK, fence))
+def check_version(connection: sqlite3.Connection, version: int) -> None:
+    """Go on when nothing was put since.
+
+    Raises:
+        Refusal: CONCURRENT_UPDATE.
+    """
+    found = connection.execute(_MARK, (VERSION_MARK,)).fetchone()
+    if (0 if found is None else found[0]) != version:
+        raise put_since(version)
+
+
+def put_slices(connection: sqlite3.Connection, version: int, fence: int, slices: Sequence[StoredSlice]) -> None:
+    """Insert or replace, and remember the highest fence and the version."""
+    connection.execute(_PUT_MARK, (FENCE_MARK, fence))
+    connection.execute(_PUT_MARK, (VERSION_MARK, version))
     connection.executemany(
         _PUT_SLICE,
         [
@@ -86,10 +103,15 @@ def forget_slices(connection: sqlite3.Connection, fences: Sequence[int]) -> None
     connection.executemany("DELETE FROM slices WHERE fence = ?", [(fence,) for fence in fences])
 
 
-def read_slices(database: Database) -> tuple[int, list[StoredSlice]]:
-    """The highest fence ever used, and what is remembered."""
-    mark = database.execute("SELECT value FROM marks WHERE name = ?", (FENCE_MARK,)).fetchone()
-    found = [
+def read_slices(database: Database, after_version: int) -> EscrowBooks:
+    """What is remembered; no slices for who knows the newest version."""
+    fence, version = (
+        0 if found is None else int(found[0])
+        for found in (database.execute(_MARK, (name,)).fetchone() for name in (FENCE_MARK, VERSION_MARK))
+    )
+    if after_version and after_version == version:
+        return EscrowBooks(version, fence, ())
+    slices = [
         StoredSlice(
             budget=row["budget"],
             metric=Metric(row["metric"]),
@@ -105,4 +127,4 @@ def read_slices(database: Database) -> tuple[int, list[StoredSlice]]:
         )
         for row in database.query("SELECT * FROM slices ORDER BY fence")
     ]
-    return (0 if mark is None else int(mark[0])), found
+    return EscrowBooks(version, fence, slices)

@@ -34,7 +34,7 @@ from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
-from leasehold_broker.ports.escrow_log import StoredSlice
+from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
@@ -230,19 +230,21 @@ class CollectorStore:
             ]
         )
 
-    async def slices(self) -> tuple[int, Sequence[StoredSlice]]:
+    async def slices(self, after_version: int = 0) -> EscrowBooks:
         """As the port says."""
-        return await self._state.ask(escrow.read_slices)
+        return await self._state.ask(lambda database: escrow.read_slices(database, after_version))
 
-    async def put_slices(self, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> None:
+    async def put_slices(self, version: int, fence: int, slices: Sequence[StoredSlice], events: Sequence[Event]) -> int:
         """As the port says."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            escrow.put_slices(connection, fence, slices)
+        def work(connection: sqlite3.Connection) -> int:
+            escrow.check_version(connection, version)
             for event in events:
                 self._memory.record(connection, event)
+            escrow.put_slices(connection, version + 1, fence, slices)
+            return version + 1
 
-        await self._writer.submit(work)
+        return await self._writer.submit(work)
 
     async def forget_slices(self, fences: Sequence[int]) -> None:
         """As the port says."""
