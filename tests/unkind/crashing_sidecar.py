@@ -152,14 +152,14 @@ def _fresh_token(stage: Stage) -> Path:
 async def _one_more_call(stage: Stage, calls: int) -> None:
     """Wait until calls flow in this life: a kill of an idle process would show nothing."""
     async with asyncio.timeout(SECONDS_MAX):
-        while len(_book(stage)) <= calls:  # noqa: ASYNC110 - the book is a file of another process
+        while len(book(stage)) <= calls:  # noqa: ASYNC110 - the book is a file of another process
             await asyncio.sleep(0.005)
 
 
 async def _check(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
     """Nothing is held once it serves again, nothing that was served is missing, and the cap holds."""
     row = next(usage for usage in await asyncio.to_thread(lease.usage) if usage.budget == "lease")
-    found.calls, found.served = _served(stage)
+    found.calls, found.served = served(stage)
     found.settled = row.settled
     assert row.held == 0, "B9: a hold outlived its process"
     assert row.settled >= found.served, f"spent unseen: {found.served} served, {row.settled} settled"
@@ -180,7 +180,7 @@ async def _reckon(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
                 one["charged"].get("cost_micro_usd", 0) for one in events if one.get("estimated")
             )
             found.open_at_a_kill = sum(bool(one.get("estimated")) for one in events)
-            found.calls, found.served = _served(stage)
+            found.calls, found.served = served(stage)
             charged = sum(one["charged"].get("cost_micro_usd", 0) for one in events)
             if charged == found.settled and found.settled <= found.served + found.charged_by_estimate:
                 break
@@ -193,13 +193,17 @@ async def _reckon(stage: Stage, lease: LeaseHandle, found: Crashes) -> None:
     assert verdict.holds, f"A2: {verdict}"
 
 
-def _book(stage: Stage) -> list[dict]:
+def book(stage: Stage) -> list[dict]:
+    """The stand-in's, of calls that cost."""
     return [each for each in accounts.read_book(stage.layout.journal) if each["operation"] not in accounts.FREE]
 
 
-def _served(stage: Stage) -> tuple[int, int]:
-    book = _book(stage)
-    return len(book), sum(_cost(each["model"], tuple(each["tokens"][unit] for unit in accounts.UNITS)) for each in book)
+def served(stage: Stage) -> tuple[int, int]:
+    """How many calls the stand-in served, and what they cost in micro-USD."""
+    calls = book(stage)
+    return len(calls), sum(
+        _cost(each["model"], tuple(each["tokens"][unit] for unit in accounts.UNITS)) for each in calls
+    )
 
 
 @functools.cache
