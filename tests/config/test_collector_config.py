@@ -6,6 +6,7 @@ from leasehold_broker.config import ConfigError, load_collector
 from leasehold_broker.config.collector_store import PostgresStore
 from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
+from leasehold_broker.domain.windows import Rolling
 
 GOOD = """
 [collector]
@@ -160,6 +161,13 @@ def test_fleet_budgets_are_read_with_their_names(tmp_path):
     assert load_collector(write(tmp_path, GOOD)).fleet_budgets == ()
 
 
+def test_a_fleet_budget_may_roll(tmp_path):
+    """Over so many seconds that always end now."""
+    text = FLEET.replace('period = "month"\ntime_zone = "Europe/Berlin"', "rolling_seconds = 86400")
+    (budget,) = load_collector(write(tmp_path, GOOD + text)).fleet_budgets
+    assert (budget.name, budget.budget.limit.span) == ("fleet:label:team=search|rolling-86400s", Rolling(86_400))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -173,7 +181,10 @@ def test_fleet_budgets_are_read_with_their_names(tmp_path):
         (("cost_micro_usd = 500000000\nrequests = 10", ""), "caps nothing"),
         (("requests = 10", "requests = 0"), "a cap must be 1 to"),
         (("requests = 10", "concurrency = 10"), "concurrency"),
-        (('period = "month"', "rolling_seconds = 60"), "rolling_seconds"),
+        (('period = "month"\ntime_zone = "Europe/Berlin"', "rolling_seconds = 60"), "rolling_seconds must be 3600 to"),
+        (('period = "month"', "rolling_seconds = 86400"), "does not go with rolling_seconds"),
+        (('time_zone = "Europe/Berlin"', "rolling_seconds = 86400"), "one of period and rolling_seconds"),
+        (('period = "month"\ntime_zone = "Europe/Berlin"', ""), "one of period and rolling_seconds"),
         ((FLEET, FLEET + FLEET), "put all their caps into one"),
     ],
 )

@@ -8,7 +8,7 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.limits import Budget, Level, WindowLimit
 from leasehold_broker.domain.reasons import Refusal
-from leasehold_broker.domain.windows import Period
+from leasehold_broker.domain.windows import Period, Rolling
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
@@ -71,7 +71,9 @@ class MemoryEscrowLog:
         return self.changes[number : number + limit]
 
 
-def fleet_budget(level: Level = Level.EVERYTHING, value: str = "", period: Period = Period.DAY, **caps) -> FleetBudget:
+def fleet_budget(
+    level: Level = Level.EVERYTHING, value: str = "", period: Period | Rolling = Period.DAY, **caps
+) -> FleetBudget:
     """A fleet budget with these caps by metric name."""
     limit = WindowLimit(level, period, NO_CAPS._replace(**caps), soft_percent=0)
     return FleetBudget(Budget(value, limit))

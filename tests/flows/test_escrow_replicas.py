@@ -47,7 +47,7 @@ class Process:
         self.returned: Counter[int] = Counter()
         self.spent: Counter[int] = Counter()
         self.fence = NO_FENCE
-        self.need = 0
+        self.need = self.want = 0
 
     def left(self, fence: int) -> int:
         """What it may spend of a slice."""
@@ -74,7 +74,7 @@ class Process:
     def reports(self) -> list[SliceReport]:
         """How it stands."""
         return [
-            SliceReport(NAME, COST, NO_FENCE, want=self.need, need=self.need),
+            SliceReport(NAME, COST, NO_FENCE, want=max(self.want, self.need), need=self.need),
             *(
                 SliceReport(NAME, COST, fence, self.granted[fence], self.returned[fence], self.spent[fence])
                 for fence in self.granted
@@ -216,20 +216,21 @@ async def test_two_that_grant_the_last_of_it_at_once_do_not_grant_it_twice() -> 
     assert sum(each.failures for each in found.all) == 0
 
 
-async def test_e8_what_one_replicas_sidecar_hoards_is_asked_back_for_one_of_another() -> None:
-    """A need at one replica is met from what a sidecar of another has and does not need."""
+async def test_e8_what_a_sidecar_of_one_replica_has_is_asked_back_for_a_call_that_waits_at_another() -> None:
+    """It wants what it has, though nobody waits for it there: a need at the other replica comes first."""
     found = await Replicas(2).start()
     rich, poor = found.process("rich"), found.process("poor")
     rich.need = 900
     found.connect(rich, 0)
     await found.rounds(2)
-    assert rich.left(rich.fence) >= 900
-    rich.need = 0
+    rich.need, rich.want = 0, 500
     found.connect(poor, 1)
-    assert not poor.spend(500)
+    await found.rounds(2)
+    assert rich.left(rich.fence) >= 850
+    assert not poor.spend(300)
     await found.rounds(6)
-    assert poor.spend(500)
-    assert found.spent == 500
+    assert poor.spend(300)
+    assert rich.left(rich.fence) >= 350
 
 
 async def test_e5_reports_that_a_conflict_came_before_are_booked_once() -> None:

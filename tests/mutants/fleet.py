@@ -7,10 +7,13 @@ SHARES = "domain/escrow_shares.py"
 SLICE = "domain/slice.py"
 CENTRE = "flows/fleet_escrow.py"
 HOLDERS = "flows/escrow_holders.py"
+WINDOWS = "flows/escrow_windows.py"
 SLICES = "flows/slices.py"
 DOMAIN = "tests/domain/test_escrow.py"
 MACHINE = "tests/domain/test_escrow_machine.py"
 CENTRE_TESTS = "tests/flows/test_fleet_escrow.py"
+ROLLING = "tests/flows/test_escrow_rolling.py"
+REPLICAS = "tests/flows/test_escrow_replicas.py"
 SLICES_TESTS = "tests/flows/test_slices.py"
 FLEET = "tests/simulation/test_fleet.py"
 
@@ -191,5 +194,61 @@ FLEET_MUTANTS = (
         "if over or silent or one.sidecar in expelled:",
         "if over or silent:",
         (CENTRE_TESTS,),
+    ),
+    Mutant(
+        "fleet: each bucket of a rolling budget may grant the whole cap",
+        "E1",
+        WINDOWS,
+        "            cap -= sum(one.escrow.rights for one in self._others(running, running.rolling))",
+        "            cap -= 0",
+        (ROLLING,),
+    ),
+    Mutant(
+        "fleet: a bucket counts from its start for the length and no more",
+        "E2",
+        WINDOWS,
+        "now_ms < one.window.start_ms + counted_ms(span)",
+        "now_ms < one.window.start_ms + span.seconds * 1000",
+        (ROLLING,),
+    ),
+    Mutant(
+        "fleet: rolling time begins at the wall clock, whatever is stored",
+        "E2",
+        WINDOWS,
+        "self._steady = SteadyTime(self._clock.now(), newest)",
+        "self._steady = SteadyTime(self._clock.now())",
+        (ROLLING,),
+    ),
+    Mutant(
+        "fleet: what is granted is not taken from what is free",
+        "E1",
+        SHARES,
+        "            left -= more\n    return Shares",
+        "    return Shares",
+        (CENTRE_TESTS, REPLICAS),
+    ),
+    Mutant(
+        "fleet: a replica asks nothing back for a call that waits at another",
+        "E8",
+        HOLDERS,
+        "        return elsewhere | {name",
+        "        return {name",
+        (REPLICAS,),
+    ),
+    Mutant(
+        "fleet: a report that a conflict came before is forgotten",
+        "E5",
+        "flows/escrow_reports.py",
+        "        said = dict(self._said)\n",
+        "        said, self._said = self._said, {}\n",
+        (REPLICAS, CENTRE_TESTS),
+    ),
+    Mutant(
+        "fleet: what another replica granted a moment ago is taken for lost history",
+        "E7",
+        "flows/escrow_reports.py",
+        "                if self._shared and refusal.reason",
+        "                if not self._shared and refusal.reason",
+        (REPLICAS,),
     ),
 )

@@ -36,7 +36,7 @@ BUDGET = "fleet:everything|total"
 LEASE_CAP_MICRO_USD = 50_000_000
 SECONDS_MAX = 120
 QUIET_CALLS = 40
-SILENT_CALLS = 15
+SILENT_CALLS = 5
 PAUSE_SECONDS = 0.02
 SKEW = 2.0
 """Each sidecar calls half as often as the one before."""
@@ -192,7 +192,7 @@ class Agents:
         rng = random.Random(f"{seed}/{number}")
         with anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0, timeout=20) as claude:
             while self._go.wait() and not self._over:
-                words = rng.choice((3, 10, 25))
+                words = rng.choice((25, 40, 50))
                 ask = {"max_tokens": 60, "messages": [{"role": "user", "content": f"Speak in {words} words."}]}
                 try:
                     claude.messages.create(model="claude-haiku-5-5", **ask)

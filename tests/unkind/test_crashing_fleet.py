@@ -26,7 +26,7 @@ def check(found: Found) -> None:
 @pytest.mark.timeout(400)
 def test_e1_e2_e8_three_sidecars_share_a_budget_through_two_kills() -> None:
     """One collector: skewed load, silence, a kill or two; three books agree, and the cap is used."""
-    found = crash_a_fleet(3, 5_000, 2, 7, shared=False)
+    found = crash_a_fleet(3, 12_000, 2, 7, shared=False)
     check(found)
     assert sum(found.kills.values()) == 2
 

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.domain.amounts import AMOUNT_MAX, NO_CAPS, UNLIMITED, Amounts
-from leasehold_broker.domain.fleet_budget import FLEET_BUDGETS_MAX, FleetBudget
+from leasehold_broker.domain.fleet_budget import FLEET_BUDGETS_MAX, FLEET_ROLLING_SECONDS_MIN, FleetBudget
 from leasehold_broker.domain.limits import Budget, Level, WindowLimit
 from leasehold_broker.domain.scope import is_provider
-from leasehold_broker.domain.windows import Period
+from leasehold_broker.domain.windows import ROLLING_SECONDS_MAX, Period, Rolling
 
 _NAMED = frozenset({Level.KEY, Level.PROVIDER, Level.ENVIRONMENT})
 _ON = 'must be "everything", or "key:", "provider:" or "environment:" and a name, or "label:<name>=<value>"'
@@ -20,7 +20,8 @@ class FleetBudgetPart(Part, frozen=True):
     """One of them, as written."""
 
     on: str
-    period: Period
+    period: Period | None = None
+    rolling_seconds: int = 0
     time_zone: str = "UTC"
     cost_micro_usd: int = UNLIMITED
     input_tokens: int = UNLIMITED
@@ -61,7 +62,22 @@ def _budget(part: FleetBudgetPart) -> FleetBudget:
         message = f"a cap must be 1 to {AMOUNT_MAX} in its metric's unit"
         raise ValueError(message)
     zone = _zone(part)
-    return FleetBudget(Budget(value, WindowLimit(level, part.period, caps, zone, label, soft_percent=0)))
+    return FleetBudget(Budget(value, WindowLimit(level, _span(part), caps, zone, label, soft_percent=0)))
+
+
+def _span(part: FleetBudgetPart) -> Period | Rolling:
+    if (part.period is None) == (not part.rolling_seconds):
+        message = "needs one of period and rolling_seconds"
+        raise ValueError(message)
+    if part.period is not None:
+        return part.period
+    if not FLEET_ROLLING_SECONDS_MIN <= part.rolling_seconds <= ROLLING_SECONDS_MAX:
+        message = (
+            f"rolling_seconds must be {FLEET_ROLLING_SECONDS_MIN} to {ROLLING_SECONDS_MAX}: each sixtieth of it has "
+            "slices of its own"
+        )
+        raise ValueError(message)
+    return Rolling(part.rolling_seconds)
 
 
 def _on(text: str) -> tuple[Level, str, str]:
@@ -78,6 +94,9 @@ def _on(text: str) -> tuple[Level, str, str]:
 
 
 def _zone(part: FleetBudgetPart) -> tzinfo:
+    if part.rolling_seconds and part.time_zone != "UTC":
+        message = "time_zone does not go with rolling_seconds; leave one of the two out"
+        raise ValueError(message)
     if part.time_zone in {"UTC", "Etc/UTC"}:
         return UTC
     if part.period is Period.TOTAL:

@@ -13,6 +13,8 @@ from leasehold_broker.domain.limits import Budget
 
 FLEET_PREFIX = "fleet:"
 FLEET_BUDGETS_MAX = 100
+FLEET_ROLLING_SECONDS_MIN = 3600
+"""A slice lasts for a sixtieth of what its budget rolls over: a minute at least."""
 NO_FENCE = 0
 """Of a budget of which a sidecar has no slice."""
 KEEP_ALL = UNLIMITED
@@ -21,7 +23,7 @@ KEEP_ALL = UNLIMITED
 
 @dataclass(frozen=True, slots=True)
 class FleetBudget:
-    """One budget over the whole fleet: what it counts, over which calendar span, with which caps."""
+    """One budget over the whole fleet: what it counts, over which span of time, with which caps."""
 
     budget: Budget
 

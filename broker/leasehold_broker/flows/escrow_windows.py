@@ -2,24 +2,35 @@
 
 Owns the configured budgets, operators' changes of their caps, and how long a window is remembered. Refuses to decide
 who gets what.
+
+A rolling budget is counted in buckets: each is a window of its own, with slices of its own, and may grant what the cap
+leaves beside all that was granted and not returned in the buckets that count still. So a slice's unspent part comes
+back with its bucket's end, and what was spent of it when its bucket counts no more; a charge that comes late is of the
+bucket that its call was admitted in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from leasehold_broker.domain.amounts import METRICS, Metric
 from leasehold_broker.domain.budget_changes import BudgetChange, changed_caps
 from leasehold_broker.domain.escrow import Escrow, Slice, SliceState
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.fleet_budget import FleetBudget
-from leasehold_broker.domain.time import Instant
-from leasehold_broker.domain.windows import Period, Window, window_at
+from leasehold_broker.domain.time import Instant, SteadyTime
+from leasehold_broker.domain.windows import ROLLING_SECONDS_MAX, Rolling, Window, window_at
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
 
+BUCKETS_MORE = 1
+"""A bucket counts so many buckets longer than in a budget of one sidecar: the clocks of replicas are not one, and a
+sidecar may act on the last word of a bucket a moment after it."""
 OVER_SECONDS_MIN = 86_400
 """A window is remembered for so long after its end, or its own length if that is more: a wall clock that is set
 forward and back again finds what was granted, not a fresh budget."""
+UNKNOWN_SECONDS = ROLLING_SECONDS_MAX + OVER_SECONDS_MIN
+"""The same for a window of a budget that is no longer configured: it may have been one that rolls."""
 CHANGES_PAGE = 1000
 
 Key = tuple[str, Metric]
@@ -45,6 +56,12 @@ class Running:
     def key(self) -> Key:
         """Without the window."""
         return self.budget.name, self.metric
+
+    @property
+    def rolling(self) -> Rolling | None:
+        """Over what it rolls; None for a calendar window."""
+        span = self.budget.budget.limit.span
+        return span if isinstance(span, Rolling) else None
 
     def stored(self, fence: int) -> StoredSlice:
         """A slice of it, as it is to be found again."""
@@ -103,12 +120,14 @@ class EscrowWindows:
     `fence` is the highest that was used, `version` counts the commits, `reads` how often the books were read.
     """
 
-    def __init__(self, budgets: Sequence[FleetBudget], changes: BudgetChangeLog) -> None:
-        """Of these budgets, whose caps operators change there."""
+    def __init__(self, budgets: Sequence[FleetBudget], changes: BudgetChangeLog, clock: Clock) -> None:
+        """Of these budgets, whose caps operators change there; the clock is for rolling ones."""
         self.budgets = tuple(budgets)
         self.keys = frozenset((budget.name, metric) for budget in budgets for metric in budget.metrics)
         self._by_name = {budget.name: budget for budget in budgets}
         self._changes = changes
+        self._clock = clock
+        self._steady: SteadyTime | None = None
         self.version = 0
         self.fence = 0
         self.reads = 0
@@ -135,6 +154,7 @@ class EscrowWindows:
 
     def take(self, books: EscrowBooks, wall_ms: int) -> None:
         """Take over what is durable, in the place of what is known of it."""
+        self._begin_steady(books.slices)
         self.version, self.fence = books.version, books.fence
         self.reads += 1
         for one in books.slices:
@@ -144,7 +164,7 @@ class EscrowWindows:
                 running.escrow.restore(_slice(one))
                 running.durable[one.fence] = one.granted
                 self._of_fence[one.fence] = running
-            elif _long_over(one.window, wall_ms):
+            elif one.window.end_ms and wall_ms > one.window.end_ms + UNKNOWN_SECONDS * 1000:
                 self._stale.append(one.fence)
             # Else it is no longer configured: it stays in the store, in case that was a mistake.
 
@@ -158,7 +178,50 @@ class EscrowWindows:
 
     def running(self, budget: FleetBudget, metric: Metric, wall_ms: int) -> Running:
         """The window that is running."""
-        return self._window(budget, metric, window_of(budget, wall_ms), wall_ms)
+        span, zone = budget.budget.limit.span, budget.budget.limit.zone
+        if isinstance(span, Rolling):
+            start_ms = span.bucket_start_ms(self._steady_ms())
+            window = Window(start_ms, start_ms + span.bucket_ms)
+        else:
+            window = window_at(span, zone, wall_ms)
+        return self._window(budget, metric, window, wall_ms)
+
+    def left_ms(self, running: Running, wall_ms: int) -> int:
+        """How long until this window is over; negative when it is; only for one that ends."""
+        return running.window.end_ms - (self._steady_ms() if running.rolling is not None else wall_ms)
+
+    def whole(self, running: Running) -> Escrow:
+        """The budget as operators see it: of a rolling one, all of its buckets that count."""
+        if running.rolling is None:
+            return running.escrow
+        counting = [running, *self._others(running, running.rolling)]
+        found = Escrow(running.escrow.cap + sum(one.escrow.rights for one in counting[1:]))
+        for one in counting:
+            for each in one.escrow.slices.values():
+                found.restore(replace(each))
+        return found
+
+    def _others(self, running: Running, span: Rolling) -> list[Running]:
+        """The other buckets of the budget that count now."""
+        now_ms = self._steady_ms()
+        return [
+            one
+            for one in self._windows.values()
+            if one is not running and one.key == running.key and now_ms < one.window.start_ms + counted_ms(span)
+        ]
+
+    def _steady_ms(self) -> int:
+        """The time of rolling windows: setting the wall clock changes nothing. It begins behind no known bucket."""
+        now = self._clock.now()
+        if self._steady is None:
+            self._steady = SteadyTime(now)
+        return self._steady.ms(now)
+
+    def _begin_steady(self, stored: Sequence[StoredSlice]) -> None:
+        rolling = {one.name for one in self.budgets if isinstance(one.budget.limit.span, Rolling)}
+        if self._steady is None and rolling:
+            newest = max((one.window.start_ms for one in stored if one.budget in rolling), default=0)
+            self._steady = SteadyTime(self._clock.now(), newest)
 
     def all_running(self, wall_ms: int) -> Mapping[Key, Running]:
         """The running window of every budget and metric."""
@@ -196,7 +259,7 @@ class EscrowWindows:
         gone = [
             one
             for one in self
-            if _long_over(one.window, wall_ms)
+            if self._long_over(one, wall_ms)
             and all(each.state is SliceState.WRITTEN_OFF for each in one.escrow.slices.values())
         ]
         return self._stale + [fence for one in gone for fence in one.escrow.slices], gone
@@ -212,7 +275,17 @@ class EscrowWindows:
     def _cap(self, running: Running, wall_ms: int) -> int:
         caps = running.budget.budget.limit.caps_at(wall_ms)
         changes = self._changed.get(running.budget.name, {}).values()
-        return changed_caps(caps, changes, wall_ms)[METRICS.index(running.metric)]
+        cap = changed_caps(caps, changes, wall_ms)[METRICS.index(running.metric)]
+        if running.rolling is not None:
+            cap -= sum(one.escrow.rights for one in self._others(running, running.rolling))
+        return cap
+
+    def _long_over(self, running: Running, wall_ms: int) -> bool:
+        if running.rolling is not None:  # no clock that is set comes back to it
+            kept_ms = counted_ms(running.rolling)
+        else:
+            kept_ms = max(OVER_SECONDS_MIN * 1000, running.window.end_ms - running.window.start_ms)
+        return bool(running.window.end_ms) and self.left_ms(running, wall_ms) < -kept_ms
 
     def _window(self, budget: FleetBudget, metric: Metric, window: Window, wall_ms: int) -> Running:
         which = (budget.name, metric, window.start_ms)
@@ -223,22 +296,9 @@ class EscrowWindows:
         return found
 
 
-def window_of(budget: FleetBudget, wall_ms: int) -> Window:
-    """The window of this budget that is running.
-
-    Raises:
-        TypeError: the budget is over a rolling window, which the configuration refuses.
-    """
-    limit = budget.budget.limit
-    if not isinstance(limit.span, Period):
-        message = f"{budget.name} is not over a calendar period"
-        raise TypeError(message)
-    return window_at(limit.span, limit.zone, wall_ms)
-
-
-def _long_over(window: Window, wall_ms: int) -> bool:
-    kept_ms = max(OVER_SECONDS_MIN * 1000, window.end_ms - window.start_ms)
-    return bool(window.end_ms) and wall_ms > window.end_ms + kept_ms
+def counted_ms(span: Rolling) -> int:
+    """For how long after the start of its bucket what was granted counts, in a fleet."""
+    return span.counted_ms + BUCKETS_MORE * span.bucket_ms
 
 
 def _slice(one: StoredSlice) -> Slice:

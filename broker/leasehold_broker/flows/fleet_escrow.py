@@ -79,7 +79,7 @@ class FleetEscrow:
         if log is None and budgets:
             message = "fleet budgets need a store that keeps their slices"
             raise ValueError(message)
-        self.windows = EscrowWindows(budgets, changes)
+        self.windows = EscrowWindows(budgets, changes, clock)
         self._authority_seconds = authority_seconds
         self._log = log
         self._clock = clock
@@ -202,8 +202,8 @@ class FleetEscrow:
             FleetStanding(
                 running.budget,
                 running.metric,
-                running.escrow,
-                running.window.end_ms,
+                self.windows.whole(running),
+                0 if running.rolling is not None else running.window.end_ms,
                 self.windows.changed(running.budget.name, running.metric, wall_ms),
             )
             for running in self.windows.all_running(wall_ms).values()
@@ -332,8 +332,9 @@ class FleetEscrow:
             fence, granted = found.fence, running.durable[found.fence]
             keep = holder.keep.get(running.key, KEEP_ALL)
         seconds = self._authority_seconds
+        left_ms = self.windows.left_ms(running, now.wall_ms)
         if window.end_ms:
-            seconds = min(seconds, max(0, window.end_ms - now.wall_ms) / 1000)
+            seconds = min(seconds, max(0, left_ms) / 1000)
         return SliceTold(
             running.budget.name,
             running.metric,
@@ -343,7 +344,7 @@ class FleetEscrow:
             keep,
             running.escrow.pool,
             seconds,
-            window.end_ms,
+            now.wall_ms + left_ms if window.end_ms else 0,
         )
 
     # What time ends.
@@ -352,7 +353,7 @@ class FleetEscrow:
         after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)
         for running in self.windows:
             # The wall clock says that a window is over; for how long, only the boot clock does.
-            if not running.window.end_ms or now.wall_ms < running.window.end_ms:
+            if not running.window.end_ms or self.windows.left_ms(running, now.wall_ms) > 0:
                 running.over_ns = 0
             elif not running.over_ns:
                 running.over_ns = now.boot_ns
