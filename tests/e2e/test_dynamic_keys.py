@@ -1,10 +1,15 @@
 """A real sidecar, OpenBao and PostgreSQL: a database user for each lease, dropped with it, also after a kill."""
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tests.fakes.bao_database import database
 from tests.fakes.issuer import ec_key, jwk, jwks
@@ -12,6 +17,7 @@ from tests.fakes.own_sidecar import GRANT, OwnSidecar
 from tests.processes.tokens import ISSUER, token
 
 from leasehold import LeaseholdClient
+from leasehold.credentials import credential_parts, postgres_kwargs
 
 pytestmark = [pytest.mark.timeout(150)]
 ISSUERS = """
@@ -107,3 +113,70 @@ def test_a_database_user_for_each_lease(engine, sidecar):
         if file.is_file():
             content = file.read_bytes()
             assert not [password for password in passwords if password.encode() in content], file
+
+
+EXEC_READS = "psql -h 127.0.0.1 -p {port} -d postgres -Atc 'SELECT current_user, count(*) FROM orders'"
+
+
+def run_exec(sidecar, *words, **environment):
+    """`leasehold exec` with the database's provider."""
+    file = sidecar.root / "agent.jwt"
+    file.write_text(token())
+    command = [sys.executable, "-m", "leasehold.cli", "exec", "--sidecar", sidecar.target, "--token-file", str(file)]
+    return subprocess.run(
+        [*command, "--provider", "own-orders-db", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_program_gets_a_database_user_in_its_environment(engine, sidecar):
+    """The orders are read by psql as the user of its lease, whatever user was there before; then the user is gone.
+
+    The same user is in variables of ours; without --postgres those of psql stay as they were.
+    """
+    reads = EXEC_READS.format(port=engine.postgres.port)
+    show = 'echo "$LEASEHOLD_OWN_ORDERS_DB_USERNAME ${PGUSER-none}"; [ -n "$LEASEHOLD_OWN_ORDERS_DB_PASSWORD" ]'
+    theirs = {"PATH": f"{engine.postgres.commands}:{os.environ['PATH']}", "PGUSER": "someone", "PGPASSWORD": "else"}
+    with sidecar.running():
+        done = run_exec(sidecar, "--mode", "minted", "--postgres", "--", "sh", "-c", f"{show} && {reads}", **theirs)
+        assert done.returncode == 0, done.stderr
+        ours, counted = done.stdout.split("\n")[:2]
+        user = ours.split()[0]
+        assert ours == f"{user} {user}"
+        assert counted == f"{user}|1"
+        assert "(own-orders-db)" in done.stderr
+        until_gone(engine, {"username": user})
+        done = run_exec(sidecar, "--mode", "minted", "--", "sh", "-c", f"{show}; ! {reads}", **theirs)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[1] == "someone"
+
+
+def test_a_database_user_is_minted_or_not_at_all(sidecar):
+    """--postgres without the mode is wrong usage; without the mode the policy refuses, and nothing runs."""
+    with sidecar.running():
+        assert run_exec(sidecar, "--postgres", "--", "echo", "ran").returncode == 2
+        done = run_exec(sidecar, "--", "echo", "ran")
+        assert (done.returncode, done.stdout) == (125, "")
+
+
+def test_a_connection_takes_the_credential(engine, sidecar):
+    """A driver's own arguments."""
+
+    async def count(**user):
+        connection = await asyncpg.connect(host="127.0.0.1", port=engine.postgres.port, database="postgres", **user)
+        try:
+            return await connection.fetchval("SELECT count(*) FROM orders")
+        finally:
+            await connection.close()
+
+    with (
+        sidecar.running(),
+        LeaseholdClient(sidecar.target, token()) as client,
+        client.acquire(provider="own-orders-db", mode="minted", renew=False) as lease,
+    ):
+        assert asyncio.run(count(**postgres_kwargs(lease))) == 1
+        assert set(credential_parts(lease)) == {"username", "password"}
