@@ -127,13 +127,17 @@ async def test_a_login_has_engines_of_its_environment_read(place):
     assert await findings(engines, [f"auth/token/create/{place.named('staging')}"]) == ()
 
 
-def test_a_login_wraps_the_master_key_of_its_environment_alone(bao, place):
-    """Transit wraps with the environment's key; another environment's is denied."""
-    bao.ask("POST", "sys/mounts/transit", {"type": "transit"}) if "transit/" not in bao.ask(
-        "GET", "sys/mounts"
-    ) else None
+def with_transit(place):
+    """The engine, with a key for each environment."""
+    if "transit/" not in place.bao.ask("GET", "sys/mounts"):
+        place.bao.ask("POST", "sys/mounts/transit", {"type": "transit"})
     for environment in ("prod", "staging"):
-        bao.ask("POST", f"transit/keys/{place.named(environment)}", {"type": "aes256-gcm96"})
+        place.bao.ask("POST", f"transit/keys/{place.named(environment)}", {"type": "aes256-gcm96"})
+
+
+def test_a_login_wraps_the_master_key_of_its_environment_alone(place):
+    """Transit wraps with the environment's key; another environment's is denied."""
+    with_transit(place)
     at = place.at(f"{place.named('prod')}-transit")
     master = TransitMasterKey(at, "transit", place.named("prod"), SystemClock())
     assert master.unwrap(master.wrap(b"k" * 32)) == b"k" * 32
@@ -187,6 +191,23 @@ async def test_a_login_for_engines_that_may_do_more_is_found(bao, place, rule, s
     found = await findings(engines)
     assert {each.kind for each in found} == {FindingKind.WIDE}
     assert [each for each in found if f"the login may {said}" in each.why]
+
+
+async def test_the_login_of_transit_wraps_with_one_key(place):
+    """As narrow as its file: nothing is wide, and it works; one that may export the key, or use another, is found."""
+    name = place.named("prod")
+    with_transit(place)
+    at = place.at(f"{name}-transit")
+    narrow = TransitMasterKey(at, "transit", name, SystemClock())
+    assert narrow.unwrap(narrow.wrap(bytes(32))) == bytes(32)
+    assert await audit_privileges({"transit": (narrow, ())}) == ()
+    policy = 'path "transit/*" { capabilities = ["read", "update"] }'
+    place.bao.ask("PUT", f"sys/policies/acl/{name}-wide", {"policy": policy})
+    wide = TransitMasterKey(place.at(f"{name}-wide"), "transit", name, SystemClock())
+    said = {each.why for each in await audit_privileges({"transit": (wide, ())})}
+    assert f"the login may read, update transit/export/encryption-key/{name}, which it does not need" in said
+    assert "the login may read, update transit/decrypt/leasehold-audit-no-such-name, which it does not need" in said
+    assert f"the login may read transit/encrypt/{name}, which it does not need" in said
 
 
 async def test_root_is_found(place):

@@ -21,9 +21,14 @@ class Version:
 
 @dataclass
 class CloudSecrets:
-    """Secrets by name, each with its versions, oldest first; `status` answers every question with an error."""
+    """Secrets by name, each with its versions, oldest first; `status` answers every question with an error.
+
+    `permissions` are what Google says that the caller has, by secret; `denied` are names that Azure lets nobody read.
+    """
 
     secrets: dict[str, list[Version]] = field(default_factory=dict)
+    permissions: dict[str, set[str]] = field(default_factory=dict)
+    denied: set[str] = field(default_factory=set)
     status: int = 0
     address: str = ""
 
@@ -56,6 +61,14 @@ class CloudSecrets:
         data = base64.b64encode(version.value.encode()).decode()
         return 200, {"name": name, "payload": {"data": data}}
 
+    def google_permissions(self, path: str, body: bytes) -> tuple[int, dict]:
+        """POST v1/projects/P/secrets/S:testIamPermissions: those asked for that the caller has; none for no secret."""
+        asked = re.fullmatch(r"/v1/(projects/\w+/secrets/[\w-]+):testIamPermissions", path.partition("?")[0])
+        if self.status or asked is None:
+            return self._google_error(self.status or 404)
+        held = [each for each in json.loads(body)["permissions"] if each in self.permissions.get(asked[1], ())]
+        return 200, {"permissions": held} if held else {}
+
     def _google_error(self, status: int) -> tuple[int, dict]:
         names = {400: "FAILED_PRECONDITION", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
         said = "Secret echoed sk-nothing"
@@ -64,9 +77,10 @@ class CloudSecrets:
     def azure(self, path: str) -> tuple[int, dict]:
         """GET /secrets/NAME/[VERSION]?api-version=V."""
         asked = re.fullmatch(r"/secrets/([\w-]+)/?", path.partition("?")[0])
-        if self.status or asked is None or asked[1] not in self.secrets:
+        denied = asked is not None and asked[1] in self.denied
+        if self.status or denied or asked is None or asked[1] not in self.secrets:
             codes = {403: "Forbidden", 404: "SecretNotFound", 429: "Throttled"}
-            status = self.status or 404
+            status = self.status or (403 if denied else 404)
             return status, {"error": {"code": codes.get(status, "Internal"), "message": "echoed sk-nothing"}}
         versions = self.secrets[asked[1]]
         version = versions[-1]
@@ -93,6 +107,15 @@ def serve(secrets: CloudSecrets, kind: str, tls: ssl.SSLContext | None = None):
 
         def do_GET(self) -> None:
             """One question; Azure's without a token is challenged."""
+            self.answer(lambda: getattr(secrets, kind)(self.path))
+
+        def do_POST(self) -> None:
+            """Google's question about permissions."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(lambda: secrets.google_permissions(self.path, body))
+
+        def answer(self, right) -> None:
+            """What is right, to whom may have it."""
             headers = {"Content-Type": "application/json"}
             if kind == "azure" and not self.headers.get("Authorization"):
                 headers["WWW-Authenticate"] = (
@@ -100,7 +123,7 @@ def serve(secrets: CloudSecrets, kind: str, tls: ssl.SSLContext | None = None):
                 )
                 status, answer = 401, {"error": {"code": "Unauthorized"}}
             else:
-                status, answer = getattr(secrets, kind)(self.path)
+                status, answer = right()
             body = json.dumps(answer).encode()
             self.send_response(status)
             for name, value in headers.items():

@@ -6,13 +6,14 @@ the machine gives (instance or container role); never keys of the environment. N
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from leasehold_broker.adapters.aws_client import AwsAt, aws_client
+from leasehold_broker.adapters.aws_privileges import excess
 from leasehold_broker.adapters.stored_value import stored_key
 from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.domain.secret import Secret
@@ -47,7 +48,7 @@ class AwsKeyAt:
 
 
 class AwsKeys:
-    """Implements `KeySource` and `KeyAdmin`."""
+    """Implements `KeySource`, `KeyAdmin` and `Privileged`."""
 
     def __init__(self, at: AwsAt, keys: Mapping[str, AwsKeyAt]) -> None:
         """Read these keys, by our name of them."""
@@ -136,6 +137,10 @@ class AwsKeys:
                     self._move(name, label, None, labels[label])
 
         await self._ask(work)
+
+    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+        """See the port; `apart` has names of secrets, or their ARNs."""
+        return await self._ask(lambda: excess(self._made(), apart))
 
     def _id(self, name: str) -> str:
         return self._keys[name].secret_id

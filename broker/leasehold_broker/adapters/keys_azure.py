@@ -3,7 +3,7 @@
 Identity: our workload token (workload identity federation with Entra), or what the machine gives (managed identity).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,7 +46,7 @@ class AzureKeyAt:
 
 
 class AzureKeys:
-    """Implements `KeySource`."""
+    """Implements `KeySource` and `Privileged`."""
 
     def __init__(
         self, at: AzureAt, keys: Mapping[str, AzureKeyAt], credential: TokenCredential | None = None, ca_file: str = ""
@@ -62,18 +62,9 @@ class AzureKeys:
         self._at = at
         self._keys = dict(keys)
         self._worker = WorkerThread("azure", CALL_SECONDS_MAX)
-        self._client = SecretClient(
-            at.vault_url,
-            credential or _credential(at),
-            verify_challenge_resource=not ca_file,
-            connection_verify=ca_file or True,
-            connection_timeout=at.timeout_seconds,
-            read_timeout=at.timeout_seconds,
-            retry_total=0,
-            use_env_settings=False,
-            permit_redirects=False,
-            logging_enable=False,
-        )
+        self._credential = credential or _credential(at)
+        self._ca_file = ca_file
+        self._client = self._at_vault(at.vault_url)
 
     async def read(self, name: str) -> SourcedKey:
         """See the port."""
@@ -89,6 +80,47 @@ class AzureKeys:
             return SourcedKey(stored_key(name, found.value or "", key.field), properties.version or "", created_ms)
 
         return await self._worker.run(lambda: _translated(work))
+
+    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+        """See the port; `apart` has ids of secrets (VAULT_URL/secrets/NAME), which are read, and dropped, if permitted.
+
+        Nothing else can be asked: Key Vault does not tell what a login may do, and Azure's resource manager tells it
+        only to those who may read role assignments.
+        """
+
+        def work() -> list[str]:
+            return [f"the login may read {id_}, which is of another environment" for id_ in apart if self._reads(id_)]
+
+        return await self._worker.run(lambda: _translated(work))
+
+    def _reads(self, secret_id: str) -> bool:
+        vault_url, _, name = secret_id.rpartition("/secrets/")
+        with self._at_vault(vault_url) as client:
+            try:
+                client.get_secret(name)
+            except core.ResourceNotFoundError:
+                return True  # Azure looks for it only where reading is permitted
+            except core.ClientAuthenticationError:
+                return False
+            except core.HttpResponseError as error:
+                if error.status_code == 403:
+                    return "SecretDisabled" in str(error)
+                raise
+            return True
+
+    def _at_vault(self, vault_url: str) -> SecretClient:
+        return SecretClient(
+            vault_url,
+            self._credential,
+            verify_challenge_resource=not self._ca_file,
+            connection_verify=self._ca_file or True,
+            connection_timeout=self._at.timeout_seconds,
+            read_timeout=self._at.timeout_seconds,
+            retry_total=0,
+            use_env_settings=False,
+            permit_redirects=False,
+            logging_enable=False,
+        )
 
     async def aclose(self) -> None:
         """See the port."""

@@ -4,7 +4,7 @@ Identity: our workload token by workload identity federation, impersonating a se
 the machine gives (metadata server).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +22,16 @@ from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.ports.key_source import SourcedKey, SourceFault, SourceState
 
 CALL_SECONDS_MAX = 15.0
+READS = ("secretmanager.versions.access",)
+CHANGES = (
+    "secretmanager.secrets.delete",
+    "secretmanager.secrets.setIamPolicy",
+    "secretmanager.secrets.update",
+    "secretmanager.versions.add",
+    "secretmanager.versions.destroy",
+    "secretmanager.versions.disable",
+    "secretmanager.versions.enable",
+)
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 T = TypeVar("T")
 
@@ -55,7 +65,7 @@ class GcpKeyAt:
 
 
 class GcpKeys:
-    """Implements `KeySource`."""
+    """Implements `KeySource` and `Privileged`."""
 
     def __init__(self, at: GcpAt, keys: Mapping[str, GcpKeyAt], credentials: Credentials | None = None) -> None:
         """Read these keys, by our name of them; `credentials` instead of those that `at` describes."""
@@ -86,6 +96,22 @@ class GcpKeys:
                 raise SourceFault(SourceState.MALFORMED, f"the secret of {name!r} is not text") from None
             value = stored_key(name, text, key.field)
             return SourcedKey(value, version, self._created[version], int(number) if number.isdigit() else None)
+
+        return await self._worker.run(lambda: _translated(work))
+
+    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+        """See the port; `apart` has resource names of secrets. Asks Google, which answers whoever asks about itself."""
+        own = sorted({f"projects/{self._at.project}/secrets/{key.secret_id}" for key in self._keys.values()})
+
+        def work() -> list[str]:
+            asked = [*((name, CHANGES) for name in own), *((name, READS + CHANGES) for name in apart)]
+            client, wide = self._made(), []
+            for resource, permissions in asked:
+                question = {"resource": resource, "permissions": list(permissions)}
+                held = client.test_iam_permissions(question, timeout=self._at.timeout_seconds, retry=None).permissions
+                if held:
+                    wide.append(f"the login has {', '.join(sorted(held))} on {resource}, which it does not need")
+            return wide
 
         return await self._worker.run(lambda: _translated(work))
 

@@ -40,7 +40,11 @@ def excess(session: VaultSession, needed: Mapping[str, frozenset[str]], more: It
         SourceFault: it could not be asked.
     """
     paths = list(dict.fromkeys([*needed, *more, *OPERATORS]))[:PATHS_MAX]
-    reply = session.request("post", "sys/capabilities-self", {"paths": paths})
+    try:
+        reply = session.request("post", "sys/capabilities-self", {"paths": paths})
+    except SourceFault as fault:
+        message = f"sys/capabilities-self: {fault}"
+        raise SourceFault(fault.state, message) from None
     found = reply.get("data", reply)
     wide = []
     for path in paths:
@@ -65,6 +69,14 @@ def reads_below(mount: str, paths: Iterable[str]) -> tuple[dict[str, frozenset[s
         # Beside each folder above the entry's own: what lies in its own folder belongs to the same environment.
         around += [f"{mount}/data/{'/'.join([*parts[:depth], NEIGHBOUR])}" for depth in range(len(parts) - 1)]
     return needed, list(dict.fromkeys(around))
+
+
+def wraps_keys(mount: str, key: str) -> tuple[dict[str, frozenset[str]], list[str]]:
+    """For Transit: what is needed to wrap and unwrap with one key, and what is not."""
+    needed = {f"{mount}/{verb}/{key}": UPDATE for verb in ("encrypt", "decrypt")}
+    around = [f"{mount}/{what}/{key}" for what in ("keys", "export/encryption-key", "backup", "restore", "rewrap")]
+    around += [f"{mount}/{what}/{NEIGHBOUR}" for what in ("keys", "encrypt", "decrypt")]
+    return needed, around
 
 
 def makes_tokens(token_role: str, paths: Iterable[str]) -> tuple[dict[str, frozenset[str]], list[str]]:

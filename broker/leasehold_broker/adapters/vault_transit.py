@@ -4,11 +4,14 @@ Owns one question: wrap or unwrap a data key. What was unwrapped is remembered f
 store that asked holds the data key in memory anyway, and an outage of the server must not take it away.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 
 from leasehold_broker.adapters.master_keys import MASTER_KEY_BYTES, MasterKeyError, WrappedKey
+from leasehold_broker.adapters.vault_capabilities import excess, wraps_keys
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault
@@ -18,7 +21,7 @@ _BOUND_TO = base64.b64encode(b"leasehold/keys/data-key/v1").decode()
 
 
 class TransitMasterKey:
-    """Implements `MasterKey`. Blocks while it asks: at start, and when the store was made anew."""
+    """Implements `MasterKey` and `Privileged`. Blocks while it asks: at start, and when the store was made anew."""
 
     def __init__(self, at: VaultAt, mount: str, key: str, clock: Clock) -> None:
         """Use this key, of an AEAD type (aes256-gcm96, the default; or chacha20-poly1305)."""
@@ -51,6 +54,11 @@ class TransitMasterKey:
                 raise MasterKeyError("what Vault's Transit engine unwrapped is no data key: the store was altered")
             self._unwrapped = {mark: data_key}
         return self._unwrapped[mark]
+
+    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+        """See the port."""
+        needed, around = wraps_keys(self._mount, self._key)
+        return await asyncio.to_thread(excess, self._session, needed, [*around, *apart])
 
     def _ask(self, verb: str, **body: str) -> dict[str, object]:
         try:

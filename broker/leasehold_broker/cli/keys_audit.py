@@ -45,8 +45,10 @@ def audit(
     """List keys that are old, due, unused, over-scoped, shared, exposed, refused, spent, or unreadable.
 
     Reads every store that the sidecar's configuration names, its policy, and what the sidecar has written down of its
-    keys' past. Two keys with the same secret are found by a digest under a random key. Asks Vault whether the logins
-    there may do more than they need ("wide"). Exits with 3 when there is any finding.
+    keys' past. Two keys with the same secret are found by a digest under a random key. Asks whether the logins may do
+    more than they need ("wide"): Vault and Transit about everything, Google about changing our secrets and about other
+    environments', AWS by harmless calls on a name that nobody has and on other environments' secrets, Azure on other
+    environments' secrets alone. Exits with 3 when there is any finding.
     """
     try:
         config = load_sidecar(path)

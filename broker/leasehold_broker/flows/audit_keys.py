@@ -72,7 +72,7 @@ async def audit_privileges(places: Mapping[str, tuple[Privileged, Sequence[str]]
         try:
             found += [Finding(FindingKind.WIDE, name, why) for why in await place.excess(apart)]
         except SourceFault as fault:
-            why = f"what its login may do cannot be asked (sys/capabilities-self): {fault}"
+            why = f"what its login may do cannot be asked: {fault}"
             found.append(Finding(FindingKind.UNREADABLE, name, why))
     return tuple(found)
 

@@ -22,6 +22,7 @@ from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.privileges import Privileged
 from leasehold_broker.wiring.dynamic import dynamic_keys
 from leasehold_broker.wiring.federation import Federation
+from leasehold_broker.wiring.privileges import privileged_stores
 
 log = structlog.get_logger("leasehold.keys")
 
@@ -50,6 +51,8 @@ class SidecarKeys:
         self._minted: Callable[[Minting], None] = lambda _: None
         sources = [open_source(store, clock) for store in at.stores]
         self._privileged = privileged_stores(at.stores, sources)
+        if isinstance(self.master, Privileged):
+            self._privileged["transit"] = self.master, ()
         self._sourced = tuple(
             self._open(store, source, clock, entropy) for store, source in zip(at.stores, sources, strict=True)
         )
@@ -123,24 +126,6 @@ class SidecarKeys:
         else:
             log.warning("no token", key=minting.key.name, state=minting.fault.state.value, why=str(minting.fault))
         self._minted(minting)
-
-
-def privileged_stores(
-    stores: Sequence[Store], sources: Sequence[KeySource]
-) -> dict[str, tuple[Privileged, Sequence[str]]]:
-    """Those of the stores that tell what our login may do."""
-    found: dict[str, tuple[Privileged, Sequence[str]]] = {}
-    for number, (store, source) in enumerate(zip(stores, sources, strict=True)):
-        if isinstance(store, VaultStore) and isinstance(source, Privileged):
-            apart = [
-                f"{other.mount}/data/{other.path}/{key.secret}"
-                for other in stores
-                if isinstance(other, VaultStore) and other.environment != store.environment
-                if (other.address, other.namespace) == (store.address, store.namespace)
-                for key in other.keys
-            ]
-            found[f"stores[{number}] of {store.environment!r}"] = source, apart
-    return found
 
 
 def master_key(at: KeysAt, passphrase: Callable[[], bytes], clock: Clock) -> MasterKey:
