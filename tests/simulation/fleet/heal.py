@@ -172,7 +172,7 @@ def _replayed(world: Any, one: Any) -> None:
 def _slices_agree(world: Any, stored: Any) -> None:
     escrow = world.escrow
     lives = {one.life for one in world.sidecars}
-    for row in stored[1]:
+    for row in stored.slices:
         said = escrow.granted[row.fence], escrow.returned[row.fence]
         assert said == (row.granted, row.returned), f"A7: slice {row.fence}: {row.granted}, {row.returned}; log: {said}"
         if row.life in lives and row.fence not in escrow.copied and row.state.value == "open":
