@@ -5,7 +5,8 @@ Of each server there is one for all tests of a worker.
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.fakes import openbao, postgres
+from tests.fakes import nats, openbao, postgres
+from tests.fakes.bus import BusEngine
 from tests.fakes.engines import PostgresEngine, SqliteEngine
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,11 +31,22 @@ def postgres_server():
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(scope="session", name="nats")
+def nats_server():
+    """A real NATS with JetStream."""
+    if nats.installed() is None:
+        pytest.skip("no nats-server here: make .venv/nats.stamp")
+    with nats.running(sync_interval="2m") as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres", "nats"])
 def engine(request, tmp_path):
     """Each engine of a collector's log, empty."""
     if request.param == "sqlite":
         return SqliteEngine(tmp_path)
+    if request.param == "nats":
+        return BusEngine(request.getfixturevalue("postgres"), request.getfixturevalue("nats"))
     return PostgresEngine(request.getfixturevalue("postgres"))
 
 

@@ -57,6 +57,11 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     @property
+    def url_of_user(self) -> str:
+        """The same, as the user of the tests."""
+        return f"nats://{USER}:{PASSWORD}@127.0.0.1:{self.port}"
+
+    @property
     def pid(self) -> int:
         """Of the server that runs."""
         assert self._process is not None
@@ -105,4 +110,4 @@ def running(*, sync_interval: str = "always", more: str | None = None) -> Iterat
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()

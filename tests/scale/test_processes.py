@@ -48,6 +48,20 @@ address = ""
 """
 
 
+def laid_down(folder: Path, name: str, at) -> Path:
+    """A replica's files, and its configuration."""
+    folder.mkdir(mode=0o700)
+    (folder / "jwks.json").write_text('{"keys": []}')
+    (folder / "password").write_text("superuser-of-the-tests\n")
+    (folder / "password").chmod(0o600)
+    url = at.url.replace(":superuser-of-the-tests@", "@")
+    config = folder / "collector.toml"
+    text = CONFIG.format(name=name, folder=folder, url=url, schema=at.schema, uid=os.getuid())
+    config.write_text(text + '\n[audit]\norigin = "log.example/one"\n')
+    config.chmod(0o600)
+    return config
+
+
 async def run(*words: str) -> asyncio.subprocess.Process:
     """A command of ours."""
     return await asyncio.create_subprocess_exec(
@@ -70,19 +84,7 @@ async def until(process, word: bytes) -> bytes:
 async def test_two_collectors_from_files(postgres, tmp_path):
     """The key is made once; both serve; killed without warning, the one that signs is followed by the other."""
     at = PostgresEngine(postgres).at
-    configs = {}
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir(mode=0o700)
-        (folder / "jwks.json").write_text('{"keys": []}')
-        (folder / "password").write_text("superuser-of-the-tests\n")
-        (folder / "password").chmod(0o600)
-        url = at.url.replace(":superuser-of-the-tests@", "@")
-        configs[name] = folder / "collector.toml"
-        configs[name].write_text(CONFIG.format(name=name, folder=folder, url=url, schema=at.schema, uid=os.getuid()))
-        configs[name].chmod(0o600)
-        with (folder / "collector.toml").open("a") as file:
-            file.write('\n[audit]\norigin = "log.example/one"\n')
+    configs = {name: laid_down(tmp_path / name, name, at) for name in ("one", "two")}
     refused = await run("collector", "--config", str(configs["one"]))
     assert b"--make-checkpoint-key" in (await refused.communicate())[1]
     assert refused.returncode == 2

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from leasehold_broker.config.collector_nats import Nats, NatsBus, nats_bus
 from leasehold_broker.config.parts import STREAM_NAME, STREAM_NAME_RULE, Part
 from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
 
@@ -31,6 +32,7 @@ class Store(Part, frozen=True):
     password_file: str = ""
     connections_max: int = 8
     replica_from_host: bool = False
+    nats: Nats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class PostgresStore:
         schema: everything is in this schema.
         password_file: read for each connection; None for none.
         connections_max: for questions to the log.
+        nats: before it; None: records go straight to it.
     """
 
     url: str
     schema: str
     password_file: Path | None
     connections_max: int
+    nats: NatsBus | None = None
 
 
 def postgres_store(store: Store, path: Path) -> PostgresStore | None:
@@ -66,13 +70,17 @@ def postgres_store(store: Store, path: Path) -> PostgresStore | None:
         wrong.append(f"[store] connections_max must be 1 to {CONNECTIONS_MAX}")
     if not SCHEMA_NAME.fullmatch(store.schema):
         wrong.append("[store] schema must be lower-case letters, digits and _, a letter first, at most 48 of them")
+    bus = None
+    if store.nats is not None:
+        bus, wrong_bus = nats_bus(store.nats, path)
+        wrong += wrong_bus
     if wrong:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
     password_file = absolute(store.password_file, path.parent) if store.password_file else None
     if password_file is not None:
         refuse_open_file(password_file, SECRET, "[store] password")
-    return PostgresStore(store.url, store.schema, password_file, store.connections_max)
+    return PostgresStore(store.url, store.schema, password_file, store.connections_max, bus)
 
 
 def replica_name(name: str, store: Store, path: Path) -> str:

@@ -103,9 +103,7 @@ class LogPlan:
             Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, SIDECAR_BANNED (a collector's own stream).
         """
         if stream in self._own_streams:
-            raise Refusal(
-                Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name"
-            )
+            raise own_stream(stream)
         self._check_fence()
         head, earlier = self.lives.head(stream), self.lives.earlier(stream)
         sent = [one.record for one in records]
@@ -189,6 +187,11 @@ class LogPlan:
         pending.tiles.extend(self.edge.append([one.leaf for one in records]))
         self.position = position
         return unknown
+
+
+def own_stream(stream: str) -> Refusal:
+    """What a sidecar is told that has a collector's name."""
+    return Refusal(Reason.SIDECAR_BANNED, f"{stream!r} is the collector's own stream; give this sidecar another name")
 
 
 def _gap_event(gap: Gap, wall_ms: int) -> Event:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.event_store import EventStore
+from leasehold_broker.ports.event_store import RecordTaker
 
 BATCH_RECORDS_MAX = 200
 BODY_BYTES_MAX = 64 * 1024
@@ -14,11 +14,11 @@ BODY_BYTES_MAX = 64 * 1024
 class IngestEvents:
     """Stores batches, each in full or not at all."""
 
-    def __init__(self, store: EventStore, clock: Clock, may_take: Callable[[], None]) -> None:
-        """Store into this log.
+    def __init__(self, store: RecordTaker, clock: Clock, may_take: Callable[[], None]) -> None:
+        """Store there.
 
         Args:
-            store: the log.
+            store: the log, or what keeps records for it.
             clock: for the time of receipt.
             may_take: raises a Refusal while the log takes no more; nothing is stored then, and nothing acknowledged.
         """

@@ -8,8 +8,8 @@ from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.stream_head import StreamHead
 
 
-class EventStore(Protocol):
-    """Keeps records for good. Every answer is about what is synced."""
+class RecordTaker(Protocol):
+    """Takes records of streams from outside."""
 
     async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
         """Store what is new of `records` (all of `stream`) and return the stream's head, synced.
@@ -22,6 +22,10 @@ class EventStore(Protocol):
                 is no event), STORE_UNAVAILABLE, OVERLOADED. Then none of them is stored.
         """
         ...
+
+
+class EventStore(RecordTaker, Protocol):
+    """Keeps records for good. Every answer is about what is synced."""
 
     async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
         """Records that match, in order of position, after `after_position`; at most `limit`, fewer when they are large.

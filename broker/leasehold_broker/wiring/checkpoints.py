@@ -18,7 +18,8 @@ from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.wiring.collector_store import OpenStore, Work
+from leasehold_broker.wiring.collector_bus import Work
+from leasehold_broker.wiring.collector_store import OpenStore
 
 RETRY_SECONDS = 1.0
 log = structlog.get_logger("leasehold.checkpoints")

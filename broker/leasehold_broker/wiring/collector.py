@@ -52,7 +52,7 @@ from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, 
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
 from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
-from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store
+from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store, taking
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.rotations import Rotating, RotationPlan, rotating
@@ -116,7 +116,9 @@ class Collector:
                 await publish.step()
             tasks = Supervisor(self._clock, store.record)
             feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, opened, self._config.name, tasks))
-            ingest = IngestEvents(store, self._clock, RequiredSinks(feeds).check)
+            ingest = IngestEvents(
+                await stack.enter_async_context(taking(opened, tasks)), self._clock, RequiredSinks(feeds).check
+            )
             if self._config.audit.retention_days:
                 retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
                 await stack.enter_async_context(
@@ -165,6 +167,7 @@ class Collector:
                     lambda: [
                         *self._samples(records, ingest, publish, feeds),
                         *tasks.samples(),
+                        *(() if opened.bus is None else opened.bus.samples()),
                         *alert_samples(alerts),
                         *finding_samples(finder),
                         *(() if rotations is None else rotations.samples()),
@@ -207,7 +210,12 @@ class Collector:
         if self._config.postgres is None:
             return file_store(self._config.state_dir / "collector.db", name, accept_gaps=accept_gaps)
         return shared_store(
-            self._config.postgres, name, accept_gaps=accept_gaps, issued=self._fleet.issued, fail=self._give_up
+            self._config.postgres,
+            name,
+            self._clock,
+            accept_gaps=accept_gaps,
+            issued=self._fleet.issued,
+            fail=self._give_up,
         )
 
     def _door(

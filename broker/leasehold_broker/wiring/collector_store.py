@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +10,10 @@ from typing import Protocol
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.config.collector_store import PostgresStore
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.escrow_log import EscrowLog
 from leasehold_broker.ports.event_log import EventLog
-from leasehold_broker.ports.event_store import EventStore
+from leasehold_broker.ports.event_store import EventStore, RecordTaker
 from leasehold_broker.ports.fleet_board import FleetBoard
 from leasehold_broker.ports.log_followers import LogFollowers
 from leasehold_broker.ports.revocation_log import RevocationLog
@@ -20,9 +21,9 @@ from leasehold_broker.ports.rotation_log import RotationLog
 from leasehold_broker.ports.sidecar_register import SidecarRegister
 from leasehold_broker.ports.sink_cursors import SinkCursors
 from leasehold_broker.ports.tree_log import TreeLog
+from leasehold_broker.wiring.collector_bus import Bus, Work, bus, kept_going
 from leasehold_broker.wiring.life import new_life
-
-Work = Callable[[], Awaitable[None]]
+from leasehold_broker.wiring.supervision import Supervisor
 
 
 class CollectorLog(EventStore, EventLog, TreeLog, SinkCursors, LogFollowers, RevocationLog, BudgetChangeLog, Protocol):
@@ -66,6 +67,7 @@ class OpenStore:
         board: what replicas tell each other about sidecars; None without replicas.
         escrow: where slices of fleet budgets are kept.
         rotations: where rotations of keys are kept.
+        bus: what takes records before the log has them; None: the log takes them itself.
     """
 
     log: CollectorLog
@@ -73,11 +75,17 @@ class OpenStore:
     board: FleetBoard | None = None
     escrow: EscrowLog | None = None
     rotations: RotationLog | None = None
+    bus: Bus | None = None
 
     @property
     def shared(self) -> bool:
         """True when there may be other replicas."""
         return self.board is not None
+
+    @property
+    def taker(self) -> RecordTaker:
+        """Takes what sidecars send."""
+        return self.log if self.bus is None else self.bus.keep
 
     def led(self, name: str, work: Work) -> Work:
         """A work that only one replica does at a time."""
@@ -111,19 +119,26 @@ async def file_store(path: Path, stream: str, *, accept_gaps: bool) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def shared_store(
-    where: PostgresStore, stream: str, *, accept_gaps: bool, issued: Callable[[], None], fail: Callable[[str], None]
+    where: PostgresStore,
+    stream: str,
+    clock: Clock,
+    *,
+    accept_gaps: bool,
+    issued: Callable[[], None],
+    fail: Callable[[str], None],
 ) -> AsyncIterator[OpenStore]:
-    """A log in PostgreSQL.
+    """A log in PostgreSQL, with NATS before it where that is configured.
 
     Args:
         where: it is.
         stream: this replica's own.
+        clock: of this process.
         accept_gaps: let streams go on behind a hole.
         issued: told of each new revocation and change of a budget, whichever replica made it.
-        fail: told when the database is not the one that it was.
+        fail: told when the database, or the ingest stream, is not the one that it was.
 
     Raises:
-        RuntimeError: the libraries of the extra "scale" are not installed.
+        RuntimeError: the libraries of the extra "scale", or "nats", are not installed.
         ValueError, Refusal: it cannot be opened; the message says why.
     """
     try:
@@ -134,4 +149,16 @@ async def shared_store(
     at = postgres_collector.PostgresAt(where.url, where.schema, where.password_file, where.connections_max)
     opening = postgres_collector.open_store(at, stream, new_life(), accept_gaps=accept_gaps, issued=issued, fail=fail)
     async with opening as store:
-        yield OpenStore(store, store.leadership.lead, store.board, store.escrow, store.rotations)
+        opened = OpenStore(store, store.leadership.lead, store.board, store.escrow, store.rotations)
+        if where.nats is None:
+            yield opened
+            return
+        async with bus(where.nats, store, clock, store.on_issued, fail) as before:
+            yield replace(opened, bus=before)
+
+
+@contextlib.asynccontextmanager
+async def taking(opened: OpenStore, tasks: Supervisor) -> AsyncIterator[RecordTaker]:
+    """What takes records, with everything that goes on behind it."""
+    async with kept_going(opened.bus, tasks, opened.led):
+        yield opened.taker

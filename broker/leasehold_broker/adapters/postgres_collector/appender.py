@@ -8,14 +8,14 @@ decides: by the lock of the head.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import asyncpg
 
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, HeadMovedError, translated, unavailable
 from leasehold_broker.adapters.postgres_collector.schema import Partitions
-from leasehold_broker.adapters.postgres_collector.turn import LogEnd, Turn, take_turn
-from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.adapters.postgres_collector.turn import LogEnd, Turn, TurnSpoiledError, take_turn
 from leasehold_broker.domain.log_plan import LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.tiles import TileEdge
@@ -25,6 +25,7 @@ GROUP_RECORDS_MAX = 20_000
 STOP_SECONDS_MAX = 30.0
 
 T = TypeVar("T")
+_NO_STREAMS: Mapping[str, set[str]] = MappingProxyType({})
 _NEVER_TAKEN = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -37,8 +38,8 @@ _NEVER_TAKEN = (
 @dataclass(slots=True, eq=False)
 class _Waiting:
     work: Callable[[Turn], Awaitable[Any]]
-    stream: str
-    records: Sequence[ChainedRecord]
+    streams: Mapping[str, set[str]]
+    records: int
     future: "asyncio.Future[Any]"
 
 
@@ -79,9 +80,14 @@ class Appender:
         self._task = asyncio.create_task(self._run(), name="log-appender")
 
     async def submit(
-        self, work: Callable[[Turn], Awaitable[T]], stream: str = "", records: Sequence[ChainedRecord] = ()
+        self, work: Callable[[Turn], Awaitable[T]], streams: Mapping[str, set[str]] = _NO_STREAMS, records: int = 0
     ) -> T:
-        """Have `work` done in a turn that knows this stream; returns once its transaction is committed.
+        """Have `work` done in a turn that knows these streams; returns once its transaction is committed.
+
+        Args:
+            work: what is done.
+            streams: that it writes, each with the epochs that come.
+            records: how many it writes.
 
         Raises:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or when PostgreSQL failed: it is
@@ -93,7 +99,7 @@ class Appender:
             )
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait(_Waiting(work, stream, records, future))
+            self._queue.put_nowait(_Waiting(work, streams, records, future))
         except asyncio.QueueFull:
             raise Refusal(
                 Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
@@ -116,7 +122,7 @@ class Appender:
             records = 0
             while records < GROUP_RECORDS_MAX and not self._queue.empty():
                 group.append(self._queue.get_nowait())
-                records += 0 if group[-1] is None else len(group[-1].records)
+                records += 0 if group[-1] is None else group[-1].records
             open_ = None not in group
             await self._commit([one for one in group if one is not None and not one.future.done()])
 
@@ -147,8 +153,8 @@ class Appender:
     async def _attempt(self, group: Sequence[_Waiting]) -> list[tuple[Any, Exception | None]]:
         streams: dict[str, set[str]] = {}
         for one in group:
-            if one.stream:
-                streams.setdefault(one.stream, set()).update(record.epoch for record in one.records)
+            for stream, epochs in one.streams.items():
+                streams.setdefault(stream, set()).update(epochs)
         edge, self._edge = self._edge, None  # what a turn that fails leaves behind is not used again
         async with self._pool.acquire() as connection:
             for _ in range(2):
@@ -176,7 +182,7 @@ class Appender:
             for one in group:
                 try:
                     outcomes.append((await one.work(turn), None))
-                except FAILURES:
+                except (*FAILURES, TurnSpoiledError):
                     raise
                 except Exception as error:  # noqa: BLE001 - handed to the one who asked; others are not disturbed
                     outcomes.append((None, error))

@@ -41,7 +41,8 @@ class Follower:
         self._at = at
         self._pool = pool
         self._channel = channel
-        self._issued = issued
+        self._told = [issued]
+        self._confirmed = 0
         self._fail = fail
         self._lock = asyncio.Lock()
         self._grown = asyncio.Event()
@@ -49,6 +50,24 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self.end = LogEnd(TreeHead(0, EMPTY_ROOT), 0, 0)
         self.recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
+
+    def on_issued(self, told: Callable[[], None]) -> None:
+        """Tell this one too of each new revocation or change of a budget."""
+        self._told.append(told)
+
+    async def hear(self, entries: Sequence[Revocation]) -> None:
+        """Believe what follows the last known revocation; when something is missing before it, read all of it (R5).
+
+        Raises:
+            asyncpg.PostgresError, OSError: not readable.
+        """
+        async with self._lock:
+            for entry in entries:
+                if entry.epoch == self.end.epoch + 1:
+                    self._advance(LogEnd(self.end.head, entry.epoch, self.end.budget_change), (entry,))
+            missed = entries[-1].epoch > self.end.epoch
+        if missed:
+            await self.refresh()
 
     async def start(self) -> None:
         """Know the head, then follow it.
@@ -78,10 +97,16 @@ class Follower:
                 )
                 return
             fresh: Sequence[Revocation] = ()
-            if end.epoch > self.end.epoch:
-                since = max(self.end.epoch, end.epoch - RECENT_REVOCATIONS_MAX)
+            if end.epoch > self._confirmed:
+                since = max(self._confirmed, end.epoch - RECENT_REVOCATIONS_MAX)
                 sql = f"{rows.REVOCATIONS} WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch"
-                fresh = [rows.revocation(one) for one in await connection.fetch(sql, since, end.epoch)]
+                found = [rows.revocation(one) for one in await connection.fetch(sql, since, end.epoch)]
+                heard = {entry.epoch: entry for entry in self.recent}
+                if any(heard.get(entry.epoch, entry) != entry for entry in found):
+                    self._fail("a revocation was heard that is not the one in the log: somebody else writes to NATS")
+                    return
+                fresh = [entry for entry in found if entry.epoch > self.end.epoch]
+                self._confirmed = end.epoch
             self._advance(end, fresh)
 
     async def advanced(self, end: LogEnd) -> None:
@@ -106,7 +131,8 @@ class Follower:
             grown, self._grown = self._grown, asyncio.Event()
             grown.set()
         if (self.end.epoch, self.end.budget_change) != (known.epoch, known.budget_change):
-            self._issued()
+            for told in self._told:
+                told()
 
     async def _run(self) -> None:
         while True:

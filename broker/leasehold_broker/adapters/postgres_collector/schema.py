@@ -123,7 +123,17 @@ INSERT INTO marks (name, value) VALUES ('slice_fence', 0), ('slices_version', 0)
 ALTER TABLE fleet ADD COLUMN life text NOT NULL DEFAULT '', ADD COLUMN asks bytea NOT NULL DEFAULT '[]';
 """
 
-_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS, _ESCROW)
+_INGEST = """
+CREATE TABLE ingest (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one), incarnation text NOT NULL, sequence bigint NOT NULL
+) WITH (fillfactor = 10);
+CREATE TABLE ingest_refused (
+    sequence bigint PRIMARY KEY, stream text NOT NULL, reason text NOT NULL, detail text NOT NULL,
+    receive_wall_ms bigint NOT NULL, batch bytea NOT NULL
+);
+"""
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS, _ESCROW, _INGEST)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

@@ -17,6 +17,7 @@ from leasehold_broker.adapters.postgres_collector.connections import PostgresAt,
 from leasehold_broker.adapters.postgres_collector.escrow_log import PostgresEscrowLog
 from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
+from leasehold_broker.adapters.postgres_collector.ingest import PostgresIngest
 from leasehold_broker.adapters.postgres_collector.leadership import Leadership
 from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
 from leasehold_broker.adapters.postgres_collector.rotations import PostgresRotations
@@ -116,6 +117,7 @@ class PostgresCollectorStore:
         self.leadership = leadership
         self.board = PostgresFleetBoard(pool, stream)
         self.register = PostgresRegister(pool, appender)
+        self.ingest = PostgresIngest(pool, appender)
         self.rotations = PostgresRotations(pool, appender)
         self.escrow = PostgresEscrowLog(pool, appender)
 
@@ -127,7 +129,10 @@ class PostgresCollectorStore:
     async def append(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> StreamHead | None:
         """As the port says."""
         checked = self._appender.writer.check(records)
-        return await self._appender.submit(lambda turn: turn.append(stream, checked, receive_wall_ms), stream, records)
+        streams = {stream: {record.epoch for record in records}}
+        return await self._appender.submit(
+            lambda turn: turn.append(stream, checked, receive_wall_ms), streams, len(records)
+        )
 
     async def record(self, event: Event) -> None:
         """Write an event of this replica itself into its own stream."""
@@ -265,6 +270,19 @@ class PostgresCollectorStore:
             return ()
         found = await self._fetch(rows.BUDGET_CHANGES_AFTER, number, limit)
         return [rows.BUDGET_CHANGE.decode(row["body"]) for row in found]
+
+    def on_issued(self, told: Callable[[], None]) -> None:
+        """Tell of each new revocation or change of a budget as well."""
+        self._follower.on_issued(told)
+
+    async def hear(self, entries: Sequence[Revocation]) -> None:
+        """Believe revocations that another replica says it has committed; ask for those that are missing.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE.
+        """
+        with translated("read"):
+            await self._follower.hear(entries)
 
     async def find(self, epoch: int) -> Revocation | None:
         """As the port says."""

@@ -30,6 +30,11 @@ from leasehold_broker.ports.escrow_log import StoredSlice
 from leasehold_broker.ports.log_followers import Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
+
+class TurnSpoiledError(RuntimeError):
+    """A job failed half-way: nothing of this turn may be stored."""
+
+
 TEXT_MAX = 513
 """Of a column that is queried by, in characters: one more than a question may have, and short enough for an index."""
 
@@ -60,7 +65,11 @@ class Turn:
         Raises:
             Refusal: those of `LogPlan.append`.
         """
-        known = await self._digests(stream, [one.record for one in records])
+        sent = repeated(self._plan.lives, stream, [one.record for one in records])
+        known: Mapping[tuple[str, int], bytes] = {}
+        if sent:
+            pending = self._plan.pending_digests()
+            known = await stored_digests(self._connection, self._plan.lives, stream, sent, pending)
         return self._plan.append(stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms)
 
     def record(self, event: Event) -> None:
@@ -188,26 +197,34 @@ class Turn:
             raise HeadMovedError(message)
         return end
 
-    async def _digests(self, stream: str, records: Sequence[ChainedRecord]) -> Mapping[tuple[str, int], bytes]:
-        """Of those records that may be here already."""
-        lives = self._plan.lives
-        head, earlier = lives.head(stream), lives.earlier(stream)
-        repeated: dict[str, list[int]] = {}
-        for record in records:
-            if record.epoch in earlier or (head and record.epoch == head.epoch and record.sequence <= head.sequence):
-                repeated.setdefault(record.epoch, []).append(record.sequence)
-        if not repeated:
-            return {}
-        found: dict[tuple[str, int], bytes] = {}
-        pending = self._plan.pending_digests()
-        for epoch, sequences in repeated.items():
-            life = lives.id_of(stream, epoch)
-            if life is None:
-                continue
-            found |= {(epoch, one): pending[life, one] for one in sequences if (life, one) in pending}
-            for row in await self._connection.fetch(rows.DIGESTS, life, sequences):
-                found[epoch, row["sequence"]] = row["digest"]
-        return found
+
+def repeated(lives: StreamLives, stream: str, records: Sequence[ChainedRecord]) -> Mapping[str, list[int]]:
+    """Sequences of those that may be stored already, by epoch."""
+    head, earlier = lives.head(stream), lives.earlier(stream)
+    found: dict[str, list[int]] = {}
+    for record in records:
+        if record.epoch in earlier or (head and record.epoch == head.epoch and record.sequence <= head.sequence):
+            found.setdefault(record.epoch, []).append(record.sequence)
+    return found
+
+
+async def stored_digests(
+    connection: Any,
+    lives: StreamLives,
+    stream: str,
+    wanted: Mapping[str, list[int]],
+    pending: Mapping[tuple[int, int], bytes],
+) -> Mapping[tuple[str, int], bytes]:
+    """Digests by epoch and sequence, of what is stored or pending."""
+    found: dict[tuple[str, int], bytes] = {}
+    for epoch, sequences in wanted.items():
+        life = lives.id_of(stream, epoch)
+        if life is None:
+            continue
+        found |= {(epoch, one): pending[life, one] for one in sequences if (life, one) in pending}
+        for row in await connection.fetch(rows.DIGESTS, life, sequences):
+            found[epoch, row["sequence"]] = row["digest"]
+    return found
 
 
 async def take_turn(
