@@ -154,11 +154,8 @@ async def test_a_forged_batch_is_put_aside(shared, postgres):
         await session.js.publish(subject, b"no batch")
         await session.close()
         await one.append("sidecar-2", Emitter("sidecar-2").calls(2), 1)
-        async with asyncio.timeout(60):
-            while True:
-                told = await refused(one.keep.append("sidecar-1", emitter.calls(1), 1))
-                if "put aside" in told.message:
-                    break
+        told = await refused(one.keep.append("sidecar-1", emitter.calls(1), 1))
+        assert "put aside" in told.message
         assert told.reason is Reason.AUDIT_CHAIN_BROKEN
         await one.append("sidecar-2", Emitter("sidecar-2", "e2").calls(2), 1)
         assert await sequences(one, "sidecar-1") == [1, 2]
@@ -175,7 +172,7 @@ async def test_an_altered_batch_is_put_aside(shared):
         session = await open_session(shared.bus, "forger")
         records = check_records(Emitter("sidecar-3").calls(1), event_columns)
         message = encode_batch("sidecar-3", records, 1).replace(b"request-1", b"request-7")
-        assert decode_batch(message)[1][0].record.digest == records[0].record.digest
+        assert decode_batch(message)[1][0].digest == records[0].digest
         await session.js.publish(one.stream._subject("sidecar-3"), message)
         await session.close()
         await one.append("sidecar-2", Emitter("sidecar-2").calls(1), 1)

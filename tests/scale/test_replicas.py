@@ -207,13 +207,13 @@ async def test_a_turn_that_breaks_off_leaves_nothing_and_frees_the_log(shared, p
         holding = asyncio.Event()
 
         async def work(turn) -> None:
-            await turn.append("sidecar-1", records, 1)
+            await turn.append("sidecar-1", one._appender.writer.check(records), 1)
             holding.set()
             with contextlib.suppress(asyncpg.PostgresError):
                 await turn._connection.execute("SELECT pg_sleep(20)")
             await turn._connection.fetchval("SELECT 1")
 
-        stuck = asyncio.create_task(one._appender.submit(work, "sidecar-1", records))
+        stuck = asyncio.create_task(one._appender.submit(work, {"sidecar-1": {"e1"}}, 3))
         await holding.wait()
         waits = asyncio.create_task(two.append("sidecar-2", Emitter("sidecar-2").calls(2), 1))
         async with asyncio.timeout(30):

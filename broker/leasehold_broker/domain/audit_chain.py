@@ -6,10 +6,11 @@ previous digest (32 bytes) || body). The first record of an epoch has 32 zero by
 
 import functools
 import hashlib
+from typing import Protocol
 
 from leasehold_broker.domain.values import value
 
-_DOMAIN = b"leasehold/audit/v1\0"
+CHAIN_DOMAIN = b"leasehold/audit/v1\0"
 GENESIS = bytes(32)
 
 
@@ -23,6 +24,44 @@ class ChainedRecord:
     previous_digest: bytes
     body: bytes
     digest: bytes
+
+
+class Linked(Protocol):
+    """A record in its chain, whatever else is known of it."""
+
+    @property
+    def stream(self) -> str:
+        """Name of the stream."""
+        ...
+
+    @property
+    def epoch(self) -> str:
+        """Life of the stream."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Place in that life, from 1."""
+        ...
+
+    @property
+    def previous_digest(self) -> bytes:
+        """Of the record before."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """Of this one."""
+        ...
+
+
+class LinkedBody(Linked, Protocol):
+    """The same with its body."""
+
+    @property
+    def body(self) -> bytes:
+        """The bytes that were hashed."""
+        ...
 
 
 @value
@@ -42,7 +81,7 @@ def record_digest(stream: str, epoch: str, sequence: int, previous_digest: bytes
 
 @functools.lru_cache(maxsize=64)
 def _head(stream: str, epoch: str) -> bytes:
-    return b"%b%b\0%b\0" % (_DOMAIN, stream.encode(), epoch.encode())
+    return b"%b%b\0%b\0" % (CHAIN_DOMAIN, stream.encode(), epoch.encode())
 
 
 def chain(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: bytes) -> ChainedRecord:
@@ -51,7 +90,7 @@ def chain(stream: str, epoch: str, sequence: int, previous_digest: bytes, body: 
     return ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
 
 
-def misplaced(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
+def misplaced(record: Linked, expected_sequence: int, expected_previous: bytes) -> str | None:
     """What is wrong with the place of `record` as the next of its stream, in words; its content is not looked at."""
     if record.sequence != expected_sequence:
         return f"sequence {record.sequence} where {expected_sequence} was due"
@@ -60,15 +99,15 @@ def misplaced(record: ChainedRecord, expected_sequence: int, expected_previous: 
     return None
 
 
-def altered(record: ChainedRecord) -> str | None:
-    """What is wrong with the content of `record`, in words, or None when its digest holds."""
-    if record.digest != record_digest(
-        record.stream, record.epoch, record.sequence, record.previous_digest, record.body
-    ):
-        return f"record {record.sequence} was altered: its digest does not match its content"
-    return None
+def altered(record: Linked) -> str:
+    """What is said of a record whose digest is not that of its content."""
+    return f"record {record.sequence} was altered: its digest does not match its content"
 
 
 def broken_link(record: ChainedRecord, expected_sequence: int, expected_previous: bytes) -> str | None:
     """What is wrong with `record` as the next of its stream, in words, or None when it holds."""
-    return misplaced(record, expected_sequence, expected_previous) or altered(record)
+    wrong = misplaced(record, expected_sequence, expected_previous)
+    if wrong is not None:
+        return wrong
+    digest = record_digest(record.stream, record.epoch, record.sequence, record.previous_digest, record.body)
+    return None if digest == record.digest else altered(record)

@@ -6,11 +6,14 @@ The digest stands for the body, so that a body may be dropped when its time has 
 chain and every proof stay what they were.
 """
 
-from leasehold_broker.domain.audit_chain import ChainedRecord
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from leasehold_broker.domain.audit_chain import CHAIN_DOMAIN, Linked, LinkedBody
 from leasehold_broker.domain.merkle import leaf_hash
 
 
-def entry_of(record: ChainedRecord) -> bytes:
+def entry_of(record: Linked) -> bytes:
     """The log's entry for a record."""
     return (
         record.stream.encode()
@@ -23,6 +26,21 @@ def entry_of(record: ChainedRecord) -> bytes:
     )
 
 
-def entry_hash(record: ChainedRecord) -> bytes:
+def entry_hash(record: Linked) -> bytes:
     """Its leaf in the Merkle tree."""
     return leaf_hash(entry_of(record))
+
+
+def hashes_of(records: Iterable[LinkedBody]) -> Iterator[tuple[bytes, bytes]]:
+    """Of each record the digest that its content has, and its leaf: `record_digest` and `entry_hash`, in bulk."""
+    sha256, stream, epoch, chained, entered = hashlib.sha256, "", "", b"", b""
+    for record in records:
+        if record.epoch != epoch or record.stream != stream:
+            stream, epoch = record.stream, record.epoch
+            entered = b"\0%b\0%b\0" % (stream.encode(), epoch.encode())
+            chained = CHAIN_DOMAIN + entered[1:]
+        place = record.sequence.to_bytes(8, "big") + record.previous_digest
+        yield (
+            sha256(b"%b%b%b" % (chained, place, record.body)).digest(),
+            sha256(b"%b%b%b" % (entered, place, record.digest)).digest(),
+        )

@@ -5,9 +5,10 @@ done outside the ordered section, by whichever replica the records came to, and 
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, altered
-from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, Linked, altered
+from leasehold_broker.domain.audit_link import hashes_of
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.values import value
 
@@ -29,19 +30,28 @@ class EventColumns:
     previous: ChainEnd | None = None
 
 
-@value
-class CheckedRecord:
-    """A record whose digest is that of its body, which is an event.
+class CheckedRecord(NamedTuple):
+    """A record whose digest is that of its body, which is an event; flat, as millions of them are made.
 
-    Args:
-        record: as it was sent.
-        columns: out of its body.
-        leaf: its hash as an entry of the Merkle log.
+    The first six are the record's, as it was sent; `leaf` is its hash as an entry of the Merkle log; the others are
+    what a store indexes, as in `EventColumns`.
     """
 
-    record: ChainedRecord
-    columns: EventColumns
+    stream: str
+    epoch: str
+    sequence: int
+    previous_digest: bytes
+    digest: bytes
+    body: bytes
     leaf: bytes
+    type: str
+    wall_ms: int
+    outcome: str
+    lease: str
+    issuer: str
+    subject: str
+    keys: tuple[str, ...]
+    previous: ChainEnd | None
 
 
 def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes], EventColumns]) -> list[CheckedRecord]:
@@ -55,10 +65,9 @@ def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes]
         Refusal: AUDIT_CHAIN_BROKEN (altered), BODY_INVALID.
     """
     checked = []
-    for record in records:
-        wrong = altered(record)
-        if wrong is not None:
-            raise chain_broken(record, wrong)
+    for record, (digest, leaf) in zip(records, hashes_of(records), strict=True):
+        if digest != record.digest:
+            raise chain_broken(record, altered(record))
         try:
             columns = columns_of(record.body)
         except ValueError as error:
@@ -67,11 +76,42 @@ def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes]
                 f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
                 detail=str(error),
             ) from None
-        checked.append(CheckedRecord(record, columns, entry_hash(record)))
+        checked.append(
+            CheckedRecord(
+                record.stream,
+                record.epoch,
+                record.sequence,
+                record.previous_digest,
+                record.digest,
+                record.body,
+                leaf,
+                columns.type,
+                columns.wall_ms,
+                columns.outcome,
+                columns.lease,
+                columns.issuer,
+                columns.subject,
+                columns.keys,
+                columns.previous,
+            )
+        )
     return checked
 
 
-def chain_broken(record: ChainedRecord, wrong: str) -> Refusal:
+def must_be_whole(records: Sequence[CheckedRecord]) -> None:
+    """Once more what was checked where they came from: they have been in other hands since.
+
+    Raises:
+        Refusal: AUDIT_CHAIN_BROKEN.
+    """
+    for record, (digest, leaf) in zip(records, hashes_of(records), strict=True):
+        if digest != record.digest:
+            raise chain_broken(record, altered(record))
+        if leaf != record.leaf:
+            raise chain_broken(record, f"record {record.sequence} has another hash than its entry in the log")
+
+
+def chain_broken(record: Linked, wrong: str) -> Refusal:
     """What a sidecar is told whose record does not fit."""
     return Refusal(
         Reason.AUDIT_CHAIN_BROKEN,

@@ -106,16 +106,12 @@ class LogPlan:
             raise own_stream(stream)
         self._check_fence()
         head, earlier = self.lives.head(stream), self.lives.earlier(stream)
-        sent = [one.record for one in records]
         fresh, after, gaps = accept(
-            head, earlier, sent, digest_at, receive_wall_ms, accept_gaps=self._writer.accept_gaps
+            head, earlier, records, digest_at, receive_wall_ms, accept_gaps=self._writer.accept_gaps
         )
-        if len(fresh) != len(sent):
-            new = {id(record) for record in fresh}
-            records = [one for one in records if id(one.record) in new]
         for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
             self.record(_gap_event(gap, receive_wall_ms))
-        for tail in self._add(records, receive_wall_ms):
+        for tail in self._add(fresh, receive_wall_ms):
             self.record(_tail_event(tail, receive_wall_ms))
         return after
 
@@ -156,35 +152,40 @@ class LogPlan:
         """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
         unknown: list[StreamHead] = []
         pending, position = self._pending, self.position
+        rows, keyed, leaves = pending.rows, pending.keys, []
         life, epoch, last = 0, "", len(records) - 1
-        for at, checked in enumerate(records):
-            record, one = checked.record, checked.columns
+        for at, record in enumerate(records):
+            (
+                _, of, sequence, previous_digest, digest, body, leaf,
+                type_, wall_ms, outcome, lease, issuer, subject, keys, previous,
+            ) = record  # fmt: skip
             position += 1
             # Between the first and the last of a life nothing looks at its head.
-            if record.epoch != epoch or at == last or records[at + 1].record.epoch != epoch:
-                life, ended = self.lives.follow(record, one.type, one.previous, receive_wall_ms)
+            if of != epoch or at == last or records[at + 1].epoch != epoch:
+                life, ended = self.lives.follow(record, type_, previous, receive_wall_ms)
                 unknown += () if ended is None else (ended,)
-                epoch = record.epoch
-            if one.keys:
-                pending.keys.extend((key, position) for key in one.keys)
-            pending.rows.append(
+                epoch = of
+            for key in keys:
+                keyed.append((key, position))
+            rows.append(
                 LogRow(
                     position,
                     life,
-                    record.sequence,
+                    sequence,
                     receive_wall_ms,
-                    one.wall_ms,
-                    one.type,
-                    one.outcome,
-                    one.lease,
-                    one.issuer,
-                    one.subject,
-                    record.previous_digest,
-                    record.digest,
-                    record.body,
+                    wall_ms,
+                    type_,
+                    outcome,
+                    lease,
+                    issuer,
+                    subject,
+                    previous_digest,
+                    digest,
+                    body,
                 )
             )
-        pending.tiles.extend(self.edge.append([one.leaf for one in records]))
+            leaves.append(leaf)
+        pending.tiles.extend(self.edge.append(leaves))
         self.position = position
         return unknown
 

@@ -8,10 +8,13 @@ the operators of a collector that lost its store have said that holes are to be 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, misplaced
+from leasehold_broker.domain.audit_chain import GENESIS, Linked, misplaced
 from leasehold_broker.domain.checked_record import chain_broken
 from leasehold_broker.domain.reasons import Reason, Refusal
+
+_Record = TypeVar("_Record", bound=Linked)
 
 
 class LifeState(IntEnum):
@@ -64,12 +67,12 @@ class Gap:
 def accept(
     head: StreamHead | None,
     earlier_epochs: Container[str],
-    records: Sequence[ChainedRecord],
+    records: Sequence[_Record],
     digest_at: Callable[[str, int], bytes | None],
     receive_wall_ms: int,
     *,
     accept_gaps: bool = False,
-) -> tuple[list[ChainedRecord], StreamHead | None, list[Gap]]:
+) -> tuple[list[_Record], StreamHead | None, list[Gap]]:
     """The records that are new, in order, the head after them, and the holes before them.
 
     Args:
@@ -83,7 +86,7 @@ def accept(
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN (gap, fork), AUDIT_EPOCH_FENCED. Then none is accepted.
     """
-    fresh: list[ChainedRecord] = []
+    fresh: list[_Record] = []
     gaps: list[Gap] = []
     passed: set[str] = set()
     for record in records:
@@ -104,7 +107,7 @@ def accept(
     return fresh, head, gaps
 
 
-def _check_link(record: ChainedRecord, sequence: int, previous: bytes, *, accept_gaps: bool) -> list[Gap]:
+def _check_link(record: Linked, sequence: int, previous: bytes, *, accept_gaps: bool) -> list[Gap]:
     gaps = []
     if accept_gaps and record.sequence > sequence:
         gaps.append(Gap(record.stream, record.epoch, sequence, record.sequence - 1, record.previous_digest))
@@ -116,9 +119,9 @@ def _check_link(record: ChainedRecord, sequence: int, previous: bytes, *, accept
 
 
 def _check_repeated(
-    record: ChainedRecord,
+    record: Linked,
     head: StreamHead | None,
-    fresh: Sequence[ChainedRecord],
+    fresh: Sequence[Linked],
     digest_at: Callable[[str, int], bytes | None],
 ) -> None:
     stored = digest_at(record.epoch, record.sequence)

@@ -3,7 +3,7 @@
 from collections.abc import Container
 from dataclasses import replace
 
-from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd
+from leasehold_broker.domain.audit_chain import ChainEnd, Linked
 from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.stream_head import LifeState, StreamHead
 
@@ -47,7 +47,7 @@ class StreamLives:
         return self._ids.get((stream, epoch))
 
     def follow(
-        self, record: ChainedRecord, type_: str, previous: ChainEnd | None, receive_wall_ms: int
+        self, record: Linked, type_: str, previous: ChainEnd | None, receive_wall_ms: int
     ) -> tuple[int, StreamHead | None]:
         """Move a stream's head to an accepted record.
 

@@ -6,7 +6,7 @@ was replaced while it was at it finds another place there, and nothing of its tu
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.clock import Clock
@@ -22,8 +22,10 @@ FORGET_SECONDS = 10.0
 class CommitBatches:
     """Takes in, as long as it runs."""
 
-    def __init__(self, kept: IngestStream, log: IngestLog, clock: Clock, took_in: Callable[[int], None]) -> None:
-        """From this stream into this log; `took_in` is told how far."""
+    def __init__(
+        self, kept: IngestStream, log: IngestLog, clock: Clock, took_in: Callable[[int, Collection[str]], None]
+    ) -> None:
+        """From this stream into this log; `took_in` is told how far, and who was put aside."""
         self._kept = kept
         self._log = log
         self._clock = clock
@@ -46,10 +48,10 @@ class CommitBatches:
                 newest = batches[-1].sequence if batches else at
                 reading = asyncio.ensure_future(self._kept.read(newest))
                 if batches:
-                    await self._log.take_in(at, batches)
+                    aside = await self._log.take_in(at, batches)
                     at = newest
                     self.taken += sum(len(batch.records) for batch in batches)
-                    self._took_in(at)
+                    self._took_in(at, aside)
                     held.append((at, self._clock.now().boot_ns))
                 now = self._clock.now().boot_ns
                 if now - forgot >= FORGET_SECONDS * NANOS:

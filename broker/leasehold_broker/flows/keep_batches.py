@@ -9,7 +9,7 @@ this was decided after; so of two copies of a sidecar at two replicas one is fir
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, misplaced
@@ -112,10 +112,10 @@ class KeepBatches:
                 retry_after_seconds=2.0,
             ) from None
 
-    def took_in(self, sequence: int) -> None:
-        """The log has everything up to this place: told by the one who takes in, when that is this replica."""
+    def took_in(self, sequence: int, aside: Collection[str]) -> None:
+        """The log has everything up to this place but what it put aside; told by who takes in, where that is here."""
         if self._state is not None and sequence > self._state.sequence:
-            self._now(replace(self._state, sequence=sequence))
+            self._now(replace(self._state, sequence=sequence, refused=self._state.refused.union(aside)))
 
     async def _append(self, stream: str, checked: Sequence[CheckedRecord], receive_wall_ms: int) -> StreamHead | None:
         for _ in range(ATTEMPTS_MAX):
@@ -124,13 +124,13 @@ class KeepBatches:
             if known is None or not goes_on(known.end, checked):
                 known = await self._look(stream)  # it may have gone on through another replica
             if goes_on(known.end, checked):
-                fresh, head = checked, None
+                fresh: Sequence[CheckedRecord] = checked
+                head: StreamHead | None = None
             else:
                 await self.committed(known.after)
                 self._must_be_open(stream)
-                judged = await self._log.judge(stream, [one.record for one in checked], receive_wall_ms)
-                new = {id(record) for record in judged.fresh}
-                fresh, head = [one for one in checked if id(one.record) in new], judged.head
+                judged = await self._log.judge(stream, checked, receive_wall_ms)
+                fresh, head = judged.fresh, judged.head
             try:
                 return await self._keep(stream, fresh, receive_wall_ms, known, head)
             except IngestMovedError:
@@ -156,7 +156,7 @@ class KeepBatches:
             sequence = await self._kept.keep(stream, part, receive_wall_ms, known.after)
             if self._state is None or sequence <= self._state.sequence:
                 raise _away("it numbers batches that the log has had")
-            record = part[-1].record
+            record = part[-1]
             known = _Known(ChainEnd(record.epoch, record.sequence, record.digest), sequence)
             head = StreamHead(stream, record.epoch, record.sequence, record.digest, receive_wall_ms)
             self.kept_last = max(self.kept_last, sequence)
@@ -174,7 +174,7 @@ class KeepBatches:
             return _Known(None, 0)
         if not last.records:
             return _Known(None, last.sequence)
-        record = last.records[-1].record
+        record = last.records[-1]
         return _Known(ChainEnd(record.epoch, record.sequence, record.digest), last.sequence)
 
     def _must_be_open(self, stream: str) -> None:
@@ -224,8 +224,7 @@ def goes_on(end: ChainEnd | None, checked: Sequence[CheckedRecord]) -> bool:
     if end is None:
         return False
     sequence, previous = end.sequence, end.digest
-    for one in checked:
-        record = one.record
+    for record in checked:
         sequence += 1
         if record.epoch != end.epoch or misplaced(record, sequence, previous) is not None:
             return False
@@ -238,7 +237,7 @@ def parts(checked: Sequence[CheckedRecord]) -> list[Sequence[CheckedRecord]]:
     found: list[Sequence[CheckedRecord]] = []
     first = size = 0
     for at, one in enumerate(checked):
-        more = len(one.record.body)
+        more = len(one.body)
         if at > first and size + more > BATCH_BYTES_MAX:
             found.append(checked[first:at])
             first, size = at, 0

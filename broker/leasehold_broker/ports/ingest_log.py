@@ -1,6 +1,6 @@
 """The port to a log that takes in what an ingest stream has kept."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,7 @@ class Judgement:
         head: of the stream as it is committed.
     """
 
-    fresh: Sequence[ChainedRecord]
+    fresh: Sequence[CheckedRecord]
     head: StreamHead | None
 
 
@@ -65,7 +65,7 @@ class IngestLog(Protocol):
         """
         ...
 
-    async def judge(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> Judgement:
+    async def judge(self, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int) -> Judgement:
         """Hold records against what is committed of their stream; stores nothing.
 
         Raises:
@@ -73,7 +73,7 @@ class IngestLog(Protocol):
         """
         ...
 
-    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> None:
+    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> Collection[str]:
         """Append batches and move the place, in one transaction.
 
         A batch that the log refuses is put aside whole, with an event that says why, and the others go on.
@@ -81,6 +81,9 @@ class IngestLog(Protocol):
         Args:
             after: the place that this was read from.
             batches: what follows it.
+
+        Returns:
+            The sidecars of which a batch was put aside.
 
         Raises:
             Refusal: CONCURRENT_UPDATE (the log is at another place), STORE_UNAVAILABLE, OVERLOADED.

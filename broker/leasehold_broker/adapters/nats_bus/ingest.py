@@ -78,9 +78,9 @@ class NatsIngest:
     async def keep(self, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int, after: int) -> int:
         """As the port says."""
         session = self._open()
-        last = records[-1].record
+        last = records[-1]
         headers = {
-            "Nats-Msg-Id": f"{last.epoch}.{records[0].record.sequence}.{last.sequence}.{last.digest.hex()}",
+            "Nats-Msg-Id": f"{last.epoch}.{records[0].sequence}.{last.sequence}.{last.digest.hex()}",
             "Nats-Expected-Last-Subject-Sequence": str(after),
         }
         payload = encode_batch(stream, records, receive_wall_ms)

@@ -4,15 +4,15 @@ A batch was acknowledged before it comes here, so none is dropped: one that does
 aside whole, an event says so, and its sidecar is told with its next batch that nothing of it is taken any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, translated
 from leasehold_broker.adapters.postgres_collector.turn import Turn, TurnSpoiledError, repeated, stored_digests
-from leasehold_broker.domain.audit_chain import ChainedRecord, altered
-from leasehold_broker.domain.checked_record import CheckedRecord, chain_broken
+from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.checked_record import CheckedRecord, must_be_whole
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.log_plan import own_stream
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -59,7 +59,7 @@ class PostgresIngest:
             return IngestState("", 0)
         return IngestState(row["incarnation"], row["sequence"], frozenset(row["refused"]))
 
-    async def judge(self, stream: str, records: Sequence[ChainedRecord], receive_wall_ms: int) -> Judgement:
+    async def judge(self, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int) -> Judgement:
         """As the port says."""
         with translated("read"):
             async with (
@@ -85,30 +85,30 @@ class PostgresIngest:
         )
         return Judgement(fresh, head if not fresh else after)
 
-    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> None:
+    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> Collection[str]:
         """As the port says."""
         streams: dict[str, set[str]] = {}
         for batch in batches:
-            streams.setdefault(batch.stream, set()).update(one.record.epoch for one in batch.records)
+            streams.setdefault(batch.stream, set()).update(record.epoch for record in batch.records)
         count = sum(len(batch.records) for batch in batches)
 
-        async def work(turn: Turn) -> None:
+        async def work(turn: Turn) -> Collection[str]:
             if not await turn.change(_MOVE, (batches[-1].sequence, after), None):
                 raise Refusal(
                     Reason.CONCURRENT_UPDATE, "the log is at another place of its ingest stream than this replica"
                 )
             try:
-                for batch in batches:
-                    await _take(turn, batch)
+                return {batch.stream for batch in batches if not await _taken(turn, batch)}
             except (TurnSpoiledError, *FAILURES):
                 raise
             except Exception as error:
                 raise TurnSpoiledError from error  # the place has moved: all of it, or nothing
 
-        await self._appender.submit(work, streams, count)
+        return await self._appender.submit(work, streams, count)
 
 
-async def _take(turn: Turn, batch: KeptBatch) -> None:
+async def _taken(turn: Turn, batch: KeptBatch) -> bool:
+    """False when it was put aside."""
     try:
         _check(batch)
         await turn.append(batch.stream, batch.records, batch.receive_wall_ms)
@@ -129,13 +129,12 @@ async def _take(turn: Turn, batch: KeptBatch) -> None:
             batch.raw,
         )
         await turn.change(_PUT_ASIDE, values, event)
+        return False
+    return True
 
 
 def _check(batch: KeptBatch) -> None:
     """Once more what was checked where it came from: it has been in other hands since."""
     if not batch.records:
         raise Refusal(Reason.BODY_INVALID, "what the ingest stream kept here is no batch of this version")
-    for one in batch.records:
-        wrong = altered(one.record)
-        if wrong is not None:
-            raise chain_broken(one.record, wrong)
+    must_be_whole(batch.records)
