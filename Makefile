@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: bench-ingest simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -71,8 +71,11 @@ bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput,
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 
-soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--events 20000 --replicas 2")
+soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--nats --events 20000 --replicas 2")
 	@$(ENV) python -m tests.soak.scale $(SOAK)
+
+bench-ingest: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: what the log takes in on SQLite, PostgreSQL and NATS with PostgreSQL, and how fast a copy is checked
+	@$(ENV) python -m tests.bench.audit_probe && $(ENV) python -m tests.bench.scale_probe && $(ENV) python -m tests.bench.bus_probe
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)

@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc
 import uvloop
 from tests.bench.audit_probe import measure as measure_audit
+from tests.bench.bus_probe import measure as measure_bus
 from tests.bench.ledger_probe import measure as measure_ledger
 from tests.bench.load import at, load
 from tests.bench.scale_probe import measure as measure_scale
@@ -129,6 +130,7 @@ def main() -> None:
         measure_store()
         measure_audit()
         measure_scale()
+        measure_bus()
 
 
 if __name__ == "__main__":

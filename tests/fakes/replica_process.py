@@ -1,6 +1,6 @@
 """A replica in a process of its own, to be killed.
 
-    python -m tests.fakes.replica_process FOLDER NAME EPOCH URL SCHEMA
+    python -m tests.fakes.replica_process FOLDER NAME EPOCH URL SCHEMA [NATS]
 
 The folder is of the whole centre: each replica has its own in it, and they share the key there.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.fakes.replicas import Replica
 
 from leasehold_broker.adapters.postgres_collector import PostgresAt
+from leasehold_broker.config.collector_nats import NatsBus
 from leasehold_broker.domain.reasons import Refusal
 
 PARTITION_RECORDS = 100_000
@@ -20,11 +21,13 @@ PARTITION_RECORDS = 100_000
 
 async def main() -> None:
     """Serve until killed; says "ready" once. A database that is away is waited for."""
-    folder, name, epoch, url, schema = sys.argv[1:]
+    folder, name, epoch, url, schema, *servers = sys.argv[1:]
+    bus = NatsBus(tuple(servers), "soak", None, None, None, 1 << 30, 1) if servers else None
     at = PostgresAt(url, schema, partition_records=PARTITION_RECORDS)
     for attempt in range(10_000):
         # An epoch of its own for each attempt: one that broke off may have written.
-        replica = Replica(Path(folder) / name, at, name, f"{epoch}.{attempt}", key=Path(folder) / "shared.key")
+        key = Path(folder) / "shared.key"
+        replica = Replica(Path(folder) / name, at, name, f"{epoch}.{attempt}", key=key, bus=bus)
         try:
             await replica.__aenter__()
         except Refusal:

@@ -4,16 +4,21 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from tests.fakes.bus import kept_going
 from tests.fakes.centre import Centre
+from tests.fakes.rpc import SystemClock
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
+from leasehold_broker.config.collector_nats import NatsBus
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.share_fleet import ShareFleet
+from leasehold_broker.wiring import collector_bus
 from leasehold_broker.wiring.collector_store import OpenStore
 
 
@@ -30,8 +35,9 @@ class Replica:
         key: Path,
         authority_seconds: float = 60.0,
         fleet_budgets: Sequence[FleetBudget] = (),
+        bus: NatsBus | None = None,
     ) -> None:
-        """Build it; the context serves."""
+        """Build it; the context serves. `bus`: the NATS that its records go through."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._at = at
@@ -39,6 +45,7 @@ class Replica:
         self._epoch = epoch
         self._authority_seconds = authority_seconds
         self._fleet_budgets = fleet_budgets
+        self._bus = bus
         self._stack = contextlib.AsyncExitStack()
         self.failures: list[str] = []
         (folder / "collector.sock").unlink(missing_ok=True)
@@ -51,6 +58,13 @@ class Replica:
             open_store(self._at, self._name, self._epoch, issued=fleet.issued, fail=self.failures.append)
         )
         opened = OpenStore(store, store.leadership.lead, store.board, store.escrow)
+        if self._bus is not None:
+            made = collector_bus.bus(self._bus, store, SystemClock(), store.on_issued, self.failures.append)
+            opened = replace(opened, bus=await self._stack.enter_async_context(made))
+            works = [asyncio.create_task(kept_going(work)) for _, work in opened.bus.works(opened.led)]
+            self._stack.push_async_callback(asyncio.gather, *works, return_exceptions=True)
+            for work in works:
+                self._stack.callback(work.cancel)
         self.centre = Centre(
             self._folder,
             self._epoch,

@@ -1,7 +1,8 @@
 """The same through replicas over one PostgreSQL: kill -9 of the sidecar and the replicas, crashes of the server.
 
-    python -m tests.soak.scale --events 1000000 --replicas 3 --seed 7
+    python -m tests.soak.scale --events 1000000 --replicas 3 --seed 7 [--nats]
 
+With --nats records go through a NATS JetStream, which is killed with -9 as well.
 Each life of the sidecar ships to another replica, so the new one gets what the last one may still be storing. What must
 hold in the end is what tests/soak/audit.py says.
 """
@@ -12,16 +13,19 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.fakes import postgres
+from tests.fakes import nats, postgres
+from tests.fakes.bus import BusReplica
 from tests.fakes.centre import ORIGIN
+from tests.fakes.nats import NatsServer
 from tests.fakes.replicas import shared_key
 from tests.fakes.rpc import SystemClock
 from tests.soak.audit import Soak
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
+from leasehold_broker.adapters.nats_bus import NatsAt
 from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
 from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 
@@ -32,11 +36,19 @@ class ScaleSoak(Soak):
     """One run."""
 
     def __init__(
-        self, folder: Path, events: int, seed: int, life_seconds: float, database: postgres.Cluster, replicas: int
+        self,
+        folder: Path,
+        events: int,
+        seed: int,
+        life_seconds: float,
+        database: postgres.Cluster,
+        replicas: int,
+        bus: NatsServer | None = None,
     ) -> None:
-        """As the other; with this database, and so many replicas."""
+        """As the other; with this database, so many replicas, and this NATS before them, or none."""
         super().__init__(folder, events, seed, life_seconds)
         self._database = database
+        self._bus = bus
         self._names = [f"collector-{number}" for number in range(replicas)]
         key = shared_key(folder, ORIGIN)
         (folder / "checkpoint.key").write_bytes(key.read_bytes())
@@ -44,14 +56,22 @@ class ScaleSoak(Soak):
 
     def _centre(self) -> list[Coroutine[None, None, None]]:
         replicas = [self._keep_killing(name, self._replica(name)) for name in self._names]
-        return [*replicas, self._keep_crashing()]
+        servers = {"PostgreSQL": self._crash}
+        if self._bus is not None:
+            servers["nats-server"] = self._kill_bus
+        return [*replicas, *(self._keep_crashing(name, crash) for name, crash in servers.items())]
 
     def _checkpoint_copies(self) -> list[Path]:
         return [self._folder / name / "checkpoint" for name in self._names]
 
     @contextlib.asynccontextmanager
     async def _store(self):
-        async with open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check") as store:
+        opening = open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check")
+        async with opening as store:
+            if self._bus is not None:  # what was acknowledged last may still be on its way
+                async with BusReplica(store, NatsAt((self._bus.url_of_user,), SCHEMA)).running() as replica:
+                    await replica.opened()
+                    await replica.settled()
             # The replica that led was killed as well; what it had not signed, the next one signs.
             key = open_checkpoint_key(self._folder / "checkpoint.key", ORIGIN)
             publish = PublishCheckpoint(store, store, key, SystemClock(), _nowhere)
@@ -61,7 +81,8 @@ class ScaleSoak(Soak):
 
     def _replica(self, name: str):
         async def start(life: int) -> asyncio.subprocess.Process:
-            arguments = (str(self._folder), name, f"c{life:06d}", self._database.server.url(), SCHEMA)
+            servers = () if self._bus is None else (self._bus.url_of_user,)
+            arguments = (str(self._folder), name, f"c{life:06d}", self._database.server.url(), SCHEMA, *servers)
             return await self._process("tests.fakes.replica_process", *arguments)
 
         return start
@@ -71,11 +92,15 @@ class ScaleSoak(Soak):
         target = f"unix:{self._folder / self._chance.choice(self._names) / 'collector.sock'}"
         return await self._process("tests.soak.emitter", str(self._folder), target, str(self._events))
 
-    async def _keep_crashing(self) -> None:
+    async def _keep_crashing(self, name: str, crash: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(self._chance.uniform(1.0, 3 * self._life_seconds))
-            await asyncio.to_thread(self._crash)
-            self.outcome.kills["PostgreSQL"] += 1
+            await asyncio.to_thread(crash)
+            self.outcome.kills[name] += 1
+
+    def _kill_bus(self) -> None:
+        self._bus.kill()
+        self._bus.start()
 
     def _crash(self) -> None:
         self._database.crash()
@@ -93,11 +118,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--life-seconds", type=float, default=12.0, help="longest life of a process")
+    parser.add_argument("--nats", action="store_true", help="records go through a NATS JetStream")
     asked = parser.parse_args()
     os.umask(0o077)
-    with tempfile.TemporaryDirectory(prefix="leasehold-soak-") as folder, postgres.cluster() as database:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="leasehold-soak-"))
+        database = stack.enter_context(postgres.cluster())
         database.start()
-        soak = ScaleSoak(Path(folder), asked.events, asked.seed, asked.life_seconds, database, asked.replicas)
+        bus = stack.enter_context(nats.running(sync_interval="2m")) if asked.nats else None
+        soak = ScaleSoak(Path(folder), asked.events, asked.seed, asked.life_seconds, database, asked.replicas, bus)
         outcome = asyncio.run(soak.run())
     kills = ", ".join(f"{count} of {name}" for name, count in sorted(outcome.kills.items()))
     sys.stdout.write(
