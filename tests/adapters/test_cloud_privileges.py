@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from tests.contracts.test_key_store import AzureToken
 from tests.fakes.certificates import Authority
-from tests.fakes.cloud_secrets import CloudSecrets, serve
+from tests.fakes.cloud_secrets import AzureSecrets, GoogleSecrets, serve
+from tests.fakes.cloud_stores import AzureToken
 
 from leasehold_broker.adapters.aws_client import AwsAt, aws_client
 from leasehold_broker.adapters.aws_privileges import excess
@@ -123,8 +123,8 @@ PROD, TEST = "projects/project1/secrets/prod-openai", "projects/project1/secrets
 
 async def test_excess_at_google():
     """Google tells what a login has: what changes our secret, and anything on another environment's, is too much."""
-    secrets = CloudSecrets(permissions={PROD: set(READS)})
-    stop = serve(secrets, "google")
+    secrets = GoogleSecrets(permissions={PROD: set(READS)})
+    stop = serve(secrets)
     at = GcpAt("project1", endpoint=secrets.address)
     keys = GcpKeys(at, {"key": GcpKeyAt("prod-openai"), "more": GcpKeyAt("prod-openai")}, AnonymousCredentials())
     try:
@@ -150,13 +150,13 @@ async def test_excess_at_azure(tmp_path):
     authority, tls = Authority(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*authority.issue().files(tmp_path, "azure"))
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    secrets = CloudSecrets()
+    secrets = AzureSecrets()
     secrets.put("prod-openai", "key")
     secrets.put("test-openai", "other")
     secrets.put("off", "other")
     secrets.disable("off")
     secrets.denied = {"denied"}
-    stop = serve(secrets, "azure", tls)
+    stop = serve(secrets, tls)
     at = AzureAt(secrets.address)
     keys = AzureKeys(at, {"key": AzureKeyAt("prod-openai")}, AzureToken(), str(tmp_path / "ca.pem"))
     try:

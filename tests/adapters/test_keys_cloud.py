@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from tests.fakes.cloud_secrets import CloudSecrets, serve
+from tests.fakes.cloud_secrets import GoogleSecrets, serve
 
 from leasehold_broker.adapters.aws_client import AwsAt
 from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
@@ -126,8 +126,8 @@ async def test_aws_is_not_there(tmp_path):
 )
 async def test_states_of_google(status, state):
     """Each status is the state it means."""
-    secrets = CloudSecrets(status=status)
-    stop = serve(secrets, "google")
+    secrets = GoogleSecrets(status=status)
+    stop = serve(secrets)
     try:
         at = GcpAt("project1", endpoint=secrets.address)
         assert (await fault_of(GcpKeys(at, {"key": GcpKeyAt("one")}, AnonymousCredentials()))).state is state

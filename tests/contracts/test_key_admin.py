@@ -5,6 +5,7 @@ import uuid
 
 import boto3
 import pytest
+from tests.fakes import cloud_stores
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 
@@ -59,7 +60,16 @@ def in_file(folder):
     return LocalKeyAdmin(lambda: LocalKeys(path, FileMasterKey(str(master)), clock), clock)
 
 
-@pytest.fixture(params=["memory", "file", "vault", "aws"])
+@pytest.fixture
+def in_cloud(request, tmp_path):
+    """Google's or Azure's, as a fake serves it to the vendor's own library."""
+    kind = request.node.callspec.params["admin"]
+    with cloud_stores.google() if kind == "gcp" else cloud_stores.azure(tmp_path) as (secrets, store):
+        secrets.put(KEY, "sk-old")
+        yield store(KEY)
+
+
+@pytest.fixture(params=["memory", "file", "vault", "aws", "gcp", "azure"])
 async def admin(request, tmp_path):
     """A store of each kind with one key."""
     match request.param:
@@ -71,6 +81,8 @@ async def admin(request, tmp_path):
             admin = in_vault(request.getfixturevalue("bao"), tmp_path)
         case "aws":
             admin = in_aws(request.getfixturevalue("moto_address"), tmp_path)
+        case "gcp" | "azure":
+            admin = request.getfixturevalue("in_cloud")
     yield admin
     await admin.aclose()
 
@@ -139,6 +151,23 @@ async def test_a_rotation_that_was_given_up_leaves_the_old_key(admin):
     await admin.put_pending(KEY, OTHER, "rotation-2")
     await admin.promote(KEY, "rotation-2")
     assert await served(admin) == OTHER
+
+
+async def test_retiring_what_was_never_begun_does_nothing(admin):
+    """Whoever gives up may not know how far it came."""
+    await admin.retire(KEY, "rotation-1")
+    assert await served(admin) == OLD
+    assert await admin.stages(KEY, "rotation-1") == KeyStages(mine=False, pending=False, previous=False)
+
+
+async def test_a_rotation_after_one_that_is_done(admin):
+    """The next one begins where the last one ended."""
+    for number, value in enumerate((NEW, OTHER)):
+        await admin.put_pending(KEY, value, f"rotation-{number}")
+        await admin.promote(KEY, f"rotation-{number}")
+        await admin.retire(KEY, f"rotation-{number}")
+        assert await served(admin) == value
+    assert not (await admin.stages(KEY, "rotation-0")).mine
 
 
 async def test_the_old_value_is_destroyed_at_vault(bao, tmp_path):

@@ -1,15 +1,11 @@
 """One suite for every key store: in memory, the encrypted file, and each store elsewhere behind its bounded cache."""
 
 import contextlib
-import ssl
 import uuid
 
 import boto3
 import pytest
-from azure.core.credentials import AccessToken
-from google.auth.credentials import AnonymousCredentials
-from tests.fakes.certificates import Authority
-from tests.fakes.cloud_secrets import RESOURCE, CloudSecrets, serve
+from tests.fakes import cloud_stores
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
@@ -17,8 +13,6 @@ from tests.fakes.memory_world import MemoryKeys
 
 from leasehold_broker.adapters.aws_client import AwsAt
 from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
-from leasehold_broker.adapters.keys_azure import AzureAt, AzureKeyAt, AzureKeys
-from leasehold_broker.adapters.keys_gcp import GcpAt, GcpKeyAt, GcpKeys
 from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey
@@ -166,41 +160,17 @@ def in_aws(moto_address, folder):
     )
 
 
-def in_gcp(secrets):
-    """Google's, as a fake serves it to Google's own library."""
-    at = GcpAt("project1", endpoint=secrets.address)
-    source = GcpKeys(at, {name: GcpKeyAt(name) for name in NAMES}, AnonymousCredentials())
-    return Elsewhere(source, secrets.put, secrets.disable, secrets.remove)
-
-
-class AzureToken:
-    """A credential that is taken everywhere."""
-
-    def get_token(self, *scopes, **_):
-        """A token for Key Vault, and for nothing else."""
-        assert scopes == (f"{RESOURCE}/.default",)
-        return AccessToken("a.token", 4_000_000_000)
-
-
-def in_azure(secrets, folder, authority):
-    """Azure's, as a fake serves it to Azure's own library, over TLS."""
-    (folder / "ca.pem").write_bytes(authority.pem)
-    keys = {name: AzureKeyAt(name) for name in NAMES}
-    source = AzureKeys(AzureAt(secrets.address), keys, AzureToken(), str(folder / "ca.pem"))
-    return Elsewhere(source, secrets.put, secrets.disable, secrets.remove)
+def in_cloud(secrets, store):
+    """Google's or Azure's, as a fake serves it to the vendor's own library."""
+    return Elsewhere(store(*NAMES), secrets.put, secrets.disable, secrets.remove)
 
 
 @pytest.fixture
 def cloud(request, tmp_path):
     """A fake of a cloud's secrets, its kind by the parameter of `kept`."""
-    secrets, authority, tls = CloudSecrets(), Authority(), None
     kind = request.node.callspec.params["kept"]
-    if kind == "azure":
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(*authority.issue().files(tmp_path, "azure"))
-    stop = serve(secrets, "google" if kind == "gcp" else "azure", tls)
-    yield secrets, authority
-    stop()
+    with cloud_stores.google() if kind == "gcp" else cloud_stores.azure(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture(params=["memory", "file", "elsewhere", "vault", "aws", "gcp", "azure"])
@@ -217,10 +187,8 @@ async def kept(request, tmp_path):
             kept = in_vault(request.getfixturevalue("bao"), tmp_path)
         case "aws":
             kept = in_aws(request.getfixturevalue("moto_address"), tmp_path)
-        case "gcp":
-            kept = in_gcp(request.getfixturevalue("cloud")[0])
-        case "azure":
-            kept = in_azure(request.getfixturevalue("cloud")[0], tmp_path, request.getfixturevalue("cloud")[1])
+        case "gcp" | "azure":
+            kept = in_cloud(*request.getfixturevalue("cloud"))
     yield kept
     if isinstance(kept, Elsewhere):
         await kept.store.aclose()

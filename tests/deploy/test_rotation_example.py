@@ -21,6 +21,26 @@ cron = \"\""""
 CLAIMS = 'claims = { repository = "acme/agents", ref = "refs/heads/main", environment = "production" }'
 
 
+FIRST = '[[rotations]]\nkey = "openai-prod"'
+AT = 'at = { minter = "openai", admin_key = "openai-admin", project = "proj_..." }'
+ROOT = """at.minter = "vault-root"
+at.path = "database/rotate-root/main"
+at.login = { method = "token", token_file = "t" }"""
+ELSEWHERE = """[[keys.stores]]
+kind = "gcp"
+environment = "prod"
+path = "leasehold"
+project = "p"
+keys = [{ name = "openai-prod", provider = "openai", secret = "openai", field = "key" }]
+[[keys.engines]]
+environment = "prod"
+address = "https://vault"
+token_role = "sidecar"
+login = { method = "token", token_file = "t" }
+keys = [{ name = "orders-db", provider = "own-orders-db", path = "other/creds/orders" }]
+[[rotations]]"""
+
+
 @pytest.fixture
 def load(tmp_path):
     """Loads the collector's example with the rotations' after it, changed as a test says."""
@@ -52,6 +72,12 @@ def test_it_is_accepted(load):
     assert dict(pipeline.claims)["repository"] == "acme/agents"
 
 
+def test_a_key_in_any_store_elsewhere_may_be_rotated(load):
+    """Where the secret is the key itself."""
+    config = load(FIRST, f'{ELSEWHERE}\nkey = "openai-prod"'.replace(', field = "key"', ""))
+    assert [rotation.key for rotation in config.rotations] == ["openai-prod"]
+
+
 def test_every_setting_is_named():
     """What can be configured is explained, apart from the minters, which have a page of their own."""
     text = ROTATIONS.read_text()
@@ -73,6 +99,18 @@ def test_every_setting_is_named():
         ('keys = ["openai-prod"]', 'keys = ["other"]', "names key 'other', which no"),
         (CLAIMS, "claims = {}", "needs claims"),
         ('master_key_file = "master.key"', "", "asks for no passphrase"),
+        (AT, ROOT, "rotates what a key of [[keys.engines]] stands on"),
+        (FIRST, f'{ELSEWHERE}\nkey = "openai-prod"', "its secret is a JSON object"),
+        (
+            FIRST,
+            f'{ELSEWHERE}\n{ROOT}\nkey = "orders-db"\n{FIRST}',
+            "path is of the engine at database, the key's (other/creds/orders) is not",
+        ),
+        (
+            FIRST,
+            f'{ELSEWHERE}\n{AT}\nkey = "orders-db"\n{FIRST}',
+            "an engine makes it anew for each lease",
+        ),
         (BY_AGE, 'cron = "61 3 * * *"', "cron '61 3 * * *'"),
         (BY_AGE, 'cron = "0 3 30 2 *"', "Bad day-of-month"),
     ],

@@ -1,23 +1,45 @@
-"""Provider keys in Azure Key Vault. Reads only; the latest version serves. Needs the extra `azure`; imported on use.
+"""Provider keys in Azure Key Vault. The newest version serves, unless its tags say that it waits.
+
+Tags belong to a version and are written with it, in one request: so a pending version names from its first moment the
+rotation it is of, and the version that serves until it is promoted. There is no check-and-set at this vault; a version
+that a person has set is the newest, has no such tags, and is served. A single version cannot be destroyed there: what
+is to be forgotten is disabled.
 
 Identity: our workload token (workload identity federation with Entra), or what the machine gives (managed identity).
+Needs the extra `azure`; imported on use.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 from azure.core import exceptions as core
 from azure.core.credentials import TokenCredential
 from azure.identity import ManagedIdentityCredential, WorkloadIdentityCredential
-from azure.keyvault.secrets import SecretClient
+from azure.keyvault.secrets import KeyVaultSecret, SecretClient
 
 from leasehold_broker.adapters.stored_value import stored_key
 from leasehold_broker.adapters.worker_thread import WorkerThread
+from leasehold_broker.domain.secret import Secret
+from leasehold_broker.ports.key_admin import KeyStage, KeyStages
 from leasehold_broker.ports.key_source import SourcedKey, SourceFault, SourceState
 
 CALL_SECONDS_MAX = 15.0
 T = TypeVar("T")
+
+
+class Tag(StrEnum):
+    """Of versions that a rotation has set.
+
+    ROTATION is whose it is. SERVES names the version that serves while this one waits, PREVIOUS the one that served
+    before it, both until the next step. UNDOES names the version that this one has put an end to.
+    """
+
+    ROTATION = "leasehold-rotation"
+    SERVES = "leasehold-serves"
+    PREVIOUS = "leasehold-previous"
+    UNDOES = "leasehold-undoes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +68,7 @@ class AzureKeyAt:
 
 
 class AzureKeys:
-    """Implements `KeySource` and `Privileged`."""
+    """Implements `KeySource`, `KeyAdmin` and `Privileged`."""
 
     def __init__(
         self, at: AzureAt, keys: Mapping[str, AzureKeyAt], credential: TokenCredential | None = None, ca_file: str = ""
@@ -68,18 +90,104 @@ class AzureKeys:
 
     async def read(self, name: str) -> SourcedKey:
         """See the port."""
-        key = self._keys[name]
 
         def work() -> SourcedKey:
-            found = self._client.get_secret(key.secret_name)
-            properties = found.properties
-            if properties.enabled is False:
-                raise SourceFault(SourceState.DISABLED, f"key {name!r} is disabled in Azure Key Vault")
-            created = properties.created_on
+            found = self._serving(name)
+            created = found.properties.created_on
             created_ms = 0 if created is None else int(created.timestamp() * 1000)
-            return SourcedKey(stored_key(name, found.value or "", key.field), properties.version or "", created_ms)
+            return SourcedKey(self._value(name, found), found.properties.version or "", created_ms)
 
         return await self._worker.run(lambda: _translated(work))
+
+    async def stages(self, name: str, rotation: str) -> KeyStages:
+        """See the port."""
+
+        def work() -> KeyStages:
+            tags = _tags(self._read(name))
+            return KeyStages(tags.get(Tag.ROTATION) == rotation, Tag.SERVES in tags, Tag.PREVIOUS in tags)
+
+        return await self._worker.run(lambda: _translated(work))
+
+    async def staged(self, name: str, stage: KeyStage) -> Secret:
+        """See the port."""
+
+        def work() -> Secret:
+            if stage is KeyStage.CURRENT:
+                return self._value(name, self._serving(name))
+            newest = self._read(name)
+            tags = _tags(newest)
+            if stage is KeyStage.PENDING and Tag.SERVES in tags:
+                return self._value(name, newest)
+            if stage is KeyStage.PREVIOUS and Tag.PREVIOUS in tags:
+                return self._value(name, self._read(name, tags[Tag.PREVIOUS]))
+            raise SourceFault(SourceState.MISSING, f"{name!r} has no {stage} value")
+
+        return await self._worker.run(lambda: _translated(work))
+
+    async def put_pending(self, name: str, value: Secret, rotation: str) -> None:
+        """See the port. Only for secrets that are the key itself: a field of an object is another system's to write."""
+        if self._keys[name].field:
+            message = f"{name!r} is a field of a JSON object: a rotation writes only secrets that are the key itself"
+            raise SourceFault(SourceState.MALFORMED, message)
+
+        def work(go_on: Callable[[], None]) -> None:
+            known = self._versions(name)
+            newest = self._read(name)
+            tags = _tags(newest)
+            if tags.get(Tag.ROTATION) == rotation:
+                return
+            if {Tag.SERVES, Tag.PREVIOUS} & set(tags):
+                raise SourceFault(SourceState.CONFLICT, f"another rotation of {name!r} is under way")
+            go_on()
+            self._finish(name, newest)
+            serves = newest.properties.version or ""
+            mine = {**_others(tags), Tag.ROTATION: rotation, Tag.SERVES: serves}
+            added = self._set(name, value.reveal().decode("ascii"), mine)
+            between = self._versions(name) - known - {added}
+            if between:
+                # What a person has set a moment before serves on, and whoever put ours there is told.
+                self._tag(name, added, mine | {Tag.SERVES: min(between)})
+                raise SourceFault(SourceState.CONFLICT, f"another hand has set a version of {name!r}")
+
+        await self._worker.run_steps(lambda go_on: _translated(lambda: work(go_on)))
+
+    async def promote(self, name: str, rotation: str) -> None:
+        """See the port."""
+
+        def work(go_on: Callable[[], None]) -> None:
+            newest = self._read(name)
+            tags = _tags(newest)
+            if tags.get(Tag.ROTATION) != rotation:
+                raise SourceFault(SourceState.CONFLICT, f"rotation {rotation!r} has no value of {name!r} pending")
+            if Tag.SERVES in tags:
+                go_on()
+                promoted = {**_others(tags), Tag.ROTATION: rotation, Tag.PREVIOUS: tags[Tag.SERVES]}
+                self._tag(name, newest.properties.version or "", promoted)
+
+        await self._worker.run_steps(lambda go_on: _translated(lambda: work(go_on)))
+
+    async def retire(self, name: str, rotation: str) -> None:
+        """See the port. What is forgotten is disabled; a value that is put back is a new version."""
+
+        def work(go_on: Callable[[], None]) -> None:
+            newest = self._read(name)
+            tags, version = _tags(newest), newest.properties.version or ""
+            if not {Tag.SERVES, Tag.PREVIOUS} & set(tags):
+                self._finish(name, newest)
+                return
+            if tags.get(Tag.ROTATION) != rotation:
+                raise SourceFault(SourceState.CONFLICT, f"rotation {rotation!r} is not the last one of {name!r}")
+            go_on()
+            if Tag.SERVES in tags:
+                text = self._read(name, tags[Tag.SERVES]).value or ""
+                back = self._set(name, text, {**_others(tags), Tag.UNDOES: version})
+                go_on()
+                self._finish(name, self._read(name, back))
+            else:
+                self._disable(name, tags[Tag.PREVIOUS])
+                self._tag(name, version, {**_others(tags), Tag.ROTATION: rotation})
+
+        await self._worker.run_steps(lambda go_on: _translated(lambda: work(go_on)))
 
     async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
         """See the port; `apart` has ids of secrets (VAULT_URL/secrets/NAME), which are read, and dropped, if permitted.
@@ -126,6 +234,53 @@ class AzureKeys:
         """See the port."""
         self._worker.close()
         self._client.close()
+
+    def _read(self, name: str, version: str = "") -> KeyVaultSecret:
+        return self._client.get_secret(self._keys[name].secret_name, version or None)
+
+    def _serving(self, name: str) -> KeyVaultSecret:
+        newest = self._read(name)
+        serves = _tags(newest).get(Tag.SERVES)
+        return newest if serves is None else self._read(name, serves)
+
+    def _value(self, name: str, found: KeyVaultSecret) -> Secret:
+        if found.properties.enabled is False:
+            raise SourceFault(SourceState.DISABLED, f"key {name!r} is disabled in Azure Key Vault")
+        return stored_key(name, found.value or "", self._keys[name].field)
+
+    def _versions(self, name: str) -> set[str]:
+        listed = self._client.list_properties_of_secret_versions(self._keys[name].secret_name)
+        return {each.version or "" for each in listed}
+
+    def _set(self, name: str, text: str, tags: Mapping[str, str]) -> str:
+        made = self._client.set_secret(self._keys[name].secret_name, text, tags=_plain(tags))
+        return made.properties.version or ""
+
+    def _tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        self._client.update_secret_properties(self._keys[name].secret_name, version, tags=_plain(tags))
+
+    def _disable(self, name: str, version: str) -> None:
+        self._client.update_secret_properties(self._keys[name].secret_name, version, enabled=False)
+
+    def _finish(self, name: str, newest: KeyVaultSecret) -> None:
+        """Disable what this version has put an end to, if that was not done yet."""
+        tags = _tags(newest)
+        if Tag.UNDOES in tags:
+            self._disable(name, tags[Tag.UNDOES])
+            self._tag(name, newest.properties.version or "", _others(tags))
+
+
+def _tags(found: KeyVaultSecret) -> Mapping[str, str]:
+    return found.properties.tags or {}
+
+
+def _others(tags: Mapping[str, str]) -> dict[str, str]:
+    """What is not ours, and stays with the key."""
+    return {name: value for name, value in tags.items() if name not in set(Tag)}
+
+
+def _plain(tags: Mapping[str, str]) -> dict[str, str]:
+    return {str(name): value for name, value in tags.items()}
 
 
 def _credential(at: AzureAt) -> TokenCredential:

@@ -9,7 +9,7 @@ from datetime import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from leasehold_broker.config.keys import AwsStore, KeysAt, VaultStore
+from leasehold_broker.config.keys import KeysAt, VaultStore
 from leasehold_broker.config.minters import Minter, VaultRootMinter, engine_of, minter_at, wrong_minter
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
@@ -120,8 +120,10 @@ def _wrong_place(key: str, keys: KeysAt | None) -> list[str]:
         return ["an engine makes it anew for each lease; what the engine stands on is rotated by minter vault-root"]
     if store is None and keys.path is None:
         return ["no store of [keys] has it"]
-    if store is not None and not isinstance(store, VaultStore | AwsStore):
-        return ["a rotation writes to Vault, to AWS Secrets Manager and to the local store, to no other"]
+    if not isinstance(store, VaultStore | None) and any(each.field for each in store.keys if each.name == key):
+        return [
+            "its secret is a JSON object, of which the key is a field: a rotation writes only secrets that are the key"
+        ]
     return []
 
 
