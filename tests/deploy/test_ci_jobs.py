@@ -138,7 +138,7 @@ def test_a_pipeline_may_rotate_its_keys_and_see_nothing_else(world):
     with stage.custodian(signed("project", **CLAIMS)) as client:
         with pytest.raises(PermissionDenied):
             client.rotate("anthropic-prod")
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(PermissionDenied, match="of all keys; name one"):
             list(client.rotations())
         with pytest.raises(PermissionDenied):
             client.supply(KEY, "sk-by-pipeline")

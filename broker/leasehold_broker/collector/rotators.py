@@ -64,8 +64,14 @@ class Rotators:
         Raises:
             Refusal: OPERATOR_NOT_ALLOWED.
         """
-        if not self._operators.roles_of(identity) & {*MAY_ROTATE, Role.AUDITOR}:
-            self.trigger_of(identity, key)
+        if self._operators.roles_of(identity) & {*MAY_ROTATE, Role.AUDITOR}:
+            return
+        if not key:
+            raise Refusal(
+                Reason.OPERATOR_NOT_ALLOWED,
+                "this caller may not see the rotations of all keys; name one that its [[pipelines]] rule has",
+            )
+        self.trigger_of(identity, key)
 
     def _rules_of(self, identity: Identity) -> list[PipelineRule]:
         return [
