@@ -72,8 +72,7 @@ class Minters:
         Args:
             key: our name of it.
             current: reads the value that serves now, from its store and from no cache: where a provider has two
-                slots for keys, the other one is made anew; where it has one, what differs is new already. Raises
-                SourceFault or Refusal when it cannot.
+                slots for keys, the other one is made anew. Raises SourceFault or Refusal when it cannot.
 
         Raises:
             ConfigError: the minter needs a package that is not installed.
@@ -121,7 +120,7 @@ class Minters:
             case VaultRoleMinter():
                 from leasehold_broker.wiring.vault import vault_static_role  # noqa: PLC0415 - its client is large
 
-                return vault_static_role(table, current, self._clock)
+                return vault_static_role(table, self._clock)
             case ExecMinter():
                 program = Program(table.program, table.arguments, table.seconds_max)
                 return ExecKeys(program, key, self._reading(table.admin_key) if table.admin_key else None)

@@ -4,7 +4,6 @@ Apart, because the client that it needs takes a tenth of a second and eight mega
 """
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
-from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.vault import VaultStaticRole
 from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
 from leasehold_broker.adapters.vault_root import VaultRoot
@@ -49,10 +48,10 @@ def transit_master_key(transit: Transit, clock: Clock) -> TransitMasterKey:
     return TransitMasterKey(server, transit.mount, transit.key, clock)
 
 
-def vault_static_role(table: VaultRoleMinter, current: Reading, clock: Clock) -> VaultStaticRole:
-    """What makes the password of a static role anew; `current` reads the one that serves."""
+def vault_static_role(table: VaultRoleMinter, clock: Clock) -> VaultStaticRole:
+    """What makes the password of a static role anew."""
     at = VaultAt(table.address, _auth(table.login), table.namespace, table.ca_file)
-    return VaultStaticRole(at, current, table.mount, table.role, clock)
+    return VaultStaticRole(at, table.mount, table.role, clock)
 
 
 def vault_root(table: VaultRootMinter, engines: Engines, key: str, clock: Clock) -> VaultRoot:

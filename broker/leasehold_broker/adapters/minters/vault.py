@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from leasehold_broker.adapters.minters.admin_api import Reading
 from leasehold_broker.adapters.minters.faults import key_fault
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
@@ -34,9 +33,8 @@ class _Held:
 class VaultStaticRole:
     """Implements `ProviderKeys` for one static role of a database engine."""
 
-    def __init__(self, at: VaultAt, current: Reading, mount: str, role: str, clock: Clock) -> None:
-        """Talk to nobody yet; `current` reads the password that our own store serves now, from no cache."""
-        self._current = current
+    def __init__(self, at: VaultAt, mount: str, role: str, clock: Clock) -> None:
+        """Talk to nobody yet."""
         self._session = VaultSession(at, clock)
         self._worker = WorkerThread("vault-role", CALL_SECONDS_MAX)
         self._mount = mount
@@ -47,17 +45,15 @@ class VaultStaticRole:
         self._worker.close()
 
     async def mint(self, rotation: str) -> ProviderKey:
-        """See the port. A password that our store does not have yet is the one that an earlier attempt made.
+        """See the port. There is no mark and none is needed: there is never more than one.
 
-        Or the engine made it by its own period: either way it is the only one that the database takes.
+        A password that our store does not have is made anew all the same: an earlier attempt may have made it, or the
+        engine by its own period; and then it may be the very one that has leaked.
         """
         checked(rotation)
-        stored = await self._current()
 
         def work(go_on: Callable[[], None]) -> ProviderKey:
             before = self._held()
-            if before.value != stored:
-                return ProviderKey(before.value, before.id)
             go_on()
             self._rotate()
             after = self._held()
