@@ -7,6 +7,7 @@ from datetime import time
 
 import pytest
 from tests.fakes.counting_entropy import CountingEntropy
+from tests.fakes.memory_root import MemoryRoot
 from tests.fakes.rotation_world import KEY, RotationWorld
 
 from leasehold_broker.adapters.cron import next_time
@@ -19,6 +20,7 @@ from leasehold_broker.domain.rotation import RotationState, Trigger
 from leasehold_broker.domain.rotation_schedule import AFTER_FAILURE_MS, DAYS, Blackout, RotationSchedule
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.request_rotation import RequestRotation
+from leasehold_broker.flows.root_steps import RotatedRoot
 from leasehold_broker.flows.rotate_disclosed import RotateDisclosed
 from leasehold_broker.flows.schedule_rotations import ScheduleRotations
 from leasehold_broker.ports.event_sink import SinkFailedError
@@ -131,6 +133,31 @@ async def aged(desk, days):
     """Let the key grow old: the fake's versions say that they were stored in 1970, so the clock begins there."""
     desk.world.clock.wall_ms = 1_000
     desk.world.clock.advance(days * DAY)
+
+
+async def test_an_engines_own_credential_is_due_by_age_until_it_was_rotated_here(desk):
+    """Nobody knows how old the first one is: it is asked for at once, and then by its age; no store is read."""
+    desk.keys[KEY] = RotatedRoot(KEY, "own-postgres", "prod", MemoryRoot(), desk.world.limits)
+    flow = schedule_of(desk, RotationSchedule(every_days=30))
+    await flow.look()
+    await flow.look()
+    (rotation,) = desk.world.log.rotations.values()
+    assert rotation.trigger is Trigger.SCHEDULE
+    desk.world.log.rotations[rotation.id] = replace(rotation, state=RotationState.DONE)
+    desk.world.clock.advance(29 * DAY)
+    await flow.look()
+    assert len(desk.world.log.rotations) == 1
+    desk.world.clock.advance(2 * DAY)
+    await flow.look()
+    assert len(desk.world.log.rotations) == 2
+
+
+async def test_an_engines_own_credential_has_no_value_to_supply_or_to_disclose(desk):
+    """Nobody can hand one in, and a credential of the engine that was handed out does not rotate its root."""
+    desk.keys[KEY] = RotatedRoot(KEY, "own-postgres", "prod", MemoryRoot(), desk.world.limits)
+    await refused(desk.request.supply(DORA, str(uuid.uuid4()), KEY, Secret(b"x")), "made by a secret engine")
+    await RotateDisclosed(desk.request, desk.keys, read).deliver([handed_out(1)])
+    assert desk.world.log.rotations == {}
 
 
 async def test_a_key_is_asked_for_once_when_it_is_due(desk):
