@@ -3,14 +3,21 @@
 Of each server there is one for all tests of a worker.
 """
 
+import logging
+
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.fakes import nats, openbao, postgres
 from tests.fakes.bus import BusEngine
 from tests.fakes.engines import PostgresEngine, SqliteEngine
+from tests.planted_search import pytest_configure
+
+__all__ = ["pytest_configure"]
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# At debug level, at which everything is captured, it names its event loop before and after each call.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +64,8 @@ def moto_address():
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    # What a test asks AWS as an operator would be logged with the keys in it; our own client sees to that by itself.
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()

@@ -4,6 +4,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.http_key_probe import HttpKeyProbe
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
@@ -11,7 +12,7 @@ from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.providers import all_providers
 
-VALUE = "sk-planted-probe"
+VALUE = planted("probe")
 PROVIDERS = all_providers({})
 
 

@@ -8,6 +8,7 @@ import traceback
 
 import pytest
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.keys_document import KeyStoreError
 from leasehold_broker.adapters.keys_local import LocalKeys
@@ -17,7 +18,7 @@ from leasehold_broker.domain.keys import KeyState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
 
-PLANTED = "sk-ant-planted-1234567890-abcdefghij"
+PLANTED = planted("1234567890-abcdefghij", "sk-ant-")
 
 
 @pytest.fixture

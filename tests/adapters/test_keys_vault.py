@@ -13,13 +13,14 @@ from tests.fakes.certificates import Authority
 from tests.fakes.faulty_vault import BROKEN, FaultyVault
 from tests.fakes.issuer import ec_key, sign
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 
-VALUE = "sk-planted-in-vault"
+VALUE = planted("in-vault")
 FAR = 4_000_000_000
 
 
@@ -100,7 +101,7 @@ async def state_of(keys) -> SourceState:
     """The typed reason for which a key is not read, and that no secret is in its message."""
     with pytest.raises(SourceFault) as caught:
         await keys.read("key")
-    assert "sk-" not in str(caught.value)
+    assert planted() not in str(caught.value)
     assert caught.value.__cause__ is None
     return caught.value.state
 

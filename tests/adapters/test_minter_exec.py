@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from tests.fakes.planted import planted
 from tests.fakes.provider_admin.server import ADMIN_KEY
 from tests.fakes.provider_admin.worlds import KEY, AtProgram
 from tests.fakes.secret_scan import Scanner
@@ -43,7 +44,7 @@ async def fault_of(doing) -> ProviderKeyFault:
 
 async def test_it_is_told_names_in_its_arguments_and_secrets_on_its_input_alone(tmp_path, monkeypatch):
     """Nothing of our environment, no secret in arguments or environment, and no folder of ours."""
-    monkeypatch.setenv("LEASEHOLD_CANARY", "sk-in-our-environment")
+    monkeypatch.setenv("LEASEHOLD_CANARY", planted("in-our-environment"))
     world = AtProgram(tmp_path)
     key = await world.minter().mint("rotations/17")
     await world.minter().current_id(key.value)
@@ -54,7 +55,9 @@ async def test_it_is_told_names_in_its_arguments_and_secrets_on_its_input_alone(
         ["current", KEY],
         ["end", KEY, key.id],
     ]
-    scanner = Scanner({"admin": ADMIN_KEY.encode(), "value": key.value.reveal(), "ours": b"sk-in-our-environment"})
+    scanner = Scanner(
+        {"admin": ADMIN_KEY.encode(), "value": key.value.reveal(), "ours": planted("in-our-environment").encode()}
+    )
     assert scanner.hits("runs", json.dumps(runs).encode()) == []
     assert all(set(run["environment"]) <= {"PATH", "LANG", "LC_CTYPE"} for run in runs)
     assert {run["folder"] for run in runs} == {"/"}
@@ -124,9 +127,9 @@ async def test_what_it_does_wrong_has_a_state_and_says_no_secret(tmp_path, text,
 )
 async def test_a_program_without_a_word_has_not_said_that_it_cannot_tell(tmp_path, said, state):
     """The old key would be left to live: only an empty text as the id says so."""
-    fault = await fault_of(script(tmp_path, f"printf '%s' '{said}'").current_id(Secret(b"sk-1")))
+    fault = await fault_of(script(tmp_path, f"printf '%s' '{said}'").current_id(Secret(planted("1").encode())))
     assert fault.state is state
-    assert await script(tmp_path, 'echo \'{"id": ""}\'').current_id(Secret(b"sk-1")) == ""
+    assert await script(tmp_path, 'echo \'{"id": ""}\'').current_id(Secret(planted("1").encode())) == ""
 
 
 async def test_a_program_that_hangs_is_killed_with_all_that_it_started(tmp_path):

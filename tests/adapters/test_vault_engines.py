@@ -7,6 +7,7 @@ import uuid
 import pytest
 from tests.fakes.bao_database import database
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import MARKER, planted
 from tests.fakes.vault_proxy import VaultProxy
 
 from leasehold_broker.adapters.vault_engines import EngineKeyAt, VaultEngines
@@ -68,7 +69,7 @@ async def test_a_token_role_that_would_not_do(bao, place, opened, role):
 async def test_a_path_that_gives_no_lease(bao, opened):
     """A stored entry has no lease: MALFORMED, and says that such a key belongs elsewhere."""
     name = f"kv{uuid.uuid4().hex[:8]}"
-    bao.put(name, value="sk-stored")
+    bao.put(name, value=planted("stored"))
     bao.policy(f"reads-{name}", f"secret/data/{name}")
     bao.ask("POST", f"auth/token/roles/{name}", {"orphan": True, "allowed_policies": [f"reads-{name}"]})
     engine = opened(name, f"secret/data/{name}")
@@ -76,7 +77,7 @@ async def test_a_path_that_gives_no_lease(bao, opened):
     state, why = await state_of(engine.read("key", token.accessor))
     assert state is SourceState.MALFORMED
     assert "without a lease" in why
-    assert "sk-stored" not in why
+    assert MARKER not in why
 
 
 async def test_a_role_without_the_policy(bao, place, opened):
@@ -142,7 +143,7 @@ AZURE = {
     "lease_id": "azure/creds/agents/1afd0969-ad23-73e2-f974-962f7ac1c2b4",
     "renewable": True,
     "lease_duration": 3600,
-    "data": {"client_id": "a-client", "client_secret": "sk-of-azure"},
+    "data": {"client_id": "a-client", "client_secret": planted("of-azure")},
 }
 
 
@@ -152,7 +153,7 @@ AZURE = {
         ("aws/sts/agents", bedrock_key("us-east-1"), AWS, False),
         ("aws/sts/agents", whole, AWS, False),
         ("azure/creds/agents", whole, AZURE, True),
-        ("openai/creds/agents", one_member("api_key"), {**AZURE, "data": {"api_key": "sk-of-a-plugin"}}, True),
+        ("openai/creds/agents", one_member("api_key"), {**AZURE, "data": {"api_key": planted("of-a-plugin")}}, True),
     ],
 )
 async def test_engines_that_this_server_does_not_have(bao, place, clock, tmp_path, path, form, answered, renewable):
@@ -174,7 +175,7 @@ async def test_engines_that_this_server_does_not_have(bao, place, clock, tmp_pat
         elif path.startswith("aws"):
             assert "ASIAEXAMPLEEXAMPLE00" in base64.b64decode(value.removeprefix("bedrock-api-key-")).decode()
         else:
-            assert value == "sk-of-a-plugin"
+            assert value == planted("of-a-plugin")
         await engine.revoke(token.accessor, answer.engine_lease)
         assert token.accessor not in bao.ask("LIST", "auth/token/accessors")["data"]["keys"]
     finally:

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from click.testing import CliRunner
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.keys_document import KeyStoreError
 from leasehold_broker.adapters.keys_local import LocalKeys
@@ -14,7 +15,7 @@ from leasehold_broker.adapters.vault_transit import TransitMasterKey
 from leasehold_broker.cli import main
 from leasehold_broker.domain.secret import Secret
 
-VALUE = Secret(b"sk-planted-under-transit")
+VALUE = Secret(planted("under-transit").encode())
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_the_command_under_transit(bao, transit, tmp_path):
         return CliRunner().invoke(main, ["keys", arguments[0], *where, *arguments[1:]], input=value)
 
     assert run("init").exit_code == 0
-    added = run("add", "a", "--provider", "openai", "--environment", "prod", value="sk-planted-under-transit\n")
+    added = run("add", "a", "--provider", "openai", "--environment", "prod", value=planted("under-transit") + "\n")
     assert added.exit_code == 0, added.output
     assert "openai" in run("list").output
     config.write_text("[keys]\n")

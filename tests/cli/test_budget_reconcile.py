@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from tests.fakes.admin_apis import ADMIN_KEY, OPENAI_KINDS, AdminApis, Served, serving
 from tests.fakes.operator_server import AuditServer, RevocationServer
 from tests.fakes.operator_server import serve as serve_collector
+from tests.fakes.planted import on_purpose
 
 from leasehold_broker.cli.budget import budget
 from leasehold_broker.domain.reconciliation import (
@@ -48,7 +49,7 @@ class Books:
 
     def run(self, *arguments: str, key: str = ADMIN_KEY, origin: str = "") -> Result:
         """The command's end."""
-        file = self.folder / "admin.key"
+        file = on_purpose(self.folder / "admin.key")
         file.touch(mode=0o600)
         file.write_text(key + "\n")
         collector = serve_collector(self.log, RevocationServer(), self.folder / "c.sock")

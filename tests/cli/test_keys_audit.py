@@ -9,6 +9,7 @@ import pytest
 from tests.config.test_collector_config import GOOD as COLLECTOR
 from tests.config.test_sidecar_config import GOOD
 from tests.fakes.core import GRANT, KEY
+from tests.fakes.planted import MARKER, planted
 
 from leasehold_broker.adapters.key_marks_file import read_marks, write_marks
 from leasehold_broker.adapters.keys_local import LocalKeys
@@ -171,8 +172,8 @@ def folder(tmp_path):
     folder.mkdir(mode=0o700)
     master = FileMasterKey.create(str(folder / "master.key"))
     store = LocalKeys.create(str(folder / "keys.json"), master, SystemClock())
-    store.add("a", "openai", "prod", Secret(b"sk-planted-audit-1"))
-    store.add("b", "openai", "prod", Secret(b"sk-planted-audit-2"))
+    store.add("a", "openai", "prod", Secret(planted("audit-1").encode()))
+    store.add("b", "openai", "prod", Secret(planted("audit-2").encode()))
     for name, text in (("policy.toml", POLICY), ("jwks.json", "{}"), ("sidecar.toml", GOOD)):
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(text)
@@ -184,7 +185,7 @@ def audit(folder, *more):
     """Exit code and output of the command, as CI runs it."""
     arguments = broker("keys", "audit", "--config", str(folder / "sidecar.toml"), *more)
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    assert "sk-planted" not in done.stdout + done.stderr
+    assert MARKER not in done.stdout + done.stderr
     return done.returncode, done.stdout, done.stderr
 
 
@@ -194,7 +195,7 @@ def test_the_command_in_ci(folder):
     assert audit(folder) == (0, "nothing found\n", "")
     write_marks(folder / "state", [KeyMark("a", 1, KeyMarkKind.EXPOSED, 1, "leases/1")])
     store = LocalKeys(str(folder / "keys.json"), FileMasterKey(str(folder / "master.key")), SystemClock())
-    store.add("b", "openai", "prod", Secret(b"sk-planted-audit-1"), replacing=True)
+    store.add("b", "openai", "prod", Secret(planted("audit-1").encode()), replacing=True)
     code, out, _ = audit(folder, "--json")
     assert code == 3
     assert [(each["finding"], each["key"]) for each in json.loads(out)] == [

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from tests.fakes.planted import planted
 
 from leasehold_broker.cli import main
 
-PLANTED = "sk-planted-0123456789abcdef"
+PLANTED = planted("0123456789abcdef")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import cloud_stores
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.aws_client import AwsAt
 from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
@@ -21,13 +22,13 @@ from leasehold_broker.ports.key_admin import KeyStage, KeyStages
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 
 KEY = "anthropic-prod"
-OLD, NEW, OTHER = Secret(b"sk-old"), Secret(b"sk-new"), Secret(b"sk-other")
+OLD, NEW, OTHER = Secret(planted("old").encode()), Secret(planted("new").encode()), Secret(planted("other").encode())
 
 
 def in_memory():
     """The fake."""
     source = MemoryKeySource()
-    source.put(KEY, "sk-old")
+    source.put(KEY, planted("old"))
     return source
 
 
@@ -35,7 +36,7 @@ def in_vault(bao, folder):
     """A real OpenBao."""
     path, token = f"admin/{uuid.uuid4().hex}", folder / "token"
     token.write_text("root-of-the-tests")
-    bao.put(path, value="sk-old", owner="platform team")
+    bao.put(path, value=planted("old"), owner="platform team")
     at = VaultAt(bao.address, VaultAuth(VaultMethod.TOKEN, token_file=str(token)))
     return VaultKeys(at, "secret", {KEY: VaultKeyAt(path)}, ManualClock())
 
@@ -46,7 +47,7 @@ def in_aws(moto_address, folder):
     token.write_text("a.workload.token")
     credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     operator = boto3.client("secretsmanager", "eu-central-1", endpoint_url=moto_address, **credentials)
-    operator.create_secret(Name=secret_id, SecretString="sk-old")
+    operator.create_secret(Name=secret_id, SecretString=planted("old"))
     role = "arn:aws:iam::123456789012:role/leasehold"
     return AwsKeys(AwsAt("eu-central-1", role, str(token), moto_address, moto_address), {KEY: AwsKeyAt(secret_id)})
 
@@ -65,7 +66,7 @@ def in_cloud(request, tmp_path):
     """Google's or Azure's, as a fake serves it to the vendor's own library."""
     kind = request.node.callspec.params["admin"]
     with cloud_stores.google() if kind == "gcp" else cloud_stores.azure(tmp_path) as (secrets, store):
-        secrets.put(KEY, "sk-old")
+        secrets.put(KEY, planted("old"))
         yield store(KEY)
 
 
@@ -179,7 +180,7 @@ async def test_the_old_value_is_destroyed_at_vault(bao, tmp_path):
     await admin.retire(KEY, "rotation-1")
     await admin.aclose()
     now = bao.ask("GET", f"secret/data/{path}")["data"]
-    assert now["data"] == {"value": "sk-new", "owner": "platform team", "rotation": "rotation-1"}
+    assert now["data"] == {"value": planted("new"), "owner": "platform team", "rotation": "rotation-1"}
     versions = bao.ask("GET", f"secret/metadata/{path}")["data"]["versions"]
     assert {number for number, each in versions.items() if not each["destroyed"]} == {str(now["metadata"]["version"])}
 
@@ -192,13 +193,13 @@ async def test_a_change_by_another_hand_is_not_overwritten(bao, tmp_path, monkey
 
     def read_then_changed(name):
         found = entry(name)
-        bao.put(path, value="sk-by-hand")
+        bao.put(path, value=planted("by-hand"))
         return found
 
     monkeypatch.setattr(admin, "_entry", read_then_changed)
     await conflict(admin.put_pending(KEY, NEW, "rotation-1"))
     monkeypatch.undo()
-    assert await served(admin) == Secret(b"sk-by-hand")
+    assert await served(admin) == Secret(planted("by-hand").encode())
     await admin.aclose()
 
 

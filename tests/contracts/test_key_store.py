@@ -1,6 +1,7 @@
 """One suite for every key store: in memory, the encrypted file, and each store elsewhere behind its bounded cache."""
 
 import contextlib
+import json
 import uuid
 
 import boto3
@@ -10,6 +11,7 @@ from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 from tests.fakes.memory_world import MemoryKeys
+from tests.fakes.planted import MARKER, planted
 
 from leasehold_broker.adapters.aws_client import AwsAt
 from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
@@ -126,7 +128,7 @@ def in_vault(bao, folder):
     return Elsewhere(
         source,
         lambda name, value: bao.put(f"{prefix}/{name}", value=value),
-        lambda name: bao.put(f"{prefix}/{name}", value="sk-still-here", disabled="true"),
+        lambda name: bao.put(f"{prefix}/{name}", value=planted("still-here"), disabled="true"),
         lambda name: bao.forget(f"{prefix}/{name}"),
     )
 
@@ -154,7 +156,7 @@ def in_aws(moto_address, folder):
         source,
         put,
         lambda name: operator.put_secret_value(
-            SecretId=f"{prefix}/{name}", SecretString='{"key": "sk-still-here", "disabled": true}'
+            SecretId=f"{prefix}/{name}", SecretString=json.dumps({"key": planted("still-here"), "disabled": True})
         ),
         lambda name: operator.delete_secret(SecretId=f"{prefix}/{name}", ForceDeleteWithoutRecovery=True),
     )
@@ -203,34 +205,34 @@ async def refused(store, name):
 
 async def test_a_key_is_served_with_its_public_part(kept):
     """What was stored comes back; the record names provider, environment and a version, and shows no secret."""
-    await kept.put("anthropic-prod", "sk-planted-1")
+    await kept.put("anthropic-prod", planted("1"))
     await kept.notice()
-    assert await kept.store.secret("anthropic-prod") == Secret(b"sk-planted-1")
+    assert await kept.store.secret("anthropic-prod") == Secret(planted("1").encode())
     record = kept.store.find("anthropic-prod")
     assert (record.provider, record.environment, record.state) == ("anthropic", "prod", KeyState.ENABLED)
     assert record.kind is KeyKind.STORED
     assert record.version >= 1
     assert [each.name for each in kept.store.records()] == ["anthropic-prod"]
-    assert "sk-planted" not in f"{record!r}{kept.store!r}{vars(kept.store)!r}"
+    assert MARKER not in f"{record!r}{kept.store!r}{vars(kept.store)!r}"
 
 
 async def test_a_new_version_is_noticed(kept):
     """After a replacement and one interval the new value is served, under a higher version; others are untouched."""
-    await kept.put("anthropic-prod", "sk-planted-1")
-    await kept.put("openai-prod", "sk-other")
+    await kept.put("anthropic-prod", planted("1"))
+    await kept.put("openai-prod", planted("other"))
     await kept.notice()
     before = kept.store.find("anthropic-prod").version
     other = kept.store.find("openai-prod")
-    await kept.put("anthropic-prod", "sk-planted-2")
+    await kept.put("anthropic-prod", planted("2"))
     await kept.notice()
-    assert await kept.store.secret("anthropic-prod") == Secret(b"sk-planted-2")
+    assert await kept.store.secret("anthropic-prod") == Secret(planted("2").encode())
     assert kept.store.find("anthropic-prod").version > before
     assert kept.store.find("openai-prod") == other
 
 
 async def test_a_disabled_key_is_refused(kept):
     """A key marked disabled is not handed out, and the reason says that somebody meant it."""
-    await kept.put("anthropic-prod", "sk-planted-1")
+    await kept.put("anthropic-prod", planted("1"))
     await kept.notice()
     await kept.disable("anthropic-prod")
     await kept.notice()
@@ -241,7 +243,7 @@ async def test_a_disabled_key_is_refused(kept):
 
 async def test_a_removed_key_is_gone(kept):
     """A key that its store no longer has is not handed out, nor listed."""
-    await kept.put("anthropic-prod", "sk-planted-1")
+    await kept.put("anthropic-prod", planted("1"))
     await kept.notice()
     await kept.remove("anthropic-prod")
     await kept.notice()

@@ -13,6 +13,7 @@ from tests.contracts.test_provider_keys import (
     test_the_id_tells_nothing_of_the_value,
     test_what_is_ended_is_dead_and_ending_it_again_does_nothing,
 )
+from tests.fakes.planted import planted
 from tests.fakes.provider_account import ProviderAccount
 
 from leasehold_broker.ports.provider_keys import ProviderKeyState
@@ -35,7 +36,7 @@ class MemoryWorld:
     def __init__(self):
         """One key, and room for four more."""
         self.account = ProviderAccount(keys_max=5)
-        self.current = "sk-old"
+        self.current = planted("old")
 
     def minter(self):
         """Any number of processes ask the same account."""
@@ -48,7 +49,7 @@ class MemoryWorld:
     def fill(self):
         """Keys of other people, until there is no room."""
         for number in range(self.account.keys_max - len(self.account.alive())):
-            self.account.by_person(f"sk-other-{number}")
+            self.account.by_person(planted(f"other-{number}"))
 
 
 @pytest.fixture(params=["memory"])
@@ -62,6 +63,6 @@ async def test_a_person_is_needed_where_it_makes_keys_by_hand(world):
     world.account.by_hand = True
     assert (await fault_of(world.minter().mint("r"))).state is ProviderKeyState.BY_HAND
     assert (await fault_of(world.minter().end("key-1"))).state is ProviderKeyState.BY_HAND
-    assert world.living() == ["sk-old"]
+    assert world.living() == [planted("old")]
     world.account.by_hand = False
     assert plain(await world.minter().mint("r")) in world.living()

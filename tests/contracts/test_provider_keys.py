@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from tests.fakes.planted import planted
 from tests.fakes.provider_admin.worlds import AT_AWS, world_of
 from tests.fakes.secret_scan import Scanner
 
@@ -120,7 +121,7 @@ async def test_a_sweep_of_a_rotation_that_has_made_nothing_does_nothing(world):
 async def test_a_key_of_nobody_has_no_id(world):
     """A value that the provider does not know is not taken for one that it does."""
     await world.minter().mint(ROTATION)
-    assert await world.minter().current_id(Secret(b"sk-svcacct-nobody-knows-this-one-00000000")) == ""
+    assert await world.minter().current_id(Secret(planted("svcacct-nobody-knows-this-one-00000000").encode())) == ""
 
 
 @pytest.mark.parametrize("world", LIMITED, indirect=True)
@@ -135,7 +136,7 @@ async def test_a_full_provider_says_so(world):
 
 async def test_a_dead_admin_key_is_a_state_of_its_own(world, request):
     """LOGIN_REFUSED where a provider tells the two apart; nothing is made."""
-    world.admin_keys.value = "sk-admin-that-has-ended"
+    world.admin_keys.value = planted("admin-that-has-ended")
     before = set(world.living())
     fault = await fault_of(world.minter().mint(ROTATION))
     told = ProviderKeyState.DENIED if kind_of(request) == "exec" else ProviderKeyState.LOGIN_REFUSED

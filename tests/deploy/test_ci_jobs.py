@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.fakes.planted import MARKER, planted
 from tests.fakes.rotating_provider import rotating_provider
 from tests.fakes.rotation_stage import KEY, RotationStage, signed
 from tests.processes.tokens import ISSUER
@@ -98,7 +99,7 @@ def test_the_github_workflow_rotates_once_per_run(world, token_service):
     started = next(event for event in stage.events("key.rotation_started"))
     assert started["details"]["trigger"] == "pipeline"
     assert started["subject"]["subject"] == "repo:acme/agents:environment:production"
-    assert "planted" not in done.stdout + done.stderr
+    assert MARKER not in done.stdout + done.stderr
 
 
 def test_the_gitlab_job_rotates(world):
@@ -141,5 +142,5 @@ def test_a_pipeline_may_rotate_its_keys_and_see_nothing_else(world):
         with pytest.raises(PermissionDenied, match="of all keys; name one"):
             list(client.rotations())
         with pytest.raises(PermissionDenied):
-            client.supply(KEY, "sk-by-pipeline")
+            client.supply(KEY, planted("by-pipeline"))
         assert {each.state for each in client.rotations(KEY)} <= {pb.ROTATION_STATE_DONE}

@@ -13,6 +13,7 @@ from tests.cli.test_keys_audit import POLICY
 from tests.config.test_keys_config import LOCAL
 from tests.config.test_sidecar_config import GOOD
 from tests.fakes.bao_database import database
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
 from leasehold_broker.adapters.system_clock import SystemClock
@@ -49,7 +50,7 @@ class Place:
                 bao.ask("PUT", f"sys/policies/acl/{self.named(environment)}{name}", {"policy": text})
             role = json.loads(self.text("token-role.json", environment))
             bao.ask("POST", f"auth/token/roles/{self.named(environment)}", role)
-            bao.put(f"{self.tag}/{environment}/openai", value=f"sk-of-{environment}")
+            bao.put(f"{self.tag}/{environment}/openai", value=planted(f"of-{environment}"))
 
     def named(self, environment) -> str:
         """What the files' "leasehold-prod" is here."""
@@ -102,7 +103,7 @@ async def test_a_login_reads_the_keys_of_its_environment_alone(place):
     """Its own key is read, the other environment's is denied, and nothing is too wide."""
     at = place.at(place.named("prod"))
     mine, theirs = place.keys(at), place.keys(at, "staging")
-    assert (await mine.read("key")).value.reveal() == b"sk-of-prod"
+    assert (await mine.read("key")).value.reveal() == planted("of-prod").encode()
     with pytest.raises(SourceFault) as caught:
         await theirs.read("key")
     assert caught.value.state is SourceState.DENIED
@@ -260,7 +261,7 @@ def test_the_command_finds_it(place, tmp_path):
             (folder / name).write_text(text)
         command = broker("keys", "audit", "--config", str(folder / "sidecar.toml"), "--json")
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert "sk-of-prod" not in done.stdout + done.stderr
+        assert planted("of-prod") not in done.stdout + done.stderr
         return done.returncode, [each for each in json.loads(done.stdout) if each["finding"] == "wide"]
 
     assert audit()[1] == []

@@ -10,6 +10,7 @@ import openai
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.planted import planted
 from tests.processes.tokens import ISSUER, token
 
 from leasehold import LeaseholdClient, Scope
@@ -94,7 +95,7 @@ deployments = {{ chat = "o3-mini" }}
         grant = grant.replace('provider = "openai"', 'provider = "own-llm"\n[[grants.scopes]]\nprovider = "azure"')
         own = OwnSidecar(root, issuers, grant, more=more)
         keys = LocalKeys(str(root / "keys.json"), FileMasterKey(str(root / "master.key")), SystemClock())
-        keys.add("llm", "own-llm", "test", Secret(b"sk-of-the-host"))
+        keys.add("llm", "own-llm", "test", Secret(planted("of-the-host").encode()))
         keys.add("resource", "azure", "test", Secret(b"key-of-the-resource"))
         with own.running():
             yield own
@@ -119,7 +120,7 @@ def test_declared_hosts_are_served_and_charged(host, sidecar):
         with openai.AzureOpenAI(azure_endpoint=endpoint, api_key=key, api_version="2024-10-21", max_retries=0) as sdk:
             list(sdk.chat.completions.create(model="chat", messages=USER, max_completion_tokens=50, stream=True))
     assert [(path, shown) for path, shown, _ in seen] == [
-        ("/llm/v1/chat/completions", "Bearer sk-of-the-host"),
+        ("/llm/v1/chat/completions", f"Bearer {planted('of-the-host')}"),
         ("/openai/deployments/chat/chat/completions?api-version=2024-10-21", "key-of-the-resource"),
     ]
     assert all(asked["stream_options"] == {"include_usage": True} for _, _, asked in seen)

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.planted import planted
 from tests.processes.tokens import ISSUER, token
 
 from leasehold import LeaseholdClient
 from leasehold.http import openai_kwargs
 
 pytestmark = [pytest.mark.timeout(150)]
-PLANTED = "sk-planted-in-the-vault"
+PLANTED = planted("in-the-vault")
 
 
 class Provider(BaseHTTPRequestHandler):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.planted import MARKER, planted
 from tests.fakes.rotating_provider import FIRST, rotating_provider, write_program
 from tests.fakes.rotation_stage import ISSUER_TABLE, KEY, LIMITS, RotationStage, signed
 from tests.processes.tokens import ISSUER
@@ -100,8 +101,8 @@ def test_a_rotation_under_load_drops_no_call(world):
     said = "".join(stage.said)
     for file in stage.root.rglob("*"):
         text = file.read_bytes() if file.is_file() else b""
-        assert b"planted" not in text, file
-    assert "planted" not in said
+        assert MARKER.encode() not in text, file
+    assert MARKER not in said
 
 
 def told(collector, *arguments):
@@ -154,7 +155,7 @@ def test_a_key_that_nobody_awaits_is_neither_taken_nor_told(world):
     _, stage = world
     command = [*client("keys", "supply", KEY), "--collector", stage.centre]
     settings = {"capture_output": True, "text": True, "timeout": 60, "env": os.environ}
-    done = subprocess.run(command, check=False, input="sk-planted-by-mistake\n", **settings)
+    done = subprocess.run(command, check=False, input=planted("by-mistake") + "\n", **settings)
     assert done.returncode == 1
     assert "awaits a key" in done.stderr
     empty = subprocess.run(command, check=False, input="\n", **settings)
@@ -170,7 +171,7 @@ def test_a_sidecar_that_runs_alone_rotates_for_itself():
         root = Path(folder)
         (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
         write_program(root / "mint.py", origin)
-        account.keys[0].value = "sk-planted"
+        account.keys[0].value = planted()
         more = f"""
 [providers.openai]
 origin = "{origin}"
@@ -191,4 +192,4 @@ at = {{ minter = "exec", program = "mint.py" }}
             said = told(f"unix://{root}/admin/admin.sock", "keys", "rotate", KEY, "--watch")
             assert said.splitlines()[-1].endswith("is done")
             assert chat(openai_kwargs(lease), stream=False) == (200, True)
-        assert [call.key for call in account.calls] == ["sk-planted", account.alive()[0].value]
+        assert [call.key for call in account.calls] == [planted(), account.alive()[0].value]

@@ -14,7 +14,9 @@ from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-ADMIN_KEY = "sk-admin-planted"
+from tests.fakes.planted import planted
+
+ADMIN_KEY = planted("admin")
 BUCKETS_PER_PAGE = 2
 OPENAI_USAGE = "/v1/organization/usage/"
 OPENAI_KINDS = ("completions", "embeddings", "moderations", "images", "audio_speeches", "audio_transcriptions")

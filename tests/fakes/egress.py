@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
@@ -28,7 +29,7 @@ from leasehold_broker.flows.call import Admitted
 from leasehold_broker.ports.provider import Json, Provider, Route, ToldLimit, UpstreamRequest
 
 TOKEN = "lhs_test-token"
-KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyz"
+KEY = planted("uvwxyz", "sk-test-0123456789abcdefghij-")
 
 
 def lease() -> Lease:

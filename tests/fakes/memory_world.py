@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tests.fakes.planted import planted
+
 from leasehold_broker.domain.identity import Identity, Subject
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.policy import LeaseRequest, Policy, Terms
@@ -48,7 +50,7 @@ class MemoryKeys:
             raise Refusal(Reason.KEY_UNAVAILABLE, f"key {name!r} is not in the store")
         if key.state is not KeyState.ENABLED:
             raise Refusal(Reason.KEY_DISABLED, f"key {name!r} is disabled")
-        return self.values.get(name) or Secret(f"sk-canary-{name}".encode())
+        return self.values.get(name) or Secret(planted(f"canary-{name}").encode())
 
 
 class MemoryMinter:

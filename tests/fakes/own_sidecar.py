@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+from tests.fakes.planted import planted
+
 from leasehold import LeaseholdError
 from leasehold.operators import OperatorClient
 from leasehold_broker.adapters.keys_local import LocalKeys
@@ -58,7 +60,7 @@ class OwnSidecar:
         master = root / "master.key"
         FileMasterKey.create(str(master))
         store = LocalKeys.create(str(root / "keys.json"), FileMasterKey(str(master)), SystemClock())
-        store.add("openai-test", "openai", "test", Secret(b"sk-planted"))
+        store.add("openai-test", "openai", "test", Secret(planted().encode()))
         self._write("policy.toml", f"version = 1\n{grants}")
         self._write(
             "sidecar.toml",

@@ -5,6 +5,8 @@ Implements `ProviderKeys` and `KeyProbe`. Faults, latency and death are the test
 
 from dataclasses import dataclass
 
+from tests.fakes.planted import planted
+
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
@@ -22,7 +24,7 @@ class Made:
 class ProviderAccount:
     """Keys by id, in the order of making."""
 
-    def __init__(self, first: str = "sk-old", keys_max: int = 10) -> None:
+    def __init__(self, first: str = planted("old"), keys_max: int = 10) -> None:
         """With one key; no more than `keys_max` alive."""
         self.keys: list[Made] = [Made("key-1", first)]
         self.keys_max = keys_max
@@ -53,7 +55,7 @@ class ProviderAccount:
         if len(self.alive()) >= self.keys_max:
             raise ProviderKeyFault(ProviderKeyState.FULL, "the account keeps no more keys; retire one first")
         number = len(self.keys) + 1
-        made = Made(f"key-{number}", f"sk-minted-{number:06d}", rotation)
+        made = Made(f"key-{number}", planted(f"minted-{number:06d}"), rotation)
         self.keys.append(made)
         return ProviderKey(Secret(made.value.encode()), made.id)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-FIRST = "sk-first-planted-0001"
+from tests.fakes.planted import planted
+
+FIRST = planted("first-planted-0001")
 STREAM_CHUNKS, CHUNK_SECONDS = 8, 0.05
 
 PROGRAM = """#!{python} -I
@@ -75,7 +77,7 @@ class Account:
                     key.alive = key.alive and key.mark != words[1]
                 self.minted += 1
                 number = len(self.keys) + 1
-                self.keys.append(Key(f"key-{number}", f"sk-minted-planted-{number:04d}", words[1]))
+                self.keys.append(Key(f"key-{number}", planted(f"minted-{number:04d}"), words[1]))
                 return {"id": self.keys[-1].id, "value": self.keys[-1].value}
             if verb == "sweep":
                 for key in self.keys:

@@ -146,12 +146,12 @@ level = "debug"
         """A client of the collector, by uid or by this token."""
         return KeyClient(self.centre, token, timeout_seconds=30)
 
-    def events(self, type_: str = "key.rotation_") -> list[dict]:
-        """Events of a kind that the collector has."""
+    def events(self, type_: str = "key.rotation_", key: str = KEY) -> list[dict]:
+        """Events of a kind that the collector has of a key."""
         with OperatorClient(self.centre, timeout_seconds=30) as client:
             return [
                 record.event()
-                for record in client.events(type=type_ if type_.endswith(".") else "", key=KEY)
+                for record in client.events(type=type_ if type_.endswith(".") else "", key=key)
                 if record.event()["type"].startswith(type_)
             ]
 

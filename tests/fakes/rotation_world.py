@@ -11,6 +11,7 @@ import inspect
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
 from tests.fakes.memory_rotation_log import MemoryRotationLog
+from tests.fakes.planted import planted
 from tests.fakes.provider_account import ProviderAccount
 
 from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
@@ -79,7 +80,7 @@ class RotationWorld:
         self.account = ProviderAccount()
         self.store = store or MemoryKeySource()
         if store is None:
-            self.store.put(KEY, "sk-old")
+            self.store.put(KEY, planted("old"))
         self.log = log or MemoryRotationLog()
         self.users = Users()
         self.limits = LIMITS

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
+from tests.fakes.planted import planted
 
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -90,7 +91,7 @@ class TokenServices:
 
     def token(self, prefix: str, life: int) -> str:
         """A fresh one."""
-        token = f"{prefix}{secrets.token_urlsafe(24)}"
+        token = f"{planted(prefix=prefix)}{secrets.token_urlsafe(24)}"
         self.minted[token] = time.time() + life
         return token
 

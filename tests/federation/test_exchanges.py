@@ -79,8 +79,8 @@ async def test_an_archived_rule_mints_nothing(endpoints, services, kind):
     ("broken", "state"),
     [
         (RefusedError(429, {"error": "rate_limited"}, {"Retry-After": "9"}), ExchangeState.RATE_LIMITED),
-        (RefusedError(500, b"<html>sk-echo</html>"), ExchangeState.FAILING),
-        (RefusedError(503, {"error": "sk-echo"}), ExchangeState.FAILING),
+        (RefusedError(500, b"<html>sk-PLANTED9x7Qz-echo</html>"), ExchangeState.FAILING),
+        (RefusedError(503, {"error": "sk-PLANTED9x7Qz-echo"}), ExchangeState.FAILING),
         (RefusedError(307, b"", {"Location": "http://attacker.invalid/"}), ExchangeState.MALFORMED),
     ],
 )
@@ -91,7 +91,7 @@ async def test_endpoints_that_fail(endpoints, services, kind, broken, state):
         await mint(endpoints, services, kind)
     assert caught.value.state is state
     assert caught.value.retry_after_seconds == (9.0 if broken.status == 429 else None)
-    assert "sk-echo" not in str(caught.value)
+    assert "sk-PLANTED9x7Qz-echo" not in str(caught.value)
     assert len(services.asked) == 1
 
 
@@ -103,13 +103,13 @@ async def test_endpoints_that_fail(endpoints, services, kind, broken, state):
         b"<html>",
         b"[]",
         b"[" * 100_000,
-        b'{"access_token":"sk-echo"}',
-        b'{"access_token":"sk-echo","expires_in":0}',
-        b'{"access_token":"sk-echo","expires_in":true}',
-        b'{"access_token":"sk-echo","expires_in":1e999}',
-        b'{"access_token":"sk-echo\\r\\nx-evil: 1","expires_in":60}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo"}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo","expires_in":0}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo","expires_in":true}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo","expires_in":1e999}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo\\r\\nx-evil: 1","expires_in":60}',
         b'{"access_token":"","expires_in":60}',
-        b'{"access_token":"sk-echo","expires_in":60,"token_type":"DPoP"}',
+        b'{"access_token":"sk-PLANTED9x7Qz-echo","expires_in":60,"token_type":"DPoP"}',
         b'{"access_token":"' + b"x" * 300_000 + b'","expires_in":60}',
     ],
 )
@@ -119,7 +119,7 @@ async def test_answers_that_are_none(endpoints, services, kind, raw):
     with pytest.raises(ExchangeFault) as caught:
         await mint(endpoints, services, kind)
     assert caught.value.state in {ExchangeState.MALFORMED, ExchangeState.UNREACHABLE}
-    assert "sk-echo" not in str(caught.value)
+    assert "sk-PLANTED9x7Qz-echo" not in str(caught.value)
 
 
 async def test_nobody_answers():

@@ -13,6 +13,7 @@ import anthropic
 import pytest
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.planted import MARKER, planted
 from tests.fakes.token_services import Rule
 from tests.federation.conftest import RULES, workload_token
 from tests.processes.tokens import ISSUER, token
@@ -184,12 +185,12 @@ def test_a_disclosed_key(sidecar):
         client.acquire(provider="openai", mode="disclosed", renew=False) as lease,
     ):
         kwargs = openai_kwargs(lease)
-        assert kwargs == {"base_url": "https://api.openai.com/v1", "api_key": "sk-planted"}
+        assert kwargs == {"base_url": "https://api.openai.com/v1", "api_key": planted()}
         client.release(lease.name)
     assert sidecar.event("key.exposed")["details"] == {"key": "openai-test", "version": 1}
     assert sidecar.event("key.rotation_requested")["details"]["cause"] == "disclosed"
     for file in sidecar.root.rglob("*"):
-        assert not file.is_file() or b"sk-planted" not in file.read_bytes()
+        assert not file.is_file() or MARKER.encode() not in file.read_bytes()
 
 
 def test_the_agents_own_token_is_exchanged(services, provider, agents_own):

@@ -6,6 +6,7 @@ import pytest
 from tests.fakes.core import GRANT, KEY, OPENAI_KEY, PEER, POLICY, Core, caps, fresh_id, identity, request
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.memory_state_store import MemoryStateStore
+from tests.fakes.planted import planted
 
 from leasehold_broker.domain.keys import KeyKind, KeyMarkKind
 from leasehold_broker.domain.lease import LeaseState, Mode
@@ -31,7 +32,7 @@ async def core(core):
     """A core whose anthropic key is federated, and whose policy hands out."""
     core.policies.policy = Policy("p", (*POLICY.grants, HANDED))
     core.keys.by_name[KEY.name] = replace(KEY, kind=KeyKind.FEDERATED)
-    core.keys.values[OPENAI_KEY.name] = Secret(b"sk-disclosed")
+    core.keys.values[OPENAI_KEY.name] = Secret(planted("disclosed").encode())
     return core
 
 
@@ -92,7 +93,7 @@ async def test_the_end_of_a_minted_lease_says_what_it_cannot_reach(core):
 async def test_a_disclosed_key_is_marked_with_its_lease(core):
     """Lease, exposure and mark are durable together, before the key is shown; the mark survives a restart."""
     issued = await acquire(core, Mode.DISCLOSED, "openai")
-    assert issued.token == Secret(b"sk-disclosed")
+    assert issued.token == Secret(planted("disclosed").encode())
     exposed = events(core, "key.exposed")[0]
     assert exposed.lease == issued.lease.name
     assert exposed.details == {"key": OPENAI_KEY.name, "version": 1}
@@ -100,7 +101,7 @@ async def test_a_disclosed_key_is_marked_with_its_lease(core):
     again = await restarted(core, "2")
     assert again.books.key_marks[OPENAI_KEY.name, KeyMarkKind.EXPOSED].version == 1
     assert issued.lease.name in again.books.exposures
-    assert "sk-disclosed" not in repr(core.store.disk.events)
+    assert planted("disclosed") not in repr(core.store.disk.events)
 
 
 @pytest.mark.parametrize("how", ["released", "expired", "revoked", "while it was down"])

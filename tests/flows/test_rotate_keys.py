@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from tests.fakes.planted import MARKER, planted
 from tests.fakes.provider_account import Made
 from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
 
@@ -33,7 +34,7 @@ async def test_a_key_is_rotated():
     await world.ask()
     rotation = await world.until_over()
     assert (rotation.state, rotation.why) == (S.DONE, "")
-    assert entry(world).current == "sk-minted-000002"
+    assert entry(world).current == planted("minted-000002")
     assert (entry(world).pending, entry(world).previous) == ("", "")
     assert [key.id for key in world.account.alive()] == ["key-2"]
     states = [event.details["state"] for event in world.log.events]
@@ -63,7 +64,7 @@ async def test_a_death_at_every_moment_leaves_one_working_key_and_the_rotation_g
         assert rotation.state is S.DONE, moment
         assert [key.value for key in world.account.alive()] == [entry(world).current]
         assert entry(world).previous == entry(world).pending == ""
-        assert "sk-" not in repr(world.log.events) + repr(world.log.rotations) + repr(world.told)
+        assert planted() not in repr(world.log.events) + repr(world.log.rotations) + repr(world.told)
         places.update(world.effects)
     assert {place.split()[1] for place in places} == set(EFFECTS) - {"request"}
 
@@ -114,7 +115,7 @@ async def test_a_provider_that_says_no_leaves_the_old_key_and_an_alert(state):
     await world.ask()
     world.account.mint_fault = ProviderKeyFault(state, "not allowed; grant api_keys.write")
     rotation = await world.until_over()
-    assert (rotation.state, entry(world).current, entry(world).pending) == (S.FAILED, "sk-old", "")
+    assert (rotation.state, entry(world).current, entry(world).pending) == (S.FAILED, planted("old"), "")
     assert "grant api_keys.write" in rotation.why
     assert [key.id for key in world.account.alive()] == ["key-1"]
     assert types(world)[-1] == "key.rotation_failed"
@@ -161,7 +162,7 @@ async def test_a_new_key_that_does_not_work_is_ended_and_the_old_one_serves():
     world.account.mute = True
     rotation = await world.until_over()
     assert (rotation.state, rotation.why) == (S.FAILED, "the provider gives no answer to the new key")
-    assert (entry(world).current, entry(world).pending) == ("sk-old", "")
+    assert (entry(world).current, entry(world).pending) == (planted("old"), "")
     assert [key.id for key in world.account.alive()] == ["key-1"]
 
 
@@ -180,7 +181,7 @@ async def test_a_promotion_whose_answer_was_lost_goes_on_forwards():
     states = [event.details["state"] for event in world.log.events]
     assert "abandoning" in states
     assert rotation.state is S.DONE
-    assert [key.value for key in world.account.alive()] == [entry(world).current] == ["sk-minted-000002"]
+    assert [key.value for key in world.account.alive()] == [entry(world).current] == [planted("minted-000002")]
 
 
 async def test_a_key_that_a_hand_has_put_back_is_not_ended():
@@ -189,12 +190,12 @@ async def test_a_key_that_a_hand_has_put_back_is_not_ended():
     world.limits = replace(LIMITS, by_hand=-1.0)
     await world.ask()
     await world.until(S.ENDING)
-    entry(world).current = "sk-old"
+    entry(world).current = planted("old")
     world.clock.advance(60)
     rotation = await world.until_over()
     assert rotation.state is S.FAILED
     assert "nothing was ended" in rotation.why
-    assert world.account.works("sk-old")
+    assert world.account.works(planted("old"))
 
 
 async def test_a_new_key_that_serves_is_not_ended_when_it_is_given_up():
@@ -204,12 +205,12 @@ async def test_a_new_key_that_serves_is_not_ended_when_it_is_given_up():
     await world.ask()
     await world.until(S.PROBING)
     world.account.mute = True
-    entry(world).current, entry(world).pending, entry(world).rotation = "sk-minted-000002", "", "by hand"
+    entry(world).current, entry(world).pending, entry(world).rotation = planted("minted-000002"), "", "by hand"
     world.clock.advance(60)
     rotation = await world.until_over()
     assert rotation.state is S.FAILED
     assert "not undone" in rotation.why
-    assert world.account.works("sk-minted-000002")
+    assert world.account.works(planted("minted-000002"))
 
 
 async def test_a_hand_that_changes_the_key_meanwhile_wins():
@@ -217,8 +218,8 @@ async def test_a_hand_that_changes_the_key_meanwhile_wins():
     world = RotationWorld()
     await world.ask()
     await world.until(S.PROBING)
-    world.account.by_person("sk-by-hand")
-    entry(world).current, entry(world).pending, entry(world).rotation = "sk-by-hand", "", ""
+    world.account.by_person(planted("by-hand"))
+    entry(world).current, entry(world).pending, entry(world).rotation = planted("by-hand"), "", ""
     world.clock.advance(60)
     rotation = await world.until_over()
     assert rotation.state is S.FAILED
@@ -237,11 +238,11 @@ async def test_the_old_key_is_kept_while_a_sidecar_uses_it():
 
     await world.live(waiting)
     assert (await world.state()).why == "still used by sidecar-1, sidecar-2"
-    assert world.account.works("sk-old")
+    assert world.account.works(planted("old"))
     world.users.names = ()
     world.clock.advance(60)
     assert (await world.until_over()).state is S.DONE
-    assert not world.account.works("sk-old")
+    assert not world.account.works(planted("old"))
 
 
 async def test_a_person_supplies_the_key_and_ends_the_old_one():
@@ -250,12 +251,12 @@ async def test_a_person_supplies_the_key_and_ends_the_old_one():
     world.account.by_hand = True
     await world.ask()
     await world.until(S.AWAITING_KEY)
-    world.account.by_person("sk-by-person")
-    await world.store.put_pending(KEY, Secret(b"sk-by-person"), (await world.state()).id)
+    world.account.by_person(planted("by-person"))
+    await world.store.put_pending(KEY, Secret(planted("by-person").encode()), (await world.state()).id)
     world.clock.advance(60)
     await world.until(S.VERIFYING)
     assert (await world.state()).by_hand
-    assert entry(world).current == "sk-by-person"
+    assert entry(world).current == planted("by-person")
     world.account.keys[0].alive = False
     world.clock.advance(60)
     rotation = await world.until_over()
@@ -274,7 +275,7 @@ async def test_an_old_key_without_an_id_is_left_to_a_person():
     assert rotation.state is S.FAILED
     assert "was not seen dead" in rotation.why
     assert [key.id for key in world.account.alive()] == ["key-1", "key-2"]
-    assert (entry(world).current, entry(world).previous) == ("sk-minted-000002", "")
+    assert (entry(world).current, entry(world).previous) == (planted("minted-000002"), "")
 
 
 async def test_what_a_failed_rotation_left_in_the_store_does_not_stop_the_next_one():
@@ -284,7 +285,7 @@ async def test_what_a_failed_rotation_left_in_the_store_does_not_stop_the_next_o
     await world.until(S.FORGETTING)
     before = await world.state()
     world.log.rotations[before.id] = replace(before, state=S.FAILED, why="denied")
-    assert entry(world).previous == "sk-old"
+    assert entry(world).previous == planted("old")
     world.clock.advance(60)
     await world.ask(2)
     assert (await world.until_over(2)).state is S.DONE
@@ -364,7 +365,7 @@ async def test_a_surprise_of_a_library_ends_no_rotation_and_tells_no_text():
     """An exception that nobody expected is told by its kind alone, and the step is tried again."""
     world = RotationWorld()
     await world.ask()
-    surprises = [RuntimeError("sk-planted in a library's words")]
+    surprises = [RuntimeError(f"{MARKER} in a library's words")]
 
     def surprise(where):
         if where == "before promote" and surprises:
@@ -374,7 +375,7 @@ async def test_a_surprise_of_a_library_ends_no_rotation_and_tells_no_text():
     world.effect = lambda where: (plain(where), surprise(where))
     assert (await world.until_over()).state is S.DONE
     assert "RuntimeError" in repr(world.told)
-    assert "sk-planted" not in repr(world.told)
+    assert MARKER not in repr(world.told)
 
 
 def test_a_crash_is_no_exception_that_code_may_catch():

@@ -8,6 +8,7 @@ from datetime import time
 import pytest
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.memory_root import MemoryRoot
+from tests.fakes.planted import planted
 from tests.fakes.rotation_world import KEY, RotationWorld
 
 from leasehold_broker.adapters.cron import next_time
@@ -97,20 +98,22 @@ async def test_a_key_is_tried_before_it_is_stored(desk):
     """A wrong one is refused and leaves no trace; a good one is stored as pending; who it was is an event."""
     await awaiting(desk)
     request_id = str(uuid.uuid4())
-    await refused(desk.request.supply(DORA, request_id, KEY, Secret(b"sk-typo")), "answers 401")
+    await refused(desk.request.supply(DORA, request_id, KEY, Secret(planted("typo").encode())), "answers 401")
     assert desk.world.store.entries[KEY].pending == ""
-    desk.world.account.by_person("sk-by-person")
-    await desk.request.supply(DORA, request_id, KEY, Secret(b"sk-by-person"))
-    assert desk.world.store.entries[KEY].pending == "sk-by-person"
+    desk.world.account.by_person(planted("by-person"))
+    await desk.request.supply(DORA, request_id, KEY, Secret(planted("by-person").encode()))
+    assert desk.world.store.entries[KEY].pending == planted("by-person")
     event = desk.world.log.events[-1]
     assert (event.type, event.subject) == (EventType.KEY_ROTATION_SUPPLIED, DORA)
-    assert "sk-" not in repr(desk.world.log.events)
+    assert planted() not in repr(desk.world.log.events)
 
 
 async def test_a_key_that_nobody_awaits_is_refused(desk):
     """Without a rotation, and for a key that is not rotated here."""
-    await refused(desk.request.supply(DORA, str(uuid.uuid4()), KEY, Secret(b"sk-old")), "awaits a key")
-    await refused(desk.request.supply(DORA, str(uuid.uuid4()), "other", Secret(b"sk-old")), "no key that is rotated")
+    await refused(desk.request.supply(DORA, str(uuid.uuid4()), KEY, Secret(planted("old").encode())), "awaits a key")
+    await refused(
+        desk.request.supply(DORA, str(uuid.uuid4()), "other", Secret(planted("old").encode())), "no key that is rotated"
+    )
 
 
 async def test_a_store_that_does_not_take_a_supplied_key_is_said(desk):
@@ -118,7 +121,7 @@ async def test_a_store_that_does_not_take_a_supplied_key_is_said(desk):
     await awaiting(desk)
     desk.world.store.fault = SourceFault(SourceState.SEALED, "sealed")
     with pytest.raises(Refusal) as caught:
-        await desk.request.supply(DORA, str(uuid.uuid4()), KEY, Secret(b"sk-old"))
+        await desk.request.supply(DORA, str(uuid.uuid4()), KEY, Secret(planted("old").encode()))
     assert caught.value.reason is Reason.KEY_UNAVAILABLE
     assert "supply it again" in caught.value.message
 

@@ -6,6 +6,7 @@ import pytest
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_key_source import MemoryKeySource
+from tests.fakes.planted import planted
 
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
@@ -22,8 +23,8 @@ class World:
     def __init__(self):
         """Start with both keys stored."""
         self.clock, self.source, self.changes = ManualClock(), MemoryKeySource(), []
-        self.source.put(KEY, "sk-1")
-        self.source.put("openai-prod", "sk-o")
+        self.source.put(KEY, planted("1"))
+        self.source.put("openai-prod", planted("o"))
         listed = (Listed(KEY, "anthropic", "prod"), Listed("openai-prod", "openai", "prod"))
         bounds = KeyBounds(refresh_seconds=30, stale_seconds_max=300)
         self.keys = SourcedKeys(self.source, listed, bounds, self.clock, CountingEntropy(), self.changes.append)
@@ -55,7 +56,7 @@ async def test_an_outage_stops_nothing_until_the_key_is_too_old(world, state):
     for _ in range(10):
         world.clock.advance(30)
         await world.keys.refresh()
-        assert await world.keys.secret(KEY) == Secret(b"sk-1")
+        assert await world.keys.secret(KEY) == Secret(planted("1").encode())
     assert world.keys.find(KEY) is not None
     world.clock.advance(1)
     refusal = await world.refused()
@@ -75,14 +76,14 @@ async def test_a_clear_no_of_the_store_stops_a_key_at_once(world, state):
     refusal = await world.refused()
     assert refusal.reason is (Reason.KEY_DISABLED if state is SourceState.DISABLED else Reason.KEY_UNAVAILABLE)
     assert refusal.retry_after_seconds is None
-    assert await world.keys.secret("openai-prod") == Secret(b"sk-o")
+    assert await world.keys.secret("openai-prod") == Secret(planted("o").encode())
 
 
 async def test_suspended_hours_make_a_key_too_old(world):
     """The age runs on the boot clock: after 16 suspended hours the first call asks the store, and gets what is new."""
-    world.source.put(KEY, "sk-2")
+    world.source.put(KEY, planted("2"))
     world.clock.advance(16 * 3600)
-    assert await world.keys.secret(KEY) == Secret(b"sk-2")
+    assert await world.keys.secret(KEY) == Secret(planted("2").encode())
 
 
 async def test_the_store_comes_back(world):
@@ -92,7 +93,7 @@ async def test_the_store_comes_back(world):
     await world.refused()
     world.source.fault = None
     world.clock.advance(2)
-    assert await world.keys.secret(KEY) == Secret(b"sk-1")
+    assert await world.keys.secret(KEY) == Secret(planted("1").encode())
 
 
 async def test_calls_do_not_flood_a_store_that_is_down(world):
@@ -121,11 +122,11 @@ async def test_a_fault_of_the_whole_store_asks_for_no_second_key(world):
 
 async def test_a_store_that_was_set_back_is_not_believed(world):
     """An older version than one that was read is an outage of that key, told as such; the last good value serves."""
-    world.source.put(KEY, "sk-2")
+    world.source.put(KEY, planted("2"))
     await world.keys.refresh()
-    world.source.entries[KEY].current, world.source.entries[KEY].version = "sk-1", 1
+    world.source.entries[KEY].current, world.source.entries[KEY].version = planted("1"), 1
     await world.keys.refresh()
-    assert await world.keys.secret(KEY) == Secret(b"sk-2")
+    assert await world.keys.secret(KEY) == Secret(planted("2").encode())
     assert "set back" in world.changes[-1].why
 
 
@@ -136,7 +137,7 @@ async def test_changes_are_told_once(world):
         ("openai-prod", SourceState.SERVING, 1),
     ]
     world.changes.clear()
-    world.source.put(KEY, "sk-2")
+    world.source.put(KEY, planted("2"))
     for _ in range(3):
         await world.keys.refresh()
     world.source.faults[KEY] = SourceFault(SourceState.MALFORMED, "no key in it")
@@ -149,22 +150,22 @@ async def test_changes_are_told_once(world):
         (SourceState.MALFORMED, 2),
         (SourceState.SERVING, 2),
     ]
-    assert "sk-" not in repr(world.changes)
+    assert planted() not in repr(world.changes)
 
 
 async def test_the_background_notices_within_the_interval():
     """Started, the cache reads by itself; a nudge makes it read before the interval ends."""
     world = World()
     await world.keys.start()
-    assert await world.keys.secret(KEY) == Secret(b"sk-1")
-    world.source.put(KEY, "sk-2")
+    assert await world.keys.secret(KEY) == Secret(planted("1").encode())
+    world.source.put(KEY, planted("2"))
     world.clock.advance(2)
     world.keys.nudge()
     for _ in range(1000):
-        if await world.keys.secret(KEY) == Secret(b"sk-2"):
+        if await world.keys.secret(KEY) == Secret(planted("2").encode()):
             break
         await asyncio.sleep(0)
-    assert await world.keys.secret(KEY) == Secret(b"sk-2")
+    assert await world.keys.secret(KEY) == Secret(planted("2").encode())
     assert 24 <= world.keys._pause_seconds() <= 30
     world.fail(SourceState.RATE_LIMITED, retry_after=120)
     await world.keys.refresh()
@@ -181,5 +182,5 @@ async def test_a_start_without_the_store_goes_on():
     assert (await world.refused()).reason is Reason.KEY_UNAVAILABLE
     world.source.fault = None
     world.clock.advance(2)
-    assert await world.keys.secret(KEY) == Secret(b"sk-1")
+    assert await world.keys.secret(KEY) == Secret(planted("1").encode())
     await world.keys.aclose()

@@ -5,13 +5,14 @@ import copy
 
 import pytest
 from tests.fakes import cloud_stores
+from tests.fakes.planted import planted
 
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.key_admin import KeyStage
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 
 KEY = "anthropic-prod"
-OLD, NEW = "sk-old", "sk-new"
+OLD, NEW = planted("old"), planted("new")
 R = "rotation-1"
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -175,14 +176,14 @@ async def test_what_another_hand_has_set_meanwhile_serves(cloud, when):
     await admin.put_pending(KEY, Secret(NEW.encode()), R)
     if when == "promoted":
         await admin.promote(KEY, R)
-    secrets.put(KEY, "sk-by-hand")
-    assert (await admin.read(KEY)).value == Secret(b"sk-by-hand")
+    secrets.put(KEY, planted("by-hand"))
+    assert (await admin.read(KEY)).value == Secret(planted("by-hand").encode())
     if when == "pending":
         with pytest.raises(SourceFault) as caught:
             await admin.promote(KEY, R)
         assert caught.value.state is SourceState.CONFLICT
     await admin.retire(KEY, R)
-    assert (await admin.read(KEY)).value == Secret(b"sk-by-hand")
+    assert (await admin.read(KEY)).value == Secret(planted("by-hand").encode())
     await admin.aclose()
 
 
@@ -196,7 +197,7 @@ async def test_another_hand_between_our_reading_and_our_writing(cloud, reader):
 
         def gate(asked, where, life=life, moment=moment):
             if life.passed == moment:
-                secrets.put(KEY, "sk-by-hand")
+                secrets.put(KEY, planted("by-hand"))
             return Life.gate(life, asked, where)
 
         secrets.gate = gate
@@ -208,7 +209,7 @@ async def test_another_hand_between_our_reading_and_our_writing(cloud, reader):
         secrets.gate = lambda _asked, _where: True
         if (await admin.stages(KEY, R)).pending:
             await admin.retire(KEY, R)
-        assert (await admin.read(KEY)).value == Secret(b"sk-by-hand"), moment
+        assert (await admin.read(KEY)).value == Secret(planted("by-hand").encode()), moment
         await admin.aclose()
     assert moment > 4
 

@@ -25,6 +25,7 @@ import grpc
 import openai
 import pytest
 from google import genai
+from tests.fakes.planted import on_purpose
 from tests.fakes.secret_scan import Scanner, forms
 
 from leasehold import LeaseholdClient, Scope
@@ -223,7 +224,7 @@ async def test_no_secret_is_anywhere():
         assert re.search(r'"event": "rpc refused"', log.read_text())
         assert rows(stage.layout.root) > 0
         for label, secret in planted(stage, play).items():
-            with log.open("ab") as file:
+            with on_purpose(log).open("ab") as file:
                 file.write(b"decoy " + secret + b"\n")
             assert any(label in hit for hit in scanner.hits_in_files(stage.layout.logs))
 

@@ -23,6 +23,7 @@ import pytest
 from tests.fakes.bao_database import database
 from tests.fakes.issuer import ec_key, jwk, jwks, sign
 from tests.fakes.own_sidecar import OwnSidecar
+from tests.fakes.planted import planted
 from tests.fakes.secret_scan import Scanner
 from tests.fakes.token_services import Rule, TokenServices, serve
 from tests.processes.tokens import ISSUER
@@ -39,7 +40,7 @@ from leasehold_broker.domain.secret import Secret
 
 pytestmark = [pytest.mark.timeout(180)]
 PLANTED = {
-    source: f"sk-planted-{source}-{uuid.uuid4().hex}" for source in ("local", "vault", "aws", "disclosed", "disabled")
+    source: planted(f"{source}-{uuid.uuid4().hex}") for source in ("local", "vault", "aws", "disclosed", "disabled")
 }
 BROKERED = {
     "openai-local": "openai",

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.fakes.counting_entropy import CountingEntropy
 from tests.fakes.issuer import ec_key, sign
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import planted
 from tests.fakes.vault_proxy import VaultProxy
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
@@ -22,6 +23,7 @@ from leasehold_broker.ports.key_source import SourceState
 
 KEY, STALE_SECONDS, TOKEN_SECONDS = "openai-vault", 300, 60
 FAR = 4_000_000_000
+HEALED = planted("2")
 
 
 class World:
@@ -33,8 +35,8 @@ class World:
         self.tag = uuid.uuid4().hex
         self.token_file = folder / "jwt"
         self.shows()
-        bao.put(f"{self.tag}/openai", value="sk-1")
-        bao.put(f"{self.tag}/openai", value="sk-2")
+        bao.put(f"{self.tag}/openai", value=planted("1"))
+        bao.put(f"{self.tag}/openai", value=planted("2"))
         self.may_read(f"secret/data/{self.tag}/*")
         bao.ask("POST", f"sys/auth/{self.tag}", {"type": "jwt"})
         form = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -80,20 +82,20 @@ class World:
             refusal = caught
         assert refusal.reason is Reason.KEY_UNAVAILABLE
         assert self.keys.states()[KEY].value in refusal.detail
-        assert "sk-" not in f"{refusal} {refusal.detail}"
+        assert planted() not in f"{refusal} {refusal.detail}"
         return ""
 
     async def outage(self, state) -> None:
         """While it lasts: named, served until too old, then refused."""
         assert await self.reads() is state
-        assert await self.value() == "sk-2"
+        assert await self.value() == planted("2")
         assert await self.reads(STALE_SECONDS - 32) is state
-        assert await self.value() == "sk-2"
+        assert await self.value() == planted("2")
         assert await self.reads(2) is state
         assert await self.value() == ""
         assert [change.state for change in self.told].count(state) == 1 + (self.told[-1].version == 0)
 
-    async def healed(self, value="sk-2") -> None:
+    async def healed(self, value=HEALED) -> None:
         """Over: served again by itself."""
         assert await self.reads() is SourceState.SERVING
         assert await self.value() == value
@@ -104,7 +106,7 @@ async def world(request, bao, tmp_path):
     """One, whose key has been read."""
     world = World(bao, tmp_path, timeout_seconds=getattr(request, "param", 30.0))
     await world.keys.refresh()
-    assert await world.value() == "sk-2"
+    assert await world.value() == planted("2")
     yield world
     await world.keys.aclose()
     world.proxy.close()
@@ -141,12 +143,12 @@ async def test_slow(world):
 async def test_a_wrong_version(world):
     """Deleted and written anew, with a lower version: not believed, an outage until its number is past."""
     world.bao.forget(f"{world.tag}/openai")
-    world.bao.put(f"{world.tag}/openai", value="sk-of-an-attacker")
+    world.bao.put(f"{world.tag}/openai", value=planted("of-an-attacker"))
     await world.outage(SourceState.MALFORMED)
     assert "set back" in world.told[-1].why
     for number in (2, 3):
-        world.bao.put(f"{world.tag}/openai", value=f"sk-after-{number}")
-    await world.healed("sk-after-3")
+        world.bao.put(f"{world.tag}/openai", value=planted(f"after-{number}"))
+    await world.healed(planted("after-3"))
 
 
 async def test_permission_removed(world):
@@ -175,7 +177,7 @@ async def test_clocks_that_disagree(world, skewed):
     world.bao.ask("PUT", f"sys/leases/revoke-prefix/auth/{world.tag}")
     assert await world.reads() is SourceState.LOGIN_REFUSED
     assert "clocks agree" in world.told[-1].why
-    assert await world.value() == "sk-2"
+    assert await world.value() == planted("2")
     assert await world.reads(STALE_SECONDS) is SourceState.LOGIN_REFUSED
     assert await world.value() == ""
     world.shows()
@@ -191,7 +193,7 @@ async def test_sixteen_suspended_hours(bao, tmp_path, counted):
     world = World(bao, tmp_path, token_ttl="2s")
     try:
         await world.keys.refresh()
-        assert await world.value() == "sk-2"
+        assert await world.value() == planted("2")
         token = world.source.session._client.token
         for _ in range(1_000):
             if not is_alive(bao, token):
@@ -201,7 +203,7 @@ async def test_sixteen_suspended_hours(bao, tmp_path, counted):
         world.clock.advance(16 * 3600 if counted else 0.5)
         if counted:
             # Too old by then: the first call asks by itself, and is served.
-            assert await world.value() == "sk-2"
+            assert await world.value() == planted("2")
         await world.healed()
         assert world.source.session.logins >= 2
         renewals = world.source.session.renewals

@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.fakes.centre import eventually
+from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.domain.events import Event, EventType
@@ -40,7 +41,7 @@ async def test_a_task_that_fails_is_told_once_tried_again_and_well_again():
     async def work() -> None:
         turns.append(1)
         if len(turns) < 4:
-            raise ValueError("sk-secret")
+            raise ValueError(planted("secret"))
         await asyncio.Event().wait()
 
     tasks = supervisor(told)
@@ -51,7 +52,7 @@ async def test_a_task_that_fails_is_told_once_tried_again_and_well_again():
     assert tasks.failures == {"worker": 3}
     message = told.events[0].details["message"]
     assert message.startswith("worker: ValueError at test_supervision.py:")
-    assert "sk-secret" not in str(told.events)
+    assert planted("secret") not in str(told.events)
 
 
 async def test_a_task_that_ends_is_begun_anew_and_a_store_that_refuses_the_event_changes_nothing():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, AnswerError, Request
 
 AT = "/v1/organizations/api_keys"
@@ -33,7 +34,7 @@ class AnthropicAdmin(AdminFake):
         """Id and value of a key that somebody made in the console."""
         number = self.next_id()
         key_id = f"apikey_{number:024}"
-        value = f"sk-ant-api03-{number:03}Canary{number * 7919:08}-x7Kq2Vn9Lm4RtWz8-{number:04}AA"
+        value = f"sk-ant-api03-{number:03}{MARKER}{number * 7919:08}-x7Kq2Vn9Lm4RtWz8-{number:04}AA"
         self.values[key_id] = value
         self.keys[key_id] = {
             "id": key_id,

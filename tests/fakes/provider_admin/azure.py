@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, AnswerError, Request
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -32,7 +33,7 @@ class AzureAdmin(AdminFake):
     def fresh(self) -> str:
         """A value that was never given."""
         number = self.next_id()
-        return f"azCanary{number:04}{number * 7919:08}KqVnLmRtWzACYeBjFXJ3w3AAABACOG"
+        return f"az{MARKER}{number:04}{number * 7919:08}KqVnLmRtWzACYeBjFXJ3w3AAABACOG"
 
     def living(self) -> list[str]:
         """Both."""

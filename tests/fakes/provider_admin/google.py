@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, AnswerError, Request
 
 PROJECT = "agents-prod-123456"
@@ -46,7 +47,7 @@ class GoogleAdmin(AdminFake):
     def add(self, key_id: str, body: dict) -> Key:
         """A key."""
         number = self.next_id()
-        self.keys[key_id] = Key(key_id, f"AIzaSyCanary{number:04}-x7Kq2Vn9Lm4Rt{number * 7919:08}", body)
+        self.keys[key_id] = Key(key_id, f"AIzaSy{MARKER}{number:04}-x7Kq2Vn9Lm4Rt{number * 7919:08}", body)
         return self.keys[key_id]
 
     def error(self, status: int, request: Request) -> object:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import AdminFake, AnswerError, Request
 
 ADMIN_ID = "AKIAADMINEXAMPLE0000"
-ADMIN_SECRET = "canary/wJalrXUtnFEMI+K7MDENGbPxRfiCYEXAMPLE"
+ADMIN_SECRET = f"{MARKER}/wJalrXUtnFEMI+K7MDENGbPxRfiCYEXAMPLE"
 BEDROCK = "bedrock.amazonaws.com"
 CODES = {
     400: "ValidationError",
@@ -77,7 +78,7 @@ class IamAdmin(AdminFake):
             raise AnswerError(409, self.error(409, request))
         number = self.next_id()
         alias = f"BedrockAPIKey-c{number:03}-at-123456789012"
-        secret = base64.b64encode(f"{alias}:canary{number * 7919:08}KqVnLmRtWz".encode()).decode()
+        secret = base64.b64encode(f"{alias}:{MARKER}{number * 7919:08}KqVnLmRtWz".encode()).decode()
         key_id = f"ACCAEXAMPLE{number:010}"
         self.bedrock[key_id] = {
             "UserName": user,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, AnswerError, Request
 
 PROJECT = "proj_agents"
@@ -39,7 +40,7 @@ class OpenAIAdmin(AdminFake):
     def add_key(self, account: str) -> Key:
         """A key of an account or a person."""
         number = self.next_id()
-        key = Key(f"key_{number:04}", f"sk-svcacct-{number:04}-Xk3vQ9mWz7Lr2Tn8-T3BlbkFJ-{number * 7919:08}", account)
+        key = Key(f"key_{number:04}", f"sk-svcacct-{number:04}-{MARKER}-T3BlbkFJ-{number * 7919:08}", account)
         self.keys[key.id] = key
         return key
 

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, AnswerError, Request
 
 AT = "/api/v1/keys"
@@ -25,7 +26,7 @@ class OpenRouterAdmin(AdminFake):
     def add(self, body: dict) -> tuple[str, str]:
         """Hash and value of a new key."""
         number = self.next_id()
-        value = f"sk-or-v1-{hashlib.sha256(f'canary {number}'.encode()).hexdigest()}"
+        value = f"sk-or-v1-{MARKER.encode().hex()}{hashlib.sha256(f'key {number}'.encode()).hexdigest()[:40]}"
         name = hashlib.sha256(value.encode()).hexdigest()
         self.keys[name] = (value, dict(body))
         return name, value

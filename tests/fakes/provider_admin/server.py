@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-ADMIN_KEY = "sk-admin-canary-7f3a9c1e5b2d4860"
+from tests.fakes.planted import planted
+
+ADMIN_KEY = planted("admin-canary-7f3a9c1e5b2d4860")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from tests.fakes.planted import MARKER
 from tests.fakes.provider_admin.server import AdminFake, AnswerError, Request
 
 SIGNING_KEY = "whsec_Y2FuYXJ5LXNpZ25pbmcta2V5LW9mLXRoZS13ZWJob29rLTAwMQ=="
@@ -53,5 +54,5 @@ class WebhookService(AdminFake):
             raise AnswerError(507, self.error(507, request))
         number = self.next_id()
         name = f"hook-{number}"
-        self.keys[name] = {"rotation": rotation, "value": f"hook-key-{number:04}-canary-{number * 7919:08}KqVn"}
+        self.keys[name] = {"rotation": rotation, "value": f"hook-key-{number:04}-{MARKER}-{number * 7919:08}KqVn"}
         return {"id": name, "value": self.keys[name]["value"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from moto.iam.models import iam_backends
 from tests.fakes.manual_clock import ManualClock
+from tests.fakes.planted import on_purpose
 from tests.fakes.provider_admin import anthropic, azure, google, iam, openrouter, program, webhook
 from tests.fakes.provider_admin.openai import ACCOUNTS_MAX, PROJECT, OpenAIAdmin
 from tests.fakes.provider_admin.server import ADMIN_KEY, AdminFake, Fault, serving
@@ -152,7 +153,7 @@ class AtProgram(World):
     def __init__(self, folder: Path) -> None:
         """Its state is a file."""
         super().__init__()
-        self.state = folder / "keys.json"
+        self.state = on_purpose(folder / "keys.json")
         self.script = folder / "minter"
         self.script.write_text(f"#!{sys.executable} -I\n" + Path(program.__file__).read_text())
         self.script.chmod(0o755)
