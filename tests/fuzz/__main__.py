@@ -50,7 +50,7 @@ def fuzz(name: str, runs: int, seed: int, work: Path) -> bool:
     command = [
         *(sys.executable, "-m", "tests.fuzz", "--here", name, str(found), str(CORPUS / name)),
         *(f"-runs={runs}", f"-seed={seed}", f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={work / name}-"),
-        *("-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"),
+        *("-timeout=120", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"),
     ]
     before = time.monotonic()
     with Path(work / f"{name}.log").open("wb") as log:
