@@ -68,6 +68,10 @@ prices: $(VENV)/dev.stamp ## compile the price table anew from the open price so
 bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
 
+.PHONY: bench-revocation
+bench-revocation: $(VENV)/dev.stamp ## measure: from a responder's call to the last request let through, 1,000 sidecars (BENCH="--revocations 20")
+	@$(ENV) python -m tests.bench.revocation $(BENCH)
+
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 

@@ -107,7 +107,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _turn_us() -> float:
+def turn_us() -> float:
     """What this interpreter on this machine needs for `x += i`: what every other figure stands against."""
     turns, total, best = 1_000_000, 0, float("inf")
     for _ in range(5):
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory(prefix="leasehold-bench-") as folder, contextlib.suppress(KeyboardInterrupt):
-        _say(f"a turn of a bare loop: {_turn_us():.3f} us")
+        _say(f"a turn of a bare loop: {turn_us():.3f} us")
         uvloop.run(_measure(Path(folder), seconds))
         measure_ledger()
         measure_store()

@@ -61,9 +61,10 @@ class Caller(asyncio.Protocol):
             self._transport.close()
 
 
-def request_bytes(port: int, prefix: str, token: str, *, stream: bool) -> bytes:
-    """What the official SDK sends."""
-    body = (BODY if not stream else BODY[:-1] + ',"stream":true}').replace(": ", ":").encode()
+def request_bytes(port: int, prefix: str, token: str, *, stream: bool, words: str = "") -> bytes:
+    """What the official SDK sends; `words` stand at the beginning of what is asked."""
+    asked = BODY.replace("Summarise", f"{words} Summarise", 1) if words else BODY
+    body = (asked if not stream else asked[:-1] + ',"stream":true}').replace(": ", ":").encode()
     return (
         f"POST {prefix}/v1/messages HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept-Encoding: gzip, deflate\r\n"
         f"Connection: keep-alive\r\nAccept: application/json\r\nContent-Type: application/json\r\n"

@@ -37,6 +37,8 @@ AUTHORITY_SECONDS_MAX = 3600
 CHECKPOINT_SECONDS_MIN = 0.1
 CHECKPOINT_SECONDS_MAX = 3600.0
 RETENTION_DAYS_MAX = 36_500
+CONNECTIONS_MAX = 5000
+"""Each takes three descriptors of the 16,384 that the process asks for."""
 ORIGIN = re.compile(r"[!-*,-~]{1,128}")
 """Of a log: a signed note gives "+" and space a meaning of their own."""
 
@@ -58,6 +60,8 @@ class _Audit(Part, frozen=True):
 
 class _Grpc(Door, frozen=True):
     socket: str = "/run/leasehold-collector/collector.sock"
+    connections_max: int = 2048
+    connections_per_peer_max: int = 128
 
 
 class _Sidecar(Part, frozen=True):
@@ -125,11 +129,20 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many may be connected at the gRPC door: in all, and of one local user or remote address."""
+
+    connections_max: int
+    connections_per_peer_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class CollectorConfig:
     """Everything a collector is told, checked. Paths are absolute.
 
     Args:
         name: of this collector's, or this replica's, own stream.
+        crowd: bounds of connections at the gRPC door.
         postgres: where the log is, when replicas share it; None: in a file in state_dir.
         sidecars: who writes which stream.
         roles: of operators with verified tokens.
@@ -147,6 +160,7 @@ class CollectorConfig:
     postgres: PostgresStore | None
     audit: AuditConfig
     grpc: Listen
+    crowd: Crowd
     keys: KeysAt | None
     providers: dict[str, ProviderAt]
     rotations: tuple[RotationAt, ...]
@@ -182,6 +196,7 @@ def load_collector(path: Path) -> CollectorConfig:
         postgres=postgres_store(file.store, path),
         audit=_audit(file, path),
         grpc=file.grpc.listen("grpc", path, tls_always=True, certificates_always=False),
+        crowd=Crowd(file.grpc.connections_max, file.grpc.connections_per_peer_max),
         keys=keys,
         providers=providers_at(file.providers, path),
         rotations=rotations_at(file.rotations, keys, path),
@@ -232,6 +247,10 @@ def _check(file: _File, path: Path) -> None:
     wrong += [f"name {name!r} is used twice: each stream has one writer" for name in sorted(_repeated(names))]
     if not AUTHORITY_SECONDS_MIN <= file.collector.authority_seconds <= AUTHORITY_SECONDS_MAX:
         wrong.append(f"[collector] authority_seconds must be {AUTHORITY_SECONDS_MIN} to {AUTHORITY_SECONDS_MAX}")
+    if not 1 <= file.grpc.connections_per_peer_max <= file.grpc.connections_max <= CONNECTIONS_MAX:
+        wrong.append(
+            f"[grpc] connections_max must be 1 to {CONNECTIONS_MAX}, and connections_per_peer_max 1 to connections_max"
+        )
     issuers = {issuer.issuer for issuer in file.issuers}
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"

@@ -69,13 +69,14 @@ class Processes:
         *,
         environment: Mapping[str, str] | None = None,
         read_output: bool = False,
+        write_input: bool = False,
     ) -> Running:
         """Start a process; its log is its standard error, and its standard output unless that is to be read."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
                 *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if write_input else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if read_output else file,
                 stderr=file,
                 env={**self._environment, **(environment or {})},

@@ -79,6 +79,10 @@ class Stage:
         """The policy that the sidecars load."""
         return files.policy(self.issuer.url)
 
+    def sidecar_text(self, name: str, origins: Mapping[str, str]) -> str:
+        """The configuration of a sidecar."""
+        return files.sidecar(self.layout, name, self.issuer.url, self.issuer.jwks_url, origins)
+
     def serving(self, name: str) -> Running:
         """The process of a part that serves: a sidecar, the collector, or what plays the providers ("stand-in")."""
         return self._serving[name]
@@ -143,7 +147,7 @@ class Stage:
         await self.start("collector")
         for name in self._names:
             self.issuer.project(layout.token(name), f"sidecars/{name}", files.COLLECTOR_AUDIENCE)
-            files.write(layout.config(name), files.sidecar(layout, name, url, jwks, origins))
+            files.write(layout.config(name), self.sidecar_text(name, origins))
         async with asyncio.TaskGroup() as group:
             for name in self._names:
                 group.create_task(self.start(name))

@@ -19,6 +19,10 @@ HEARTBEATS_PER_AUTHORITY = 3
 CLOCK_DRIFT_MAX = 0.01
 """Two boot clocks differ in rate by at most this (E9)."""
 
+REPORT_SECONDS_EACH = 0.001
+"""What a collector needs, roughly, to take in from one sidecar that a revocation is in force, and the events of it."""
+REPORT_SPREAD_SECONDS_MAX = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -39,7 +43,7 @@ class SyncMessage:
         applied_epoch: highest epoch whose effects are durable there.
         applied: what the epochs since the last message ended.
         live: full list, when it has changed; else None.
-        heartbeat: counted from 1 within a session.
+        heartbeat: counted from 1 within a session; 0: this message asks for no answer.
         applied_budget_change: highest number that is durable there.
         budgets: how they stand, now and then; else None.
         slices: of fleet budgets, all of them.
@@ -70,6 +74,7 @@ class Push:
         budget_change: number of the newest change of a cap.
         budget_changes: the next ones, in order, without a gap.
         slices: of fleet budgets, all that there are for this sidecar; None: the centre knows no fleet budgets.
+        report_spread_seconds: what the entries end may be told so much later.
     """
 
     revocation_epoch: int
@@ -79,6 +84,12 @@ class Push:
     budget_change: int = 0
     budget_changes: tuple[BudgetChange, ...] = ()
     slices: tuple[SliceTold, ...] | None = None
+    report_spread_seconds: float = 0.0
+
+
+def report_spread(sidecars: int) -> float:
+    """Seconds over which so many sidecars tell what a revocation has ended: none notices in a small fleet."""
+    return min(sidecars * REPORT_SECONDS_EACH, REPORT_SPREAD_SECONDS_MAX)
 
 
 def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:

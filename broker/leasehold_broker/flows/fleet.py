@@ -5,7 +5,7 @@ authority: after a restart every known one counts as heard just now.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ class Fleet:
         self.authority_seconds = authority_seconds
         self.members: dict[str, Member] = {}
         self._watchers: set[asyncio.Event] = set()
-        self._sessions: set[asyncio.Event] = set()
+        self._sessions: dict[asyncio.Event, str] = {}
 
     def restore(self, known: Sequence[KnownSidecar], now: Instant) -> None:
         """Take over what the log knows of earlier lives of this collector."""
@@ -96,19 +96,34 @@ class Fleet:
         for watcher in self._watchers:
             watcher.set()
 
-    def issued(self) -> None:
-        """Wake every session: there is a new revocation or budget change to push."""
-        for session in self._sessions:
-            session.set()
+    @property
+    def session_count(self) -> int:
+        """Sessions that are woken on a new entry."""
+        return len(self._sessions)
+
+    def issued(self, first: Container[str] = ()) -> None:
+        """Wake every session: there is a new revocation or budget change to push.
+
+        Args:
+            first: names of sidecars that are pushed to before the others: a thousand pushes take a while.
+        """
+        waiting = []
+        for wake, name in self._sessions.items():
+            if name in first:
+                wake.set()
+            else:
+                waiting.append(wake)
+        for wake in waiting:
+            wake.set()
 
     @contextmanager
-    def session_wakes(self, wake: asyncio.Event) -> Iterator[None]:
-        """Wake this session on a new entry, while the context lasts."""
-        self._sessions.add(wake)
+    def session_wakes(self, name: str, wake: asyncio.Event) -> Iterator[None]:
+        """Wake this session of a sidecar on a new entry, while the context lasts."""
+        self._sessions[wake] = name
         try:
             yield
         finally:
-            self._sessions.discard(wake)
+            del self._sessions[wake]
 
     @contextmanager
     def watcher(self) -> Iterator[asyncio.Event]:

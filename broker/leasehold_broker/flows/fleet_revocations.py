@@ -18,6 +18,12 @@ from leasehold_broker.ports.revocation_log import RevocationLog
 
 MATCHING_NAMES_MAX = 10_000
 LAPSE_MARGIN_SECONDS = 0.01
+LEASES_A_TURN = 2_000
+"""Looked at before others have their turn: some milliseconds."""
+HOLDERS_LEASES_MAX = 10_000
+"""Looked at before a revocation is pushed: it must not wait for a list."""
+PROGRESS_ROWS_PER_SECOND = 10_000
+"""Told to one watcher at most: of a thousand sidecars ten times a second."""
 
 
 class FleetRevocations:
@@ -30,19 +36,37 @@ class FleetRevocations:
         self._clock = clock
 
     async def matching(self, selector: Selector) -> MatchingLeases:
-        """As the port says, from what the sidecars last reported."""
+        """As the port says, from what the sidecars had reported when it was called; pushes go out meanwhile."""
         names: list[str] = []
-        complete = True
-        for name, member in self._fleet.members.items():
-            names.extend(matching_names(selector, member.live.leases, name))
-            complete = complete and member.live.complete
+        complete, looked_at = True, LEASES_A_TURN
+        for name, live in [(name, member.live) for name, member in self._fleet.members.items()]:
+            if looked_at >= LEASES_A_TURN:
+                looked_at = 0
+                await asyncio.sleep(0)
+            looked_at += 1 + len(live.leases)
+            names.extend(matching_names(selector, live.leases, name))
+            complete = complete and live.complete
         return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete and len(names) <= MATCHING_NAMES_MAX)
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
-        """As the port says; every connected sidecar is woken before this returns."""
-        entry = await self._log.issue(draft, lambda made: issued_event(made, draft))
-        self._fleet.issued()
+        """As the port says; every connected sidecar is woken before this returns, those with a matching lease first."""
+        issuing = asyncio.ensure_future(self._log.issue(draft, lambda made: issued_event(made, draft)))
+        await asyncio.sleep(0)  # the disk works while we look
+        holders = self._holders(draft.selector)
+        entry = await issuing
+        self._fleet.issued(holders)
         return entry
+
+    def _holders(self, selector: Selector) -> frozenset[str]:
+        """Sidecars that have reported a lease that matches; of a fleet with very many leases, as far as one looks."""
+        looked_at, found = 0, []
+        for name, member in self._fleet.members.items():
+            looked_at += len(member.live.leases)
+            if looked_at > HOLDERS_LEASES_MAX:
+                break
+            if matching_names(selector, member.live.leases, name):
+                found.append(name)
+        return frozenset(found)
 
     async def progress(self, epoch: int) -> RevocationProgress | None:
         """As the port says."""
@@ -75,6 +99,7 @@ class FleetRevocations:
                     last = progress
                 if progress.complete:
                     return
+                await asyncio.sleep(len(progress.sidecars) / PROGRESS_ROWS_PER_SECOND)
                 try:
                     async with asyncio.timeout(self._seconds_to_next_lapse(epoch)):
                         await changed.wait()

@@ -86,10 +86,10 @@ class IssueRevocation:
         _check_order(order)
         by = shown_as(identity.subject)
         draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject, order)
-        matching = await self._issuer.matching(selector)
         if leases_max is not None:
-            _check_count(matching, leases_max)
+            _check_count(await self._issuer.matching(selector), leases_max)
         if validate_only:
+            matching = await self._issuer.matching(selector)
             details: dict[str, Detail] = {"selector": to_words(selector), "matching": len(matching.names)}
             await self._events.record(
                 Event(
@@ -103,6 +103,8 @@ class IssueRevocation:
             )
             return IssuedRevocation(None, matching)
         entry = await self._issuer.issue(draft)
+        # Counted while it is on its way, from what was reported before: nobody's death waits for a number.
+        matching = await self._issuer.matching(selector)
         progress = await self._issuer.progress(entry.epoch)
         if progress is None:
             raise Refusal(Reason.STORE_UNAVAILABLE, f"{entry.name} was issued but cannot be read; ask for it again")

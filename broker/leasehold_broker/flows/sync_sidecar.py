@@ -11,7 +11,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
-from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage
+from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage, report_spread
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
@@ -67,7 +67,7 @@ class SyncSession:
         if self._superseded():
             return
         check_history(message, self._log)
-        if self._life:
+        if self._life and message.heartbeat:  # what asks for no answer says nothing of slices
             self._escrow.heard(member.known.name, self._life, message.slices)
         now = self._clock.now()
         member.heard = now
@@ -109,7 +109,7 @@ class SyncSession:
         """
         pause = self._fleet.authority_seconds / HEARTBEATS_PER_AUTHORITY
         with (
-            self._fleet.session_wakes(self._wake),
+            self._fleet.session_wakes(self._member.known.name, self._wake),
             self._escrow.waking(self._member.known.name, self._life, self._wake),
         ):
             while True:
@@ -151,7 +151,8 @@ class SyncSession:
         if changes:
             self._sent_change = changes[-1].number
         slices = self._escrow.told(self._member.known.name, self._life, self._clock.now()) if self._life else None
-        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes, slices)
+        spread = report_spread(self._fleet.session_count) if entries else 0.0
+        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes, slices, spread)
 
     def _superseded(self) -> bool:
         return self._member.session != self._number

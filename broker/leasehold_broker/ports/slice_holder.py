@@ -15,6 +15,11 @@ class SliceHolder(Protocol):
     press: Callable[[], None]
     """Set by the link: to be called when something should be said to the centre soon."""
 
+    @property
+    def holding(self) -> bool:
+        """True while something is held that was not returned, or whose return the centre has not answered."""
+        ...
+
     def take(self, told: Sequence[SliceTold], sent: Instant | None, now: Instant) -> None:
         """Put in force what the centre says, in answer to the heartbeat that was sent then."""
         ...

@@ -6,7 +6,7 @@ from leasehold.v1 import sidecar_service_pb2
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
-from leasehold_broker.domain.sync import Hello, Push, SyncMessage
+from leasehold_broker.domain.sync import REPORT_SPREAD_SECONDS_MAX, Hello, Push, SyncMessage
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.wire.budgets import change_from_proto, change_to_proto, rows_from_proto, rows_to_proto
 from leasehold_broker.wire.records import STREAM
@@ -144,16 +144,25 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
 
 def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
     """What the centre says."""
-    nanos = round(push.authority_seconds * NANOS)
     return sidecar_service_pb2.SyncStateResponse(
         revocation_epoch=push.revocation_epoch,
         revocations=[revocation_to_proto(entry) for entry in push.revocations],
-        authority_ttl=Duration(seconds=nanos // NANOS, nanos=nanos % NANOS),
+        authority_ttl=_duration(push.authority_seconds),
         answers=push.answers,
         budget_change=push.budget_change,
         budget_changes=[change_to_proto(change) for change in push.budget_changes],
         slices=None if push.slices is None else slices_to_proto(push.slices),
+        report_spread=_duration(push.report_spread_seconds) if push.report_spread_seconds else None,
     )
+
+
+def _duration(seconds: float) -> Duration:
+    nanos = round(seconds * NANOS)
+    return Duration(seconds=nanos // NANOS, nanos=nanos % NANOS)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / NANOS
 
 
 def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
@@ -162,9 +171,12 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
     Raises:
         Refusal: FIELD_INVALID.
     """
-    seconds = message.authority_ttl.seconds + message.authority_ttl.nanos / NANOS
+    seconds = _seconds(message.authority_ttl)
     if not 0 < seconds <= AUTHORITY_SECONDS_MAX:
         raise field_invalid("authority_ttl", f"must be above 0 and at most {AUTHORITY_SECONDS_MAX:g} s")
+    spread = _seconds(message.report_spread)
+    if not 0 <= spread <= REPORT_SPREAD_SECONDS_MAX:
+        raise field_invalid("report_spread", f"must be 0 to {REPORT_SPREAD_SECONDS_MAX:g} s")
     if message.revocation_epoch < 0 or message.answers < 0:
         raise field_invalid("revocation_epoch", "must not be negative")
     entries = tuple(revocation_from_proto(entry) for entry in message.revocations)
@@ -172,4 +184,6 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
         raise field_invalid("budget_change", "must not be negative")
     changes = tuple(change_from_proto(change) for change in message.budget_changes)
     slices = slices_from_proto(message.slices) if message.HasField("slices") else None
-    return Push(message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes, slices)
+    return Push(
+        message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes, slices, spread
+    )

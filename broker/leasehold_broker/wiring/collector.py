@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import structlog
 
 from leasehold_broker import __version__
+from leasehold_broker.adapters.accept_shim import ShimLimits
 from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.private_files import make_folder
@@ -247,6 +248,7 @@ class Collector:
             _connection_refused,
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
+            ShimLimits(self._config.crowd.connections_max, self._config.crowd.connections_per_peer_max),
         )
         revocation = RevocationDoor(
             IssueRevocation(issuer, store, self._clock),

@@ -41,6 +41,7 @@ class GrpcDoor:
         on_refused: Callable[[Refusal], None],
         read_recorder: ReadRecorder | None = None,
         limits: ServerLimits | None = None,
+        crowd: ShimLimits | None = None,
     ) -> None:
         """Build it; nothing listens yet. `on_refused` is told connections that nobody can name.
 
@@ -54,7 +55,7 @@ class GrpcDoor:
             peers,
             self._name,
             on_refused,
-            ShimLimits() if listen.tls is None else ShimLimits(connections_max=TLS_CONNECTIONS_MAX),
+            crowd or (ShimLimits() if listen.tls is None else ShimLimits(connections_max=TLS_CONNECTIONS_MAX)),
             http2=True,
             tls=None if self._tls is None else self._tls.context,
             spiffe_id_of=spiffe_id_of,

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.shipping import Shipment, SpoolDamagedError
 from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, LinkBrokenError, reason_of
@@ -70,6 +71,7 @@ class CollectorLink:
         self._clock = clock
         self._authority = Authority(clock.now())
         self._unreported: list[AppliedRevocation] = []
+        self._rest = Rest(settings.backoff.chance)
         self._acknowledged: ChainedRecord | None = None
         self.counters = LinkCounters()
 
@@ -85,12 +87,20 @@ class CollectorLink:
 
     async def _sync(self, channel: grpc.aio.Channel) -> None:
         sync = Sync(
-            self._settings, self._sink, self._live, self._budgets, self._authority, self._unreported, self._clock
+            self._settings,
+            self._sink,
+            self._live,
+            self._budgets,
+            self._authority,
+            self._unreported,
+            self._rest,
+            self._clock,
         )
         await sync.run(channel)
 
     async def _ship(self, channel: grpc.aio.Channel) -> None:
-        await Shipment(self._settings, self._outbox, self._shipped, self._acknowledged).run(channel)
+        shipment = Shipment(self._settings, self._outbox, self._shipped, self._acknowledged, self._rest.seconds_left)
+        await shipment.run(channel)
 
     def _shipped(self, count: int, last: ChainedRecord) -> None:
         self.counters.records_acknowledged += count

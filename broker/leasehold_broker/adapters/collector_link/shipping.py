@@ -36,6 +36,7 @@ class Shipment:
         outbox: Outbox,
         accepted: Callable[[int, ChainedRecord], None],
         after: ChainedRecord | None,
+        rest_seconds: Callable[[], float],
     ) -> None:
         """Ship this outbox.
 
@@ -44,6 +45,7 @@ class Shipment:
             outbox: what to ship.
             accepted: told how many records each answer acknowledged, and the last of them.
             after: the last record that an earlier stream of this process had acknowledged: the next one follows it.
+            rest_seconds: how long a batch that is not full may wait, because the whole fleet has the same to tell.
         """
         self._settings = settings
         self._outbox = outbox
@@ -52,6 +54,7 @@ class Shipment:
         self._batches: deque[int] = deque()
         self._room = asyncio.Semaphore(WINDOW_BATCHES_MAX)
         self._last = after
+        self._rest_seconds = rest_seconds
         self._sent = asyncio.Event()
         self._answered = asyncio.Event()
 
@@ -80,6 +83,10 @@ class Shipment:
                 woken = True
                 continue
             woken = False
+            rest_seconds = self._rest_seconds()
+            if rest_seconds > 0 and len(pending) < BATCH_RECORDS_MAX:
+                await asyncio.sleep(rest_seconds)
+                continue
             batch = first_batch(pending)
             wrong = self._check(batch)
             if wrong is not None:

@@ -9,6 +9,7 @@ import grpc
 
 from leasehold.v1 import sidecar_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
@@ -56,9 +57,11 @@ class Sync:
         budgets: BudgetTie,
         authority: Authority,
         unreported: list[AppliedRevocation],
+        rest: Rest,
         clock: Clock,
     ) -> None:
         """Apply to this sink; earn this authority; `unreported` outlives the stream and is emptied as it is sent."""
+        self._rest = rest
         self._settings = settings
         self._sink = sink
         self._live = live
@@ -102,16 +105,18 @@ class Sync:
         loop = asyncio.get_running_loop()
         beat_at = loop.time()
         while True:
-            applied = tuple(self._applied[:APPLIED_MAX])
-            live = self._changed_leases(loop.time)
-            uses = self._changed_uses(loop.time())
-            due = loop.time() >= beat_at
             acknowledged = self._acknowledged.is_set()
             pressing = self._slices.due_seconds(self._clock.now())
-            news = applied or live is not None or uses is not None
-            if hello is not None or news or due or acknowledged or pressing == 0:
+            asking = hello is not None or loop.time() >= beat_at or acknowledged or pressing == 0
+            rest_seconds = self._rest.seconds_left()
+            telling = asking or not rest_seconds
+            applied = tuple(self._applied[:APPLIED_MAX]) if telling else ()
+            live = self._changed_leases(loop.time) if telling else None
+            uses = self._changed_uses(loop.time()) if telling else None
+            if asking or applied or live is not None or uses is not None:
                 self._acknowledged.clear()
-                number = self._authority.heartbeat(self._clock.now())
+                # Every heartbeat is answered: what only tells asks for no answer, unless slices are told with it.
+                number = self._authority.heartbeat(self._clock.now()) if asking or self._slices.holding else 0
                 message = SyncMessage(
                     hello,
                     self._sink.applied_epoch(),
@@ -130,16 +135,18 @@ class Sync:
                     return
                 hello = None
                 del self._applied[: len(applied)]
-                beat_at = loop.time() + self._pause()
+                if number:
+                    beat_at = loop.time() + self._pause()
+            waits = (LIVE_SECONDS_MIN, self._pause(), pressing or LIVE_SECONDS_MIN, rest_seconds or LIVE_SECONDS_MIN)
             try:
-                async with asyncio.timeout(min(LIVE_SECONDS_MIN, self._pause(), pressing or LIVE_SECONDS_MIN)):
+                async with asyncio.timeout(min(waits)):
                     await self._acknowledge.wait()
             except TimeoutError:
                 continue
             self._acknowledge.clear()
 
     def _slice_reports(self, number: int) -> tuple[SliceReport, ...]:
-        if not self._slices.life:
+        if not self._slices.life or not number:
             return ()
         self._told[number] = self._slices.reports(self._clock.now())
         return self._told[number]
@@ -207,6 +214,7 @@ class Sync:
         except ValueError as error:
             raise LinkBrokenError(str(error)) from None
         if entries:
+            self._rest.begin(push.report_spread_seconds)
             self._applied.extend(await self._sink.apply(entries))
             self._acknowledge.set()
         try:

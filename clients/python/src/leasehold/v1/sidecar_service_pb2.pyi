@@ -367,6 +367,7 @@ class SyncStateResponse(_message.Message):
     BUDGET_CHANGE_FIELD_NUMBER: _builtins.int
     BUDGET_CHANGES_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
+    REPORT_SPREAD_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     answers: _builtins.int
     """Highest heartbeat received in this session when this was written."""
@@ -389,6 +390,12 @@ class SyncStateResponse(_message.Message):
     def slices(self) -> Global___BudgetSlices:
         """The sidecar's slices of all fleet budgets. A fence that is not listed is over. Unset: the collector knows none."""
 
+    @_builtins.property
+    def report_spread(self) -> _duration_pb2.Duration:
+        """With revocations: how long the sidecar may take to tell what they ended, so that a fleet does not tell it all at
+        once. It draws a time of its own from this; what is revoked is dead at once. Unset: it tells at once.
+        """
+
     def __init__(
         self,
         *,
@@ -399,10 +406,11 @@ class SyncStateResponse(_message.Message):
         budget_change: _builtins.int = ...,
         budget_changes: _abc.Iterable[_budget_service_pb2.BudgetChange] | None = ...,
         slices: Global___BudgetSlices | None = ...,
+        report_spread: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl", "slices", b"slices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl", "report_spread", b"report_spread", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "report_spread", b"report_spread", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
