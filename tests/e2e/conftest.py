@@ -66,12 +66,12 @@ def running(**settings):
 
 
 @contextmanager
-def in_loop(root, settings):
+def in_loop(root, settings, kind=Stage):
     """The stage below `root`, run by a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="stage")
     thread.start()
-    house = House(Stage(root, **settings), loop)
+    house = House(kind(root, **settings), loop)
     try:
         house.wait_for(house.stage.__aenter__())
         try:

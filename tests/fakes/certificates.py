@@ -2,6 +2,8 @@
 
 import datetime as dt
 import hashlib
+import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +45,14 @@ class Authority:
         own = self._signed(self._name, self._key, [x509.DNSName("localhost")], authority=True)
         self.pem = own.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *uris: str, common_name: str = "agent", authority: bool = False) -> Certificate:
-        """A leaf for localhost with these URIs; `authority` gives it the power to sign."""
+    def issue(
+        self, *uris: str, common_name: str = "agent", authority: bool = False, addresses: Sequence[str] = ()
+    ) -> Certificate:
+        """A leaf for localhost and these addresses, with these URIs; `authority` gives it the power to sign."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         names = [x509.DNSName("localhost"), *(x509.UniformResourceIdentifier(uri) for uri in uris)]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         signed = self._signed(name, key, names, authority=authority)
         return Certificate(
             key.private_bytes(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.bench.origin import MODEL
@@ -52,7 +53,7 @@ authority_seconds = {authority_seconds}
 
 [grpc]
 socket = ""
-address = "127.0.0.1:{port}"
+address = "{listen}:{port}"
 connections_max = 5000
 connections_per_peer_max = 5000
 [grpc.tls]
@@ -67,7 +68,7 @@ issuer = "{issuer}"
 audience = "leasehold-collector"
 algorithms = ["ES256"]
 replay = "off"
-jwks_url = "{jwks_url}"
+jwks_file = "{root}/jwks.json"
 
 [[operators]]
 role = "responder"
@@ -89,6 +90,14 @@ def spiffe_id(name: str) -> str:
 
 class FleetStage(Stage):
     """A context manager, as `Stage`."""
+
+    listen = "127.0.0.1"
+    """Where the collector listens."""
+    centre_host = "localhost"
+    """Where sidecars find it: a name that is in its certificate."""
+    operators_host = "localhost"
+    within: tuple[str, ...] = ()
+    """What the collector's command is put behind."""
 
     def __init__(self, root: Path, *, links: int, processes: int, sidecars: int, authority_seconds: int = 60) -> None:
         """So many links in so many processes, beside so many whole sidecars."""
@@ -132,7 +141,7 @@ class FleetStage(Stage):
         )
         folder = self._certificates
         tls = TlsFiles(folder / "ca.pem", folder / "responder.pem", folder / "responder.key", "localhost")
-        return OperatorClient(f"127.0.0.1:{self._port}", token, tls=tls, timeout_seconds=60.0)
+        return OperatorClient(f"{self.operators_host}:{self._port}", token, tls=tls, timeout_seconds=60.0)
 
     def pids(self, prefix: str) -> list[int]:
         """Of the processes whose name begins so."""
@@ -147,7 +156,7 @@ class FleetStage(Stage):
         """As everywhere, but its centre is reached over TLS, with its own certificate."""
         folder = self._certificates
         centre = f"""[collector]
-target = "localhost:{self._port}"
+target = "{self.centre_host}:{self._port}"
 ca_file = "{folder}/ca.pem"
 certificate_file = "{folder}/{name}.pem"
 private_key_file = "{folder}/{name}.key"
@@ -167,12 +176,15 @@ private_key_file = "{folder}/{name}.key"
             self._port = probe.getsockname()[1]
         self._issue()
         text = COLLECTOR.format(
-            root=self.layout.root, certificates=self._certificates, port=self._port, issuer=self.issuer.url,
-            authority_seconds=self._authority_seconds, jwks_url=self.issuer.jwks_url, responders=RESPONDERS,
+            root=self.layout.root, certificates=self._certificates, listen=self.listen, port=self._port,
+            issuer=self.issuer.url, authority_seconds=self._authority_seconds, responders=RESPONDERS,
         )  # fmt: skip
+        async with aiohttp.ClientSession() as session, session.get(self.issuer.jwks_url) as answer:
+            files.write(self.layout.root / "jwks.json", await answer.text())
         rules = (RULE.format(name=name, spiffe_id=spiffe_id(name)) for name in self.names)
         files.write(self.layout.config(name), text + "".join(rules))
-        running = await self.processes.start(name, broker(name, "--config", str(self.layout.config(name))))
+        command = [*self.within, *broker(name, "--config", str(self.layout.config(name)))]
+        running = await self.processes.start(name, command)
         self._serving[name] = running
         await self._until_healthy(running)
         return None
@@ -226,7 +238,8 @@ private_key_file = "{folder}/{name}.key"
         self._certificates.mkdir(mode=0o700)
         (self._certificates / "ca.pem").write_bytes(self._authority.pem)
         (self._certificates / "ca.pem").chmod(0o600)
-        self._authority.issue().files(self._certificates, "collector")
+        hosts = [host for host in (self.centre_host, self.operators_host) if host != "localhost"]
+        self._authority.issue(addresses=hosts).files(self._certificates, "collector")
         self._authority.issue().files(self._certificates, "responder")
         for name in self.names:
             self._authority.issue(spiffe_id(name)).files(self._certificates, name)
@@ -236,7 +249,7 @@ private_key_file = "{folder}/{name}.key"
         credentials = grpc.ssl_channel_credentials(self._authority.pem, *own)
         options = [("grpc.ssl_target_name_override", "localhost")]
         async with (
-            grpc.aio.secure_channel(f"127.0.0.1:{self._port}", credentials, options) as channel,
+            grpc.aio.secure_channel(f"{self.operators_host}:{self._port}", credentials, options) as channel,
             asyncio.timeout(READY_SECONDS),
         ):
             health = health_pb2_grpc.HealthStub(channel)
