@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -50,7 +51,10 @@ def short_folder():
 
 
 async def test_a_collector_from_a_file_binds_its_stream(postgres, place):
-    """With its key and its roots it takes the stream; a server that dies shows as a failing task, and it serves on."""
+    """With its key and its roots it takes the stream; a server that dies shows as a failing task, and it serves on.
+
+    A replica that would write past the stream does not start.
+    """
     at = PostgresEngine(postgres).at
     authority, seed = Authority(), new_seed()
     certificate, key = authority.issue().files(place, "nats")
@@ -78,6 +82,12 @@ async def test_a_collector_from_a_file_binds_its_stream(postgres, place):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 one.kill()
+    direct = laid_down(place / "two", "two", at)
+    shutil.copy(place / "one" / "checkpoint.key", place / "two" / "checkpoint.key")
+    two = await run("collector", "--config", str(direct))
+    said = (await two.communicate())[1]
+    assert two.returncode == 2
+    assert b"[store.nats] is missing" in said
 
 
 async def test_a_key_that_nats_does_not_know_is_told(postgres, place):

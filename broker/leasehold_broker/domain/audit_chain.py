@@ -6,6 +6,7 @@ previous digest (32 bytes) || body). The first record of an epoch has 32 zero by
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from typing import Protocol
 
 from leasehold_broker.domain.values import value
@@ -97,6 +98,16 @@ def misplaced(record: Linked, expected_sequence: int, expected_previous: bytes) 
     if record.previous_digest != expected_previous:
         return f"record {record.sequence} does not follow the record before it"
     return None
+
+
+def goes_on(epoch: str, sequence: int, digest: bytes, records: Iterable[Linked]) -> bool:
+    """True when the records are, one after the other, the next of a life whose last record this is."""
+    for record in records:
+        sequence += 1
+        if record.sequence != sequence or record.previous_digest != digest or record.epoch != epoch:
+            return False
+        digest = record.digest
+    return True
 
 
 def altered(record: Linked) -> str:

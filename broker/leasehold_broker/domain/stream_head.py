@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from leasehold_broker.domain.audit_chain import GENESIS, Linked, misplaced
+from leasehold_broker.domain.audit_chain import GENESIS, Linked, goes_on, misplaced
 from leasehold_broker.domain.checked_record import chain_broken
 from leasehold_broker.domain.reasons import Reason, Refusal
 
@@ -86,6 +86,10 @@ def accept(
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN (gap, fork), AUDIT_EPOCH_FENCED. Then none is accepted.
     """
+    if head is not None and records and goes_on(head.epoch, head.sequence, head.digest, records):
+        last = records[-1]
+        after = StreamHead(last.stream, last.epoch, last.sequence, last.digest, receive_wall_ms)
+        return list(records), after, []
     fresh: list[_Record] = []
     gaps: list[Gap] = []
     passed: set[str] = set()

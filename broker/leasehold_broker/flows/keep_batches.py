@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, misplaced
+from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, goes_on
 from leasehold_broker.domain.checked_record import CheckedRecord
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.stream_head import StreamHead
@@ -24,7 +24,7 @@ BATCH_BYTES_MAX = 480 * 1024
 """Of bodies in one batch that is kept: with all that goes beside them it stays below a server's 1 MiB."""
 ATTEMPTS_MAX = 5
 COMMIT_SECONDS_MAX = 20.0
-FOLLOW_SECONDS = 0.25
+FOLLOW_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class _Known:
 
     end: ChainEnd | None
     after: int
+
+    def goes_on(self, checked: Sequence[CheckedRecord]) -> bool:
+        """True when the records are the next of the life that ends there."""
+        return self.end is not None and goes_on(self.end.epoch, self.end.sequence, self.end.digest, checked)
 
 
 class KeepBatches:
@@ -121,9 +125,9 @@ class KeepBatches:
         for _ in range(ATTEMPTS_MAX):
             self._must_be_open(stream)
             known = self._known.get(stream)
-            if known is None or not goes_on(known.end, checked):
+            if known is None or not known.goes_on(checked):
                 known = await self._look(stream)  # it may have gone on through another replica
-            if goes_on(known.end, checked):
+            if known.goes_on(checked):
                 fresh: Sequence[CheckedRecord] = checked
                 head: StreamHead | None = None
             else:
@@ -217,19 +221,6 @@ class KeepBatches:
         self._state = state
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-def goes_on(end: ChainEnd | None, checked: Sequence[CheckedRecord]) -> bool:
-    """True when the records, each checked, are the next of the life that ends there."""
-    if end is None:
-        return False
-    sequence, previous = end.sequence, end.digest
-    for record in checked:
-        sequence += 1
-        if record.epoch != end.epoch or misplaced(record, sequence, previous) is not None:
-            return False
-        previous = record.digest
-    return True
 
 
 def parts(checked: Sequence[CheckedRecord]) -> list[Sequence[CheckedRecord]]:

@@ -14,6 +14,8 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.ingest_log import IngestLog
 from leasehold_broker.wiring.supervision import Supervisor
 
+RETRY_SECONDS_MAX = 5.0
+"""Sidecars spool while NATS is away, and their spools are bounded: it is to be found again soon."""
 Work = Callable[[], Awaitable[None]]
 
 
@@ -121,5 +123,5 @@ async def kept_going(bus: Bus | None, tasks: Supervisor, led: Callable[[str, Wor
     """Run its works while the context lasts; none without a bus."""
     async with contextlib.AsyncExitStack() as stack:
         for name, work in () if bus is None else bus.works(led):
-            await stack.enter_async_context(tasks.keeping(name, work))
+            await stack.enter_async_context(tasks.keeping(name, work, RETRY_SECONDS_MAX))
         yield

@@ -151,6 +151,12 @@ async def shared_store(
     async with opening as store:
         opened = OpenStore(store, store.leadership.lead, store.board, store.escrow, store.rotations)
         if where.nats is None:
+            if (await store.ingest.ingest_state()).incarnation:
+                message = (
+                    "this log takes in what a NATS stream keeps, and [store.nats] is missing here: two ways in would "
+                    "not know of each other; deploy/scale.md says how to leave NATS"
+                )
+                raise ValueError(message)
             yield opened
             return
         async with bus(where.nats, store, clock, store.on_issued, fail) as before:

@@ -60,10 +60,18 @@ class Supervisor:
         degraded(bool(self.failing))
 
     @contextlib.asynccontextmanager
-    async def keeping(self, name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """Run `work`, which does not end by itself, for as long as the context lasts."""
+    async def keeping(
+        self, name: str, work: Callable[[], Awaitable[None]], retry_seconds_max: float = RETRY_SECONDS_MAX
+    ) -> AsyncIterator[None]:
+        """Run `work`, which does not end by itself, for as long as the context lasts.
+
+        Args:
+            name: of the task, in logs, events and metrics.
+            work: of it.
+            retry_seconds_max: the longest wait after a failure.
+        """
         self.failures.setdefault(name, 0)
-        task = asyncio.create_task(self._keep(name, work), name=name)
+        task = asyncio.create_task(self._keep(name, work, retry_seconds_max), name=name)
         try:
             yield
         finally:
@@ -76,7 +84,7 @@ class Supervisor:
             yield Sample("task_failures", "Times a background task failed.", count, counter=True, label=label)
             yield Sample("task_failing", "1 while a background task fails.", name in self.failing, label=label)
 
-    async def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _keep(self, name: str, work: Callable[[], Awaitable[None]], retry_seconds_max: float) -> None:
         attempt = 0
         while True:
             settling = asyncio.create_task(self._settles(name), name=f"{name} settles")
@@ -90,7 +98,7 @@ class Supervisor:
                 await _cancelled(settling)
             attempt = 1 if settled else attempt + 1
             await self._failed(name, why)
-            await asyncio.sleep(min(RETRY_SECONDS_MAX, self._retry_first_seconds * 2.0 ** min(attempt - 1, 30)))
+            await asyncio.sleep(min(retry_seconds_max, self._retry_first_seconds * 2.0 ** min(attempt - 1, 30)))
 
     async def _failed(self, name: str, why: str) -> None:
         self.failures[name] += 1
