@@ -39,9 +39,11 @@ async def tables(shared) -> dict[str, int]:
 async def drop_all(store, until: int, limit: int = 100) -> int:
     """As the retention flow does: until nothing is left."""
     total = 0
-    while dropped := await store.drop_bodies(BEFORE, until, limit):
+    while True:
+        dropped = await store.drop_bodies(BEFORE, until, limit)
         total += dropped
-    return total
+        if dropped < limit:
+            return total
 
 
 async def filled(store, count: int = 700, young: int = 100) -> list:

@@ -90,3 +90,19 @@ async def test_two_tasks_fail_for_themselves():
         await eventually(lambda: tasks.failures["bad"] > 2 and len(beats) > 2)
     assert tasks.failures["good"] == 0
     assert told.states[-1] is True
+
+
+async def test_a_wait_after_a_failure_has_the_bound_it_was_given():
+    """What is to be found again soon is tried again soon, however often it failed before."""
+    told, turns = Told(), []
+
+    async def work() -> None:
+        turns.append(1)
+        if len(turns) < 40:  # doubled without a bound, the waits would be years
+            raise ValueError
+        await asyncio.Event().wait()
+
+    tasks = supervisor(told)
+    async with asyncio.timeout(30), tasks.keeping("worker", work, retry_seconds_max=0.002):
+        await eventually(lambda: len(turns) == 40)
+    assert tasks.failures == {"worker": 39}

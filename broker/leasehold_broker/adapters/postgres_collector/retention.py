@@ -56,6 +56,17 @@ async def drop_bodies(connection: Any, before_wall_ms: int, until_position: int,
 
     Records come in the order of their positions: the first that is young enough ends it, whatever the clock did later.
     """
+    total = 0
+    while total < limit:
+        gone = await _drop_next(connection, before_wall_ms, until_position, limit - total)
+        if not gone:
+            break
+        total += gone
+    return total
+
+
+async def _drop_next(connection: Any, before_wall_ms: int, until_position: int, limit: int) -> int:
+    """As far as one partition goes."""
     done = await connection.fetchval(_MARK, _DROPPED) or 0
     until = min(until_position, await connection.fetchval("SELECT size FROM log_head"))
     if until <= done:
