@@ -126,6 +126,20 @@ async def test_exhausted_for_all_is_said_with_the_time_of_the_next_window() -> N
     assert (await refused(core, lease)).retry_after_seconds is None
 
 
+async def test_e9_a_window_that_ends_is_not_a_centre_that_is_silent() -> None:
+    """Its slice was good for a second only; the answer was for longer: more is asked for, and soon there."""
+    core = await world()
+    lease = await core.lease()
+    now = core.clock.now()
+    core.books.slices.take((told(granted=10**6, seconds=1.0),), now, now, SECONDS)
+    await core.admit(lease)
+    core.clock.advance(1.5)
+    refusal = await refused(core, lease)
+    assert (refusal.reason, refusal.retry_after_seconds) == (Reason.BUDGET_EXHAUSTED, GRANT_SECONDS)
+    core.clock.advance(SECONDS / 2)
+    assert (await refused(core, lease)).reason is Reason.CENTRE_UNREACHABLE
+
+
 async def test_e9_the_centre_unreachable_what_is_held_may_be_spent_and_then_no_more() -> None:
     """The slice goes on without the centre until it is used up, then until its time; each refusal says which."""
     core = await world()

@@ -251,4 +251,12 @@ FLEET_MUTANTS = (
         "                if not self._shared and refusal.reason",
         (REPLICAS,),
     ),
+    Mutant(
+        "fleet: at the end of a window the centre counts as silent",
+        "E8",
+        SLICES,
+        "good_seconds = max(told.seconds, authority_seconds)",
+        "good_seconds = told.seconds",
+        (SLICES_TESTS,),
+    ),
 )

@@ -5,13 +5,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tests.simulation.fleet.command import NEEDED, missing
 from tests.simulation.fleet.run import run_seed
-from tests.simulation.fleet.settings import Settings
+from tests.simulation.fleet.settings import Settings, of_seed
 
-from leasehold_broker.domain.windows import Period
+from leasehold_broker.domain.windows import Period, Rolling
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "40"))
 SEEDS = (1, 2, 8)
@@ -25,6 +26,13 @@ def test_a1_to_a8_e1_to_e9_r1_to_r6_hold_after_every_step_and_fleets_heal(seed: 
     seen = run_seed(seed, seconds=SECONDS).seen
     assert seen["converged"] == seen["log verified offline"] == 1
     assert seen["admitted"]
+
+
+def test_a_fleet_budget_that_rolls_holds_after_every_step_too() -> None:
+    """Buckets of ten seconds, shorter than the authority: slices end and begin all the time, and all are served."""
+    seen = run_seed(8, replace(of_seed(8), period=Rolling(600)), seconds=SECONDS / 2).seen
+    assert seen["converged"] == 1
+    assert seen["granted"] > 100
 
 
 def test_a_seed_that_nobody_has_run_before_holds() -> None:

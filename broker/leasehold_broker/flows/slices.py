@@ -95,22 +95,25 @@ class Slices:
 
     # What the centre says.
 
-    def take(self, told: Sequence[SliceTold], sent: Instant | None, now: Instant) -> None:
+    def take(
+        self, told: Sequence[SliceTold], sent: Instant | None, now: Instant, authority_seconds: float = 0.0
+    ) -> None:
         """Put in force what the centre says.
 
         Args:
             told: every fleet budget there is; what is not among them is over.
             sent: when the heartbeat was sent that this answers; None: nothing is good for any time.
             now: the instant.
+            authority_seconds: how long the answer is good for, whatever windows end within.
         """
         for key in [key for key in self._known if key not in {(one.budget, one.metric) for one in told}]:
             self._retire(self._known[key], now)
             del self._known[key]
             self.version += 1
         for one in told:
-            self._take(one, sent, now)
+            self._take(one, sent, now, authority_seconds)
 
-    def _take(self, told: SliceTold, sent: Instant | None, now: Instant) -> None:
+    def _take(self, told: SliceTold, sent: Instant | None, now: Instant, authority_seconds: float) -> None:
         key = (told.budget, told.metric)
         known = self._known.get(key)
         if known is None or _budget(told) != known.budget:
@@ -125,7 +128,9 @@ class Slices:
             self._retire(known, now)
             own = None
         if sent is not None:
-            known.fresh_until_ns = max(known.fresh_until_ns, sent.after(told.seconds * SILENCE_SHARE))
+            # At the end of its window a slice is good for a moment only, and the centre is not silent for that.
+            good_seconds = max(told.seconds, authority_seconds)
+            known.fresh_until_ns = max(known.fresh_until_ns, sent.after(good_seconds * SILENCE_SHARE))
         if told.fence == NO_FENCE:
             return
         if own is None:

@@ -20,8 +20,10 @@ class SliceHolder(Protocol):
         """True while something is held that was not returned, or whose return the centre has not answered."""
         ...
 
-    def take(self, told: Sequence[SliceTold], sent: Instant | None, now: Instant) -> None:
-        """Put in force what the centre says, in answer to the heartbeat that was sent then."""
+    def take(
+        self, told: Sequence[SliceTold], sent: Instant | None, now: Instant, authority_seconds: float = 0.0
+    ) -> None:
+        """Put in force what the centre says, in answer to the heartbeat that was sent then, good for so long."""
         ...
 
     def due_seconds(self, now: Instant) -> float | None:

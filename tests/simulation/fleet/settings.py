@@ -9,7 +9,7 @@ from tests.fakes.memory_escrow_log import fleet_budget
 from leasehold_broker.adapters.sqlite_state.store import StoreLimits
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.policy import Policy
-from leasehold_broker.domain.windows import Period
+from leasehold_broker.domain.windows import Period, Rolling
 
 EAGER: Policy = replace(POLICY, grants=(replace(GRANT, lower_output=False),))
 """Calls ask for what they ask, so that a budget is met exactly."""
@@ -39,7 +39,7 @@ class Settings:
 
     sidecars: int = 5
     cap: int = 60_000
-    period: Period = Period.HOUR
+    period: Period | Rolling = Period.HOUR
     requests_cap: int = 0
     authority_seconds: float = 20.0
     fault_seconds: float = 1.5

@@ -154,7 +154,8 @@ class Sync:
     def _take_slices(self, push: Push) -> None:
         if not self._slices.life:
             return
-        self._slices.take(push.slices or (), self._authority.sent_at(push.answers), self._clock.now())
+        sent = self._authority.sent_at(push.answers)
+        self._slices.take(push.slices or (), sent, self._clock.now(), push.authority_seconds)
         for number in [number for number in self._told if number <= push.answers]:
             self._slices.answered(self._told.pop(number))
 
