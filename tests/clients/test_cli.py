@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from leasehold import InvalidRequest, Scope, __version__
 from leasehold.cli.app import leasehold
 from leasehold.cli.options import _scopes
+from leasehold.cli.revoke_command import ROWS_MAX, _sidecars
 from leasehold.operators import selector
+from leasehold.v1 import revocation_service_pb2 as pb
 
 
 @pytest.fixture
@@ -163,6 +165,36 @@ def test_a_revocation_that_is_not_acknowledged_in_time_exits_3(run, collector, r
     assert result.exit_code == 3
     assert "1 of 2 acknowledged; not complete" in result.stdout
     assert "not every sidecar has acknowledged within 0.3 s" in result.stderr
+
+
+def fleet(acknowledged, waiting):
+    """The progress of revocations/7 in a fleet; the first to wait has been silent for longest."""
+    rows = [pb.SidecarProgress(sidecar=f"done-{number}", applied_epoch=7) for number in range(acknowledged)]
+    late = [pb.SidecarProgress(sidecar=f"late-{number}", applied_epoch=6) for number in range(waiting)]
+    for number, row in enumerate(late):
+        row.last_heard_time.seconds = 1000 + number
+    return pb.RevocationProgress(entry=pb.RevocationEntry(epoch=7), sidecars=[*rows, *reversed(late)])
+
+
+def test_of_a_large_fleet_only_the_laggards_are_shown():
+    """A page of those who are done would hide the one who is not; the one unheard for longest comes first."""
+    lines = _sidecars(fleet(995, 5)).splitlines()
+
+    assert [line.split()[0] for line in lines[1:6]] == [f"late-{number}" for number in range(5)]
+    assert lines[6:] == ["995 of 1000 acknowledged; not complete"]
+
+
+def test_no_more_laggards_are_shown_than_fit_a_screen():
+    """The rest is a number."""
+    lines = _sidecars(fleet(0, 1000)).splitlines()
+
+    assert len(lines) == ROWS_MAX + 3
+    assert lines[-2:] == ["and 960 more", "0 of 1000 acknowledged; not complete"]
+
+
+def test_of_a_large_fleet_that_is_done_one_line_is_shown():
+    """Nobody is waited for: no table."""
+    assert _sidecars(fleet(1000, 0)) == "1000 of 1000 acknowledged; not complete"
 
 
 def test_no_watch_does_not_wait(run, collector, revocations):

@@ -22,8 +22,9 @@ that, until 'leasehold lift' or the time is over.
 \b
     leasehold revoke --collector unix:///run/leasehold/collector.sock --subject 'agent-7*' --note 'key in a paste'
 
-Calls in flight are cut and settled. The table shows which sidecars have acknowledged, until all have, or until --wait
-is over; a sidecar that is silent for longer than its limit refuses by itself.
+Calls in flight are cut and settled. The table shows which sidecars have acknowledged (of a large fleet only those who
+have not), until all have, or until --wait is over; a sidecar that is silent for longer than its limit refuses by
+itself.
 
 \b
 Exit codes:
@@ -38,6 +39,9 @@ _LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease com
 
 NAME is revocations/..., as 'leasehold revocations --blocks' lists it.
 {EXIT_CODES}"""
+
+ROWS_MAX = 40
+"""A longer table shows only who has not acknowledged, and no more of them than this."""
 
 CAUSES = {
     name.removeprefix("REVOCATION_CAUSE_").lower().replace("_", "-"): number
@@ -285,7 +289,11 @@ def _sidecars(progress: revocation.RevocationProgress) -> str:
         return "no sidecar is known here" + ("" if progress.complete else " yet")
     epoch = progress.entry.epoch
     rows = [("SIDECAR", "STATE", "LEASES ENDED", "CALLS CUT", "LAST HEARD")]
-    for each in progress.sidecars:
+    shown = list(progress.sidecars)
+    if len(shown) > ROWS_MAX:
+        # A page of those who are done hides the one who is not.
+        shown = sorted((each for each in shown if each.applied_epoch < epoch), key=_heard_seconds)
+    for each in shown[:ROWS_MAX]:
         applied = each.applied_epoch >= epoch
         state = "acknowledged" if applied else "waiting" if each.connected else "silent"
         heard = each.last_heard_time.ToDatetime().isoformat(timespec="seconds") + "Z"
@@ -293,7 +301,15 @@ def _sidecars(progress: revocation.RevocationProgress) -> str:
         rows.append((each.sidecar, state, *counts, heard))
     done = sum(each.applied_epoch >= epoch for each in progress.sidecars)
     summary = "complete" if progress.complete else "not complete"
+    if len(shown) > ROWS_MAX:
+        rows.append((f"and {len(shown) - ROWS_MAX} more", "", "", "", ""))
+    if len(rows) == 1:
+        return f"{done} of {len(progress.sidecars)} acknowledged; {summary}"
     return f"{table(rows)}\n{done} of {len(progress.sidecars)} acknowledged; {summary}"
+
+
+def _heard_seconds(each: revocation.SidecarProgress) -> int:
+    return each.last_heard_time.seconds
 
 
 def _as_dict(progress: revocation.RevocationProgress) -> dict[str, object]:
