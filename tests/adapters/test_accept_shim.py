@@ -21,7 +21,7 @@ from leasehold_broker.adapters.accept_pipe import TurnedAway
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.public_socket import ListenError, PublicSocket, SocketPlace
-from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.identity import Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.peer_resolver import Connection, PeerResolver
 
@@ -196,8 +196,9 @@ async def test_an_unknown_peer_is_closed_before_a_byte_is_read_and_reported(tmp_
 @on_both_loops
 async def test_connections_are_bounded_in_all_and_per_peer(tmp_path: Path) -> None:
     """One peer cannot take every place, and all together cannot take more than there are; places come back."""
-    limits = ShimLimits(connections_max=3, connections_per_peer_max=2)
-    async with _shim(tmp_path, Peers(Peer(1), Peer(1), Peer(1), Peer(2), Peer(1)), limits) as (shim, _, path, _):
+    limits = ShimLimits(unix_connections_max=3, connections_per_peer_max=2)
+    one, two = (Peer(uid, transport=Transport.UNIX) for uid in (1, 2))
+    async with _shim(tmp_path, Peers(one, one, one, two, one), limits) as (shim, _, path, _):
         streams = [await asyncio.open_unix_connection(path) for _ in range(5)]
         assert await _closed(streams[2][0])
         assert await _closed(streams[4][0])
@@ -211,7 +212,7 @@ async def test_connections_are_bounded_in_all_and_per_peer(tmp_path: Path) -> No
 @on_both_loops
 async def test_remote_connections_are_bounded_per_address(tmp_path: Path) -> None:
     """One machine cannot take the places of a fleet: whoever has no uid here is counted by address."""
-    limits = ShimLimits(connections_max=9, connections_per_peer_max=2)
+    limits = ShimLimits(tcp_connections_max=9, connections_per_peer_max=2)
     async with _shim(tmp_path, Peers(Peer(None)), limits) as (shim, *_):
         port = await shim.listen_tcp("127.0.0.1", 0)
         streams = [
@@ -222,6 +223,35 @@ async def test_remote_connections_are_bounded_per_address(tmp_path: Path) -> Non
         assert shim.connection_count == 3
         for _, writer in streams:
             writer.close()
+
+
+@on_both_loops
+async def test_tcp_and_the_unix_socket_have_places_of_their_own(tmp_path: Path) -> None:
+    """Whoever fills TCP leaves the agents of this machine theirs, the user it runs as among them; and the reverse."""
+    limits = ShimLimits(unix_connections_max=2, tcp_connections_max=2, connections_per_peer_max=2)
+    peers = KernelPeers()
+    async with _shim(tmp_path, peers, limits) as (shim, _, path, _):
+        port = await shim.listen_tcp("127.0.0.1", 0)
+        far = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        assert await _closed(far[2][0])
+        near = [await asyncio.open_unix_connection(path) for _ in range(3)]
+        assert await _closed(near[2][0])
+        assert shim.connection_count == 4
+        far[0][1].close()
+        await far[0][1].wait_closed()
+        for _ in range(500):
+            if shim.connection_count == 3:
+                break
+            await asyncio.sleep(0.01)
+        again = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(500):
+            if shim.connection_count == 4:
+                break
+            await asyncio.sleep(0.01)
+        assert shim.connection_count == 4
+        for _, writer in (*far, *near, again):
+            writer.close()
+    peers.close()
 
 
 @on_both_loops

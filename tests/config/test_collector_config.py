@@ -71,6 +71,7 @@ def test_a_good_file_loads(tmp_path):
         (('subject = "sidecar-a"', 'subject = "sidecar-a"\nspiffe_id = "spiffe://a/b"'), "both spiffe_id and issuer"),
         (('issuer = "https://issuer.example"\nsubject = "sidecar-a"', 'spiffe_id = "spiffe://a/b"'), "needs client_ca"),
         (('issuer = "https://issuer.example"\nsubject = "sidecar-a"', 'spiffe_id = "https://a/b"'), "spiffe_id"),
+        (('subject = "sidecar-a"', 'subject = "sidecar-a"\nuids = [-1]'), "uids must be 0 or more"),
         (("uids = [0]", ""), "either uids or issuer"),
         (('jwks_file = "jwks.json"', 'jwks_file = "jwks.json"\nproof = "dpop"'), "keeps no list of what was shown"),
         (('jwks_file = "jwks.json"', 'jwks_file = "jwks.json"\nproof = "mtls"'), "needs client_ca in [grpc.tls]"),

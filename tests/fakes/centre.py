@@ -27,7 +27,7 @@ from leasehold_broker.collector.access import Operators, Sidecars
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 from leasehold_broker.domain.fleet_budget import FleetBudget
-from leasehold_broker.domain.identity import Identity, Peer, Subject
+from leasehold_broker.domain.identity import Identity, Peer, Subject, Transport
 from leasehold_broker.domain.ledger import Ledger
 from leasehold_broker.domain.proof import UnverifiedProof
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -140,7 +140,7 @@ class Centre:
 
     def _server(self, prove: Prove) -> RpcServer:
         surroundings = Surroundings(
-            lambda _transport: Peer(os.getuid()),
+            lambda _transport: Peer(os.getuid(), transport=Transport.UNIX),
             {Access.SIDECAR: self.sidecars.authenticate, Access.OPERATOR: self.operators.authenticate},
             self.records,
             self.clock,

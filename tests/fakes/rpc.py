@@ -135,9 +135,11 @@ async def open_door(
     streams_max: int = 8,
     tls: Callable[[], ssl.SSLContext] | None = None,
     braked: bool = False,
+    certificate: bool = False,
 ) -> AsyncIterator[Door]:
     """Serve what `prepare` adds, on a public Unix socket and on loopback TCP, until the block ends.
 
+    `certificate`: it is asked for over TCP, as it always is with `tls`.
     `braked`: whoever is refused too often waits; here attackers and good clients are one user, so mostly they must not.
     """
     recorder, refused, replaced = KeptRefusals(), list[Refusal](), asyncio.Event()
@@ -151,7 +153,7 @@ async def open_door(
         tls=tls,
         spiffe_id_of=spiffe_id_of,
     )
-    around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=tls is not None)
+    around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=certificate or tls is not None)
     server = RpcServer(replace(around, refused=shim.refused) if braked else around, limits)
     prepare(server)
     server.listen(GRPC_ABSTRACT + name)

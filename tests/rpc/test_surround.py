@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002 - handlers have the signature that they have
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from grpc_status import rpc_status
 from tests.fakes.rpc import METADATA, OTHER_TOKEN, TOKEN, Door, open_door
 
 from leasehold.v1 import lease_service_pb2, lease_service_pb2_grpc
+from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.rpc import access
 from leasehold_broker.rpc.caller import CallContext
@@ -432,6 +434,21 @@ async def test_health_watchers_are_bounded(door: Door, monkeypatch: pytest.Monke
         await first.read()
         code, _, _ = await _refusal(health.Watch(health_pb2.HealthCheckRequest()).read())
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_certificate_is_asked_for_over_tcp_alone(tmp_path: Path, handlers: Handlers) -> None:
+    """Behind the handshake, once more: over TCP no uid stands in for a certificate; on the socket it does."""
+    async with open_door(tmp_path, handlers.serve_on, certificate=True) as door:
+        async with _stub(door.unix) as near:
+            await _acquire(near)
+        assert handlers.calls[-1].peer == Peer(os.getuid())
+        async with _stub(door.tcp) as far:
+            _, reason, _ = await _refusal(_acquire(far))
+        assert reason == "IDENTITY_REJECTED"
+        assert [(kept.reason, kept.peer, kept.detail) for kept in door.recorder.kept] == [
+            (Reason.PEER_MISMATCH, Peer(os.getuid()), "no client certificate")
+        ]
+        assert len(handlers.calls) == 1
 
 
 async def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, handlers: Handlers) -> None:

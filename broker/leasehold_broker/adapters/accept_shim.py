@@ -3,8 +3,9 @@
 Owns the public listeners, the join of kernel-verified peers to gRPC's name of the connection, and the pipe. Refuses to
 interpret the bytes.
 
-Where the door speaks TLS, it ends here (`accept_tls`): the frames of every connection can be seen and bounded,
-and a certificate is part of the peer from the start.
+A Unix socket is always plain: its peers are known by the kernel (decisions/0052). Where TCP speaks TLS, it ends here
+(`accept_tls`): the frames of every connection can be seen and bounded, and a certificate is part of the peer from the
+start.
 
 Each connection is piped to gRPC's private listener (an abstract Unix socket) from a fresh abstract name of 128 random
 bits; gRPC reports that name as `context.peer()`, and `peer_of` turns it back into the peer. A process that finds the
@@ -29,7 +30,7 @@ import structlog
 from leasehold_broker.adapters.accept_pipe import Front, Pipe, TurnedAway
 from leasehold_broker.adapters.accept_tls import BACKLOG, TlsListener
 from leasehold_broker.adapters.refusal_brake import RefusalBrake
-from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.identity import Peer, Transport
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.peer_resolver import PeerResolver
 
@@ -45,12 +46,15 @@ class ShimLimits:
     """Bounds of the shim.
 
     Args:
-        connections_max: open at once; more are closed at accept.
+        unix_connections_max: open at once through Unix sockets; more are closed at accept.
+        tcp_connections_max: the same over TCP, counted by itself: strangers cannot take this machine's share. A fleet
+            of sidecars has a connection or two each.
         connections_per_peer_max: of one uid, or of one remote address.
         watch_seconds: how often the public path is checked.
     """
 
-    connections_max: int = 256
+    unix_connections_max: int = 256
+    tcp_connections_max: int = 2048
     connections_per_peer_max: int = 128
     watch_seconds: float = 3.0
 
@@ -99,7 +103,7 @@ class AcceptShim:
             on_refused: called for each connection that is closed because nobody can say whose it is.
             limits: bounds.
             http2: that is what is piped: its header blocks are bounded.
-            tls: the context for the next handshake, at every listener; None for no TLS.
+            tls: the context for the next handshake over TCP; None for no TLS.
             spiffe_id_of: the SPIFFE ID of a verified certificate (DER); "" when it is no X.509-SVID.
         """
         self.http2 = http2
@@ -114,6 +118,7 @@ class AcceptShim:
         self._pipes: dict[str, Pipe] = {}
         self._fronts: set[Front] = set()
         self._open: Counter[str] = Counter()
+        self._through: Counter[Transport] = Counter()
         self.brake = RefusalBrake()
         self.turned_away = TurnedAway()
         self._servers: list[asyncio.Server] = []
@@ -133,7 +138,7 @@ class AcceptShim:
         """A call on this connection was refused; whoever is behind it is slowed down when that happens too often."""
         peer = self._peers.get(transport_name)
         if peer is not None:
-            self.brake.refused(_holder(peer, transport_name))
+            self.brake.refused(peer.share)
 
     @property
     def connection_count(self) -> int:
@@ -147,11 +152,8 @@ class AcceptShim:
             public: already listening.
             on_replaced: called once when the path no longer leads to it: somebody has taken our place.
         """
-        if self._tls is None:
-            loop = asyncio.get_running_loop()
-            self._servers.append(await loop.create_unix_server(self._accepted, sock=public.listener))
-        else:
-            self._accept_tls(self._tls, public.listener.dup())
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(self._accepted, sock=public.listener))
         self._publics.append(public)
         self._watch(public, on_replaced)
 
@@ -176,11 +178,12 @@ class AcceptShim:
     def _shaker(self, connection: socket.socket) -> str | None:
         """Whose handshake begins; None when nobody can say, or when too many of his came to nothing."""
         try:
-            owner = _owner(self._resolver.peer_of(connection), _address(connection))
+            peer = self._resolver.peer_of(connection)
+            owner = _owner(peer, _address(connection))
         except Refusal as refusal:
             self._on_refused(refusal)
             return None
-        if self._full(owner):
+        if self._full(peer.transport, owner):
             return None
         if self.brake.holds(_shakes(owner)):
             self.turned_away.add("handshakes failed", owner)
@@ -237,7 +240,7 @@ class AcceptShim:
             self._on_refused(refusal)
             return None
         owner = _owner(peer, transport.get_extra_info("peername"))
-        if self._full(owner):
+        if self._full(peer.transport, owner):
             return None
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
@@ -253,9 +256,11 @@ class AcceptShim:
         if back is None:
             return None
         self._open[owner] += 1
-        self._peers[GRPC_ABSTRACT + name] = peer
+        self._through[peer.transport] += 1
+        peer = replace(peer, connection=GRPC_ABSTRACT + name)
+        self._peers[peer.connection] = peer
         pipe = Pipe(front, lambda: self._ended(name, owner))
-        front.holder = _holder(peer, GRPC_ABSTRACT + name)
+        front.holder = peer.share
         self._pipes[name] = pipe
         self._fronts.add(front)
         pipe.join(asyncio.get_running_loop(), back)
@@ -265,10 +270,11 @@ class AcceptShim:
         """A connection is closed to its end."""
         self._fronts.discard(front)
 
-    def _full(self, owner: str) -> bool:
-        """Whether `owner`, or all together, have as many connections as they may."""
-        if len(self._pipes) >= self._limits.connections_max:
-            self.turned_away.add("connections_max", "")
+    def _full(self, through: Transport, owner: str) -> bool:
+        """Whether `owner`, or all who come this way, have as many connections as they may."""
+        unix = through is Transport.UNIX
+        if self._through[through] >= (self._limits.unix_connections_max if unix else self._limits.tcp_connections_max):
+            self.turned_away.add(f"{through}_connections_max", "")
             return True
         if self._open[owner] >= self._limits.connections_per_peer_max:
             self.turned_away.add("connections_per_peer_max", owner)
@@ -295,7 +301,7 @@ class AcceptShim:
 
     def _ended(self, name: str, owner: str) -> None:
         # The entry goes before the socket is closed and its name is free again.
-        del self._peers[GRPC_ABSTRACT + name]
+        self._through[self._peers.pop(GRPC_ABSTRACT + name).transport] -= 1
         del self._pipes[name]
         self._open[owner] -= 1
         if not self._open[owner]:
@@ -305,7 +311,7 @@ class AcceptShim:
 def _owner(peer: Peer, address: object) -> str:
     """Whose share of the connections this is: of a user of this machine, or of an address beyond it (IPv6: a /64)."""
     if peer.uid is not None:
-        return f"uid:{peer.uid}"
+        return f"{peer.transport} uid:{peer.uid}"
     host = ipaddress.ip_address(cast("tuple[str]", address)[0].partition("%")[0])
     return f"from {ipaddress.ip_network((host, 64 if host.version == 6 else 32), strict=False)}"
 
@@ -316,11 +322,6 @@ def _address(connection: socket.socket) -> object:
         return connection.getpeername()
     except OSError:
         return ("0.0.0.0",)
-
-
-def _holder(peer: Peer, connection: str) -> str:
-    """Who answers for refusals: a user, a certificate, or, where nobody says who it is, the connection alone."""
-    return connection if peer.uid is None and not peer.certificate_sha256 else peer.binding
 
 
 def _shakes(owner: str) -> str:

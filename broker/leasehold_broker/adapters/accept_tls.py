@@ -18,6 +18,8 @@ SHUTDOWN_SECONDS = 2.0
 """For the other side's last word, after ours."""
 REST_SECONDS = 0.5
 BACKLOG = 512
+ACCEPTS_AT_ONCE = 100
+"""Then others have their turn; who still waits is accepted in the next one."""
 
 _log = structlog.get_logger("leasehold.accept")
 
@@ -46,43 +48,65 @@ class TlsListener:
         self._failed = failed
         self._shaking: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
+        self._rest: asyncio.TimerHandle | None = None
 
     def start(self, listener: socket.socket) -> None:
         """Accept from `listener`, which is closed at the end."""
         listener.setblocking(False)  # noqa: FBT003 - the signature is the library's
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener), name="accept of TLS")
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def close(self) -> None:
         """Take no more connections, and drop those that are not through with their handshake."""
-        for task in (self._accepting, *self._tasks):
-            if task is not None:
-                task.cancel()
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        for task in self._tasks:
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """After `close`: until nothing is left of it."""
-        tasks = [task for task in (self._accepting, *self._tasks) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listener)
-                except OSError as fault:
-                    # Out of descriptors, mostly: those who are connected go on meanwhile.
-                    _log.warning("no connection could be accepted", fault=type(fault).__name__)
-                    await asyncio.sleep(REST_SECONDS)
-                    continue
-                owner = self._owner_of(connection)
-                if owner is None or len(self._tasks) >= SHAKING_MAX or self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
-                    connection.close()
-                    continue
-                self._shaking[owner] += 1
-                task = loop.create_task(self._shake(connection, owner), name="TLS handshake")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        """Take who waits; in no task, so that none can be cancelled with a connection in its hand."""
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as fault:
+                # Out of descriptors, mostly: those who are connected go on meanwhile.
+                _log.warning("no connection could be accepted", fault=type(fault).__name__)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                self._rest = loop.call_later(REST_SECONDS, self.start, listener)
+                return
+            connection.setblocking(False)  # noqa: FBT003 - the signature is the library's
+            self._begin(connection)
+
+    def _begin(self, connection: socket.socket) -> None:
+        owner = self._owner_of(connection)
+        if owner is None or len(self._tasks) >= SHAKING_MAX or self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
+            connection.close()
+            return
+        self._shaking[owner] += 1
+        task = asyncio.get_running_loop().create_task(self._shake(connection, owner), name="TLS handshake")
+        self._tasks.add(task)
+        task.add_done_callback(lambda over: self._end(over, connection, owner))
+
+    def _end(self, task: "asyncio.Task[None]", connection: socket.socket, owner: str) -> None:
+        self._tasks.discard(task)
+        self._shaking[owner] -= 1
+        if not self._shaking[owner]:
+            del self._shaking[owner]
+        if task.cancelled():
+            connection.close()  # perhaps before its handshake began: then nobody else does
 
     async def _shake(self, connection: socket.socket, owner: str) -> None:
         try:
@@ -97,7 +121,3 @@ class TlsListener:
             # ssl.SSLError, ConnectionError and TimeoutError are among them.
             self._failed(owner)
             connection.close()
-        finally:
-            self._shaking[owner] -= 1
-            if not self._shaking[owner]:
-                del self._shaking[owner]

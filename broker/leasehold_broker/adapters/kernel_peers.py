@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.identity import Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.peer_resolver import Connection
 
@@ -88,7 +88,7 @@ class KernelPeers:
             raise _no_answer("the descriptor is closed") from None
         try:
             if borrowed.family == socket.AF_UNIX:
-                return Peer(self._told_apart(_peer_credentials(borrowed)))
+                return Peer(self._told_apart(_peer_credentials(borrowed)), transport=Transport.UNIX)
             if borrowed.family not in {socket.AF_INET, socket.AF_INET6}:
                 raise _no_answer("not a socket of this kind", borrowed.family)
             own, other = _end(borrowed.getsockname()), _end(borrowed.getpeername())

@@ -6,7 +6,7 @@ Deny by default: an identity that no rule names is refused. Refuses to verify to
 from collections.abc import Mapping, Sequence
 
 from leasehold_broker.domain.collector_rules import X509_ISSUER, Role, RoleRule, SidecarRule
-from leasehold_broker.domain.identity import Identity, Subject
+from leasehold_broker.domain.identity import Identity, Peer, Subject, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.identity_verifier import IdentityVerifier
@@ -22,16 +22,23 @@ CERTIFICATE_SECONDS = 3600
 class Sidecars:
     """Authenticates sidecars."""
 
-    def __init__(self, verifier: IdentityVerifier, rules: Sequence[SidecarRule]) -> None:
+    def __init__(self, verifier: IdentityVerifier, rules: Sequence[SidecarRule], *, certificates: bool = False) -> None:
         """Know these.
+
+        Args:
+            verifier: of their tokens.
+            rules: who is which sidecar.
+            certificates: over TCP a certificate is asked for. Then a token alone is not enough on the Unix socket
+                either, where there is none: the uid must be one that the rule names.
 
         Raises:
             ValueError: one identity is given two names.
         """
         self._verifier = verifier
-        self._names: dict[tuple[str, str], str] = {}
+        self._certificates = certificates
+        self._rules: dict[tuple[str, str], SidecarRule] = {}
         for rule in rules:
-            if self._names.setdefault((rule.issuer, rule.subject), rule.sidecar) != rule.sidecar:
+            if self._rules.setdefault((rule.issuer, rule.subject), rule) != rule:
                 message = f"subject {rule.subject!r} of {rule.issuer!r} is named as two sidecars; keep one"
                 raise ValueError(message)
 
@@ -39,7 +46,7 @@ class Sidecars:
         """The verified identity of a configured sidecar: by its token, or by its certificate where it shows no token.
 
         Raises:
-            Refusal: an identity reason, or SIDECAR_BANNED.
+            Refusal: an identity reason, SIDECAR_BANNED, or PEER_MISMATCH for the wrong user on the Unix socket.
         """
         if shown.unverified_token is not None:
             identity = await self._verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
@@ -54,8 +61,18 @@ class Sidecars:
                 "neither a workload token nor a certificate with a SPIFFE ID was shown",
                 detail="no authorization metadata",
             )
-        self.name_of(identity)
+        self._check_user(self._rule_of(identity), shown.peer)
         return identity
+
+    def _check_user(self, rule: SidecarRule, peer: Peer) -> None:
+        if peer.transport is not Transport.UNIX or peer.uid in rule.uids:
+            return
+        if rule.uids or self._certificates:
+            raise Refusal(
+                Reason.PEER_MISMATCH,
+                "this user is not known as that sidecar here; connect over TLS, or add its uid to uids in [[sidecars]]",
+                detail=f"uid {peer.uid} on the Unix socket as sidecar {rule.sidecar!r}",
+            )
 
     def name_of(self, identity: Identity) -> str:
         """The sidecar that this identity is; it owns the stream of that name.
@@ -63,15 +80,18 @@ class Sidecars:
         Raises:
             Refusal: SIDECAR_BANNED when no rule names it.
         """
-        name = self._names.get((identity.subject.issuer, identity.subject.subject))
-        if name is None:
+        return self._rule_of(identity).sidecar
+
+    def _rule_of(self, identity: Identity) -> SidecarRule:
+        rule = self._rules.get((identity.subject.issuer, identity.subject.subject))
+        if rule is None:
             raise Refusal(
                 Reason.SIDECAR_BANNED,
                 "this identity is no sidecar of this collector; add its issuer and subject to the collector's "
                 "configuration",
                 detail=f"subject {identity.subject.subject!r} of {identity.subject.issuer!r}",
             )
-        return name
+        return rule
 
 
 class Operators:
@@ -85,7 +105,8 @@ class Operators:
         Args:
             verifier: of operators' tokens; None where only local uids are operators.
             rules: roles from claims.
-            uids: roles of local users, by the uid that the kernel states.
+            uids: roles of local users, by the uid that the kernel states on the Unix socket. Over TCP nobody is known
+                so, were it from this machine: a forwarder that runs as root would make everybody root.
         """
         self._verifier = verifier
         self._rules = tuple(rules)
@@ -130,9 +151,9 @@ class Operators:
 
 
 def _local(shown: Shown, now: Instant) -> Identity:
-    if shown.peer.uid is None:
+    if shown.peer.uid is None or shown.peer.transport is not Transport.UNIX:
         raise Refusal(
-            Reason.JWT_MALFORMED, "no token was sent", detail="no authorization metadata, and no uid over the network"
+            Reason.JWT_MALFORMED, "no token was sent", detail="no authorization metadata, and over TCP no uid counts"
         )
     subject = Subject(LOCAL_ISSUER, f"uid:{shown.peer.uid}")
     return Identity(subject, {}, "", now.wall_ms + LOCAL_SECONDS * 1000)

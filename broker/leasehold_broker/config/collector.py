@@ -69,6 +69,7 @@ class _Sidecar(Part, frozen=True):
     issuer: str = ""
     subject: str = ""
     spiffe_id: str = ""
+    uids: tuple[int, ...] = ()
 
 
 class _Operator(Part, frozen=True):
@@ -297,12 +298,19 @@ def _sidecar_rule(one: _Sidecar) -> SidecarRule:
     return (
         SidecarRule(X509_ISSUER, one.spiffe_id, one.name)
         if one.spiffe_id
-        else SidecarRule(one.issuer, one.subject, one.name)
+        else SidecarRule(one.issuer, one.subject, one.name, frozenset(one.uids))
     )
 
 
 def _sidecar_wrong(one: _Sidecar, tls: Tls | None) -> str | None:
+    if any(uid < 0 for uid in one.uids):
+        return f"sidecar {one.name!r}: uids must be 0 or more"
     if one.spiffe_id:
+        if one.uids:
+            return (
+                f"sidecar {one.name!r} has both spiffe_id and uids: no certificate is shown on the Unix socket; give "
+                "it issuer and subject of a token, or let it use the address"
+            )
         if one.issuer or one.subject:
             return f"sidecar {one.name!r} has both spiffe_id and issuer or subject; keep the one that it shows"
         if (why := spiffe_id_wrong(one.spiffe_id)) is not None:

@@ -25,12 +25,18 @@ X509_ISSUER = "x509"
 class SidecarRule:
     """The identity with this issuer and subject, both exact, is this sidecar; it writes the stream of that name.
 
-    With issuer `X509_ISSUER` the subject is the SPIFFE ID of its certificate.
+    With issuer `X509_ISSUER` the subject is the SPIFFE ID of its certificate, which is shown over TCP only.
+
+    Args:
+        issuer, subject: of its token, or its certificate.
+        sidecar: its name.
+        uids: on the Unix socket it is one of these users; empty: any.
     """
 
     issuer: str
     subject: str
     sidecar: str
+    uids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NoReturn, TypeVar
 
@@ -20,7 +20,7 @@ import grpc
 import structlog
 
 from leasehold.v1.rpc_errors_pb2 import RpcStatus
-from leasehold_broker.domain.identity import Identity, Peer
+from leasehold_broker.domain.identity import Identity, Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -52,10 +52,10 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
 
 class Certificates(Enum):
-    """What a door asks of the other end besides its token.
+    """What a door asks of the other end over TCP, besides its token; on a Unix socket the kernel names the uid.
 
-    NONE: no TLS, the kernel names the uid. NOT_ASKED: TLS, and the token alone says who it is. NEEDED: mutual TLS, a
-    call without a verified certificate is refused.
+    NONE: no TLS, so the uid must be known. NOT_ASKED: TLS, and the token alone says who it is. NEEDED: mutual TLS, a
+    call without a verified certificate is refused, whatever its uid.
     """
 
     NONE = auto()
@@ -76,7 +76,7 @@ class Surroundings:
         calls: open calls per peer.
         streams: open streams per peer.
         refused: told the transport of each call that is refused, at once; slows a flooder down.
-        certificates: what the door asks of the other end.
+        certificates: what the door asks of the other end over TCP.
     """
 
     peer_of: PeerOf
@@ -133,9 +133,10 @@ class Surround:
         context.set_trailing_metadata(((REQUEST_ID_HEADER, known.request_id),))
         try:
             known.peer = self._peer(context)
+            self._check_certificate(known.peer)
             _check_metadata(metadata)
             _check_deadline(method, context)
-            holder = known.peer.binding
+            holder = known.peer.share
             with self._with.calls.held(holder), self._with.streams.held(holder) if stream else nullcontext():
                 call = await self._admit(path, method, metadata, known, known.peer)
                 if stream:
@@ -155,7 +156,7 @@ class Surround:
         transport = context.peer()
         peer = self._with.peer_of(transport)
         try:
-            with self._probes.held("" if peer is None else peer.binding):
+            with self._probes.held("" if peer is None else peer.share):
                 return await act()
         except Refusal as refusal:
             self._with.refused(transport)
@@ -186,11 +187,13 @@ class Surround:
             raise Refusal(
                 Reason.PEER_MISMATCH, "this connection did not come through the door", detail="unknown transport"
             )
-        asked = self._with.certificates
+        return peer
+
+    def _check_certificate(self, peer: Peer) -> None:
+        asked = Certificates.NONE if peer.transport is Transport.UNIX else self._with.certificates
         lacking = asked is Certificates.NEEDED or (asked is Certificates.NONE and peer.uid is None)
         if lacking and not peer.certificate_sha256:
             raise Refusal(Reason.PEER_MISMATCH, "a client certificate is needed here", detail="no client certificate")
-        return replace(peer, connection=transport)
 
     async def _refuse(self, path: str, context: ServicerContext, refusal: Refusal, known: _Known) -> NoReturn:
         answer = refusal

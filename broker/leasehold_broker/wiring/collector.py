@@ -62,6 +62,7 @@ from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
 RETENTION_SECONDS = 3600.0
+UNIX_CONNECTIONS_MAX = 256
 log = structlog.get_logger("leasehold.collector")
 
 
@@ -231,7 +232,11 @@ class Collector:
         enrolment: Enrolment,
         rotations: Rotating | None,
     ) -> GrpcDoor:
-        sidecars = Sidecars(self._identities, self._config.sidecars)
+        sidecars = Sidecars(
+            self._identities,
+            self._config.sidecars,
+            certificates=self._config.grpc.tls is not None and bool(self._config.grpc.tls.client_ca),
+        )
         operators = Operators(self._identities, self._config.roles, self._config.roles_of_uid)
         rotators = Rotators(operators, self._identities, self._config.pipelines)
         door = GrpcDoor(
@@ -248,7 +253,7 @@ class Collector:
             _connection_refused,
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
-            ShimLimits(self._config.crowd.connections_max, self._config.crowd.connections_per_peer_max),
+            _crowd(self._config),
         )
         revocation = RevocationDoor(
             IssueRevocation(issuer, store, self._clock),
@@ -307,6 +312,11 @@ class Collector:
         yield from sink_samples(feeds)
         for reason, count in tuple(records.refusals.items()):
             yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
+
+
+def _crowd(config: CollectorConfig) -> ShimLimits:
+    each = config.crowd.connections_per_peer_max
+    return ShimLimits(max(UNIX_CONNECTIONS_MAX, each), config.crowd.connections_max, each)
 
 
 def _no_passphrase() -> bytes:

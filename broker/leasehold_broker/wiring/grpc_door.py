@@ -23,8 +23,6 @@ from leasehold_broker.wiring.public_sockets import public_socket
 CALLS_PER_PEER_MAX = 256
 STREAMS_PER_PEER_MAX = 64
 STOP_GRACE_SECONDS = 1.0
-TLS_CONNECTIONS_MAX = 2048
-"""A door to other machines: a fleet of sidecars, each with a connection or two, and a flood from a few addresses."""
 
 
 class GrpcDoor:
@@ -55,7 +53,7 @@ class GrpcDoor:
             peers,
             self._name,
             on_refused,
-            crowd or (ShimLimits() if listen.tls is None else ShimLimits(connections_max=TLS_CONNECTIONS_MAX)),
+            crowd,
             http2=True,
             tls=None if self._tls is None else self._tls.context,
             spiffe_id_of=spiffe_id_of,
