@@ -124,13 +124,22 @@ async def test_pending_handshakes_are_bounded_and_leave_room(door: Door, authori
 
 async def test_a_flood_of_failed_handshakes_is_held_back(door: Door) -> None:
     """Whoever fails too many handshakes is closed at accept for a while: no more of them are computed."""
-    for _ in range(150):
+
+    async def fail() -> None:
         with contextlib.suppress(OSError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port(door))
             writer.write(b"no TLS at all\r\n")
             await ended(reader)
             writer.close()
-    assert door.shim.brake.holds(next(name for name in door.shim.brake._holders if name.startswith("handshakes of")))
+
+    def held() -> bool:
+        return any(door.shim.brake.holds(name) for name in door.shim.brake._holders if name.startswith("handshakes of"))
+
+    for _ in range(40):  # a slow machine pays off some of the debt meanwhile
+        await asyncio.gather(*(fail() for _ in range(30)))
+        if held():
+            break
+    assert held()
     assert door.shim.connection_count == 0
 
 
