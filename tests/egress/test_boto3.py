@@ -5,19 +5,21 @@ import json
 import ssl
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import EventStreamError
 from tests.fakes.certificates import Authority
-from tests.fakes.egress import KEY, TOKEN, running
+from tests.fakes.egress import KEY, TOKEN, FakePeers, running
 
 from leasehold_broker.domain.call import CallEnd
 from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.providers.bedrock import Bedrock
 from leasehold_broker.providers.event_stream import MEDIA_TYPE, encode
+from leasehold_broker.wiring.public_sockets import tls_acceptor
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 ASK = {
@@ -58,7 +60,9 @@ async def test_boto3_streams_and_sees_the_cut(certificates, environment) -> None
     """Messages come one by one; upstream sees the key and not the lease; a revocation is the SDK's own error."""
     context, ca, agent = certificates
     async with running(providers={"bedrock": Bedrock()}) as world:
-        port = await world.server.listen_tcp("127.0.0.1", 0, tls=context)
+        port = await world.server.listen_tcp(
+            "127.0.0.1", 0, tls=tls_acceptor(SimpleNamespace(context=lambda: context), FakePeers())
+        )
         never = asyncio.Event()
         whole = [
             message("messageStart", role="assistant"),

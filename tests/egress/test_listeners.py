@@ -14,6 +14,7 @@ from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
+from leasehold_broker.wiring.public_sockets import tls_acceptor
 
 
 class Seen:
@@ -32,6 +33,14 @@ class Seen:
     def __getattr__(self, name):
         """Everything else."""
         return getattr(self._calls, name)
+
+
+class Fixed:
+    """Certificates that never change."""
+
+    def __init__(self, context) -> None:
+        """Show these."""
+        self.context = lambda: context
 
 
 def lost() -> None:
@@ -125,7 +134,7 @@ async def test_a_client_certificate_names_the_peer(tmp_path, kernel):
     async with running() as world:
         seen = Seen(world.calls)
         server = second_server(world, seen, kernel)
-        port = await server.listen_tcp("127.0.0.1", 0, tls=context)
+        port = await server.listen_tcp("127.0.0.1", 0, tls=tls_acceptor(Fixed(context), kernel))
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="api.test")
         for extra in (b"", b"connection: close\r\n"):
             writer.write(world.post(extra=extra).replace(world.host, b"egress.test"))

@@ -41,7 +41,7 @@ provider = "openai"
 class OwnSidecar:
     """Start and stop it as often as needed: its state stays in `root`."""
 
-    def __init__(self, root: Path, issuers: str, grants: str, grpc: str = "", more: str = "") -> None:
+    def __init__(self, root: Path, issuers: str, grants: str, grpc: str = "", more: str = "", egress: str = "") -> None:
         """Write its files.
 
         Args:
@@ -50,6 +50,7 @@ class OwnSidecar:
             grants: `[[grants]]` tables.
             grpc: more lines of `[grpc]`.
             more: more tables.
+            egress: more lines of `[egress]`.
         """
         root.chmod(0o700)
         self.root = root
@@ -73,6 +74,7 @@ socket = "{root}/run/agent.sock"
 {grpc}
 [egress]
 address = "127.0.0.1:0"
+{egress}
 [policy]
 file = "policy.toml"
 [keys]

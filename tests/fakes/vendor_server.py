@@ -107,6 +107,8 @@ def _handler(server: VendorServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-type", content_type)
             self.send_header("content-length", str(sum(map(len, pieces))))
             self.send_header("x-should-retry", "false")
+            # urllib3 closes the kept connections of a pool only when the pool is collected, whatever its client closes.
+            self.send_header("connection", "close")
             self.end_headers()
             for piece in pieces:
                 self.wfile.write(piece)

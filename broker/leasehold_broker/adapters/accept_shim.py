@@ -14,7 +14,6 @@ private listener and connects to it by itself has no such name, and its calls ar
 
 import asyncio
 import hashlib
-import ipaddress
 import os
 import secrets
 import socket
@@ -23,12 +22,12 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
 
 from leasehold_broker.adapters.accept_pipe import Front, Pipe, TurnedAway
-from leasehold_broker.adapters.accept_tls import BACKLOG, TlsListener
+from leasehold_broker.adapters.accept_tls import BACKLOG, Shakers, TlsListener, owner_of
 from leasehold_broker.adapters.refusal_brake import RefusalBrake
 from leasehold_broker.domain.identity import Peer, Transport
 from leasehold_broker.domain.reasons import Refusal
@@ -171,24 +170,10 @@ class AcceptShim:
         return bound
 
     def _accept_tls(self, context: Callable[[], ssl.SSLContext], listener: socket.socket) -> None:
-        accepting = TlsListener(context, self._shaker, self._accepted, lambda owner: self.brake.refused(_shakes(owner)))
+        shakers = Shakers(self._resolver, self.brake, self.turned_away, self._on_refused, self._full)
+        accepting = TlsListener(context, shakers, self._accepted)
         accepting.start(listener)
         self._tls_listeners.append(accepting)
-
-    def _shaker(self, connection: socket.socket) -> str | None:
-        """Whose handshake begins; None when nobody can say, or when too many of his came to nothing."""
-        try:
-            peer = self._resolver.peer_of(connection)
-            owner = _owner(peer, _address(connection))
-        except Refusal as refusal:
-            self._on_refused(refusal)
-            return None
-        if self._full(peer.transport, owner):
-            return None
-        if self.brake.holds(_shakes(owner)):
-            self.turned_away.add("handshakes failed", owner)
-            return None
-        return owner
 
     def stop_accepting(self) -> None:
         """Take no more connections; open ones go on. Public paths are given up."""
@@ -239,7 +224,7 @@ class AcceptShim:
         except Refusal as refusal:
             self._on_refused(refusal)
             return None
-        owner = _owner(peer, transport.get_extra_info("peername"))
+        owner = owner_of(peer, transport.get_extra_info("peername"))
         if self._full(peer.transport, owner):
             return None
         tls = transport.get_extra_info("ssl_object")
@@ -306,24 +291,3 @@ class AcceptShim:
         self._open[owner] -= 1
         if not self._open[owner]:
             del self._open[owner]
-
-
-def _owner(peer: Peer, address: object) -> str:
-    """Whose share of the connections this is: of a user of this machine, or of an address beyond it (IPv6: a /64)."""
-    if peer.uid is not None:
-        return f"{peer.transport} uid:{peer.uid}"
-    host = ipaddress.ip_address(cast("tuple[str]", address)[0].partition("%")[0])
-    return f"from {ipaddress.ip_network((host, 64 if host.version == 6 else 32), strict=False)}"
-
-
-def _address(connection: socket.socket) -> object:
-    """The other end's address; of no meaning once it has gone."""
-    try:
-        return connection.getpeername()
-    except OSError:
-        return ("0.0.0.0",)
-
-
-def _shakes(owner: str) -> str:
-    """Failed handshakes count by themselves: whoever shares an address with a flooder keeps its calls."""
-    return f"handshakes of {owner}"

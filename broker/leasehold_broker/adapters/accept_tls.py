@@ -1,15 +1,24 @@
-"""Accepts TLS for the shim: the handshake is ours, so that what comes after it is bounded like any other connection.
+"""Accepts TLS for a door: the handshake is ours, so that what comes after it is bounded like any other connection.
 
-Owns the wait for a handshake and its bounds. Refuses to know what is asked of a caller, and what a certificate allows.
+Owns the wait for a handshake, its bounds, and whose it is. Refuses to know what is asked of a caller, and what a
+certificate allows.
 """
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
 import structlog
+
+from leasehold_broker.adapters.accept_pipe import TurnedAway
+from leasehold_broker.adapters.refusal_brake import RefusalBrake
+from leasehold_broker.domain.identity import Peer, Transport
+from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.ports.peer_resolver import PeerResolver
 
 SHAKING_MAX = 256
 SHAKING_PER_OWNER_MAX = 32
@@ -24,28 +33,92 @@ ACCEPTS_AT_ONCE = 100
 _log = structlog.get_logger("leasehold.accept")
 
 
+class Shakers:
+    """Who shakes hands: named by the kernel or the address, and turned away while too many of his came to nothing."""
+
+    def __init__(
+        self,
+        peers: PeerResolver,
+        brake: RefusalBrake,
+        turned_away: TurnedAway,
+        on_refused: Callable[[Refusal], None],
+        full: Callable[[Transport, str], bool] = lambda _transport, _owner: False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            peers: asks the kernel.
+            brake: where failed handshakes are counted.
+            turned_away: where those are told that were not begun.
+            on_refused: told of each connection of which nobody can say whose it is.
+            full: whether an owner has as many connections as he may.
+        """
+        self._peers = peers
+        self._brake = brake
+        self._turned_away = turned_away
+        self._on_refused = on_refused
+        self._full = full
+
+    def owner_of(self, connection: socket.socket) -> str | None:
+        """Whose handshake begins; None when it must not."""
+        try:
+            peer = self._peers.peer_of(connection)
+        except Refusal as refusal:
+            self._on_refused(refusal)
+            return None
+        owner = owner_of(peer, _address(connection))
+        if self._full(peer.transport, owner):
+            return None
+        if self._brake.holds(_shakes(owner)):
+            self._turned_away.add("handshakes failed", owner)
+            return None
+        return owner
+
+    def failed(self, owner: str) -> None:
+        """One of his handshakes came to nothing."""
+        self._brake.refused(_shakes(owner))
+
+
+def owner_of(peer: Peer, address: object) -> str:
+    """Whose share of the connections this is: of a user of this machine, or of an address beyond it (IPv6: a /64)."""
+    if peer.uid is not None:
+        return f"{peer.transport} uid:{peer.uid}"
+    host = ipaddress.ip_address(cast("tuple[str]", address)[0].partition("%")[0])
+    return f"from {ipaddress.ip_network((host, 64 if host.version == 6 else 32), strict=False)}"
+
+
+def _address(connection: socket.socket) -> object:
+    """The other end's address; of no meaning once it has gone."""
+    try:
+        return connection.getpeername()
+    except OSError:
+        return ("0.0.0.0",)
+
+
+def _shakes(owner: str) -> str:
+    """Failed handshakes count by themselves: whoever shares an address with a flooder keeps its calls."""
+    return f"handshakes of {owner}"
+
+
 class TlsListener:
     """Accepts on one listening socket, and shakes hands with a bounded number of callers at a time."""
 
     def __init__(
         self,
         context: Callable[[], ssl.SSLContext],
-        owner_of: Callable[[socket.socket], str | None],
+        shakers: Shakers,
         build: Callable[[], asyncio.Protocol],
-        failed: Callable[[str], None],
     ) -> None:
         """Prepare.
 
         Args:
             context: for the next handshake; certificates change.
-            owner_of: whose share of the handshakes a connection is; None when it must be closed.
+            shakers: whose share of the handshakes a connection is.
             build: makes the protocol of a connection whose handshake is done.
-            failed: told the owner of each handshake that came to nothing.
         """
         self._context = context
-        self._owner_of = owner_of
+        self._shakers = shakers
         self._build = build
-        self._failed = failed
         self._shaking: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -91,7 +164,7 @@ class TlsListener:
             self._begin(connection)
 
     def _begin(self, connection: socket.socket) -> None:
-        owner = self._owner_of(connection)
+        owner = self._shakers.owner_of(connection)
         if owner is None or len(self._tasks) >= SHAKING_MAX or self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
             connection.close()
             return
@@ -119,5 +192,5 @@ class TlsListener:
             )
         except OSError:
             # ssl.SSLError, ConnectionError and TimeoutError are among them.
-            self._failed(owner)
+            self._shakers.failed(owner)
             connection.close()

@@ -1,8 +1,8 @@
-"""The certificates that a gRPC door shows and believes. Owns reading them again when their files change.
+"""The certificates that a door shows and believes. Owns reading them again when their files change.
 
-TLS 1.3 only, HTTP/2 only (ALPN), no resumption: each connection proves itself (decisions/0039). Each handshake takes
-the version in force. A version is taken as a whole: a certificate whose key has not been written yet changes nothing,
-so issuers of short-lived certificates may replace the files one by one.
+TLS 1.3 only unless the door says otherwise, the door's own protocol only (ALPN), no resumption: each connection proves
+itself (decisions/0039). Each handshake takes the version in force. A version is taken as a whole: a certificate whose
+key has not been written yet changes nothing, so issuers of short-lived certificates may replace the files one by one.
 """
 
 import os
@@ -39,13 +39,25 @@ class ServerTlsFiles:
 class ServerTls:
     """A TLS context that follows its files."""
 
-    def __init__(self, files: ServerTlsFiles) -> None:
+    def __init__(
+        self,
+        files: ServerTlsFiles,
+        protocol: str = "h2",
+        oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
         """Read the first version.
+
+        Args:
+            files: where they are.
+            protocol: what the door speaks, as ALPN calls it.
+            oldest: version of TLS.
 
         Raises:
             FilesRefusedError: it cannot be used.
         """
         self._files = files
+        self._protocol = protocol
+        self._oldest = oldest
         paths = [str(path) for path in (files.certificate, files.private_key, files.client_ca) if path is not None]
         self._watched = WatchedFiles(lambda: paths, self._load, _loaded, _rejected)
 
@@ -74,19 +86,21 @@ class ServerTls:
         if complaints or chain is None or key is None:
             raise FilesRefusedError(complaints)
         try:
-            return _context(chain, key, roots)
+            context = _context(chain, key, roots)
         except OSError as error:
             # ssl.SSLError is one: what the readers above let pass, OpenSSL may still refuse.
             raise FilesRefusedError(
                 [f"{files.certificate}: is not taken by OpenSSL ({type(error).__name__})"]
             ) from None
+        context.minimum_version = self._oldest
+        context.set_alpn_protocols([self._protocol])
+        return context
 
 
 def _context(chain: bytes, key: bytes, roots: bytes | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
-    context.set_alpn_protocols(["h2"])
+    context.options |= ssl.OP_NO_TICKET
     # Python takes a chain from a file only; what was checked is what must be loaded, so not from the path again.
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:

@@ -9,7 +9,7 @@ from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, 
 
 
 class Tls(Part, frozen=True):
-    """Certificate files (PEM); gRPC doors follow their changes.
+    """Certificate files (PEM); doors follow their changes.
 
     Args:
         certificate: chain of this process.

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,6 +19,22 @@ BACKLOG = 512
 _log = structlog.get_logger("leasehold.egress")
 
 
+class Accepting(Protocol):
+    """Accepts connections, and does with each what must be done before its first byte is ours."""
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept from `listener`, which is closed at the end."""
+        ...
+
+    def close(self) -> None:
+        """Take no more."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """After `close`: until nothing is left of it."""
+        ...
+
+
 class EgressServer:
     """Serves callers on any number of listeners until it is drained."""
 
@@ -29,17 +44,20 @@ class EgressServer:
         self.draining = False
         self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Accepting] = []
         self._publics: dict[PublicListener, Callable[[], None]] = {}
         self._ticker: asyncio.Task[None] | None = None
 
-    async def listen_tcp(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+    async def listen_tcp(
+        self, host: str, port: int, tls: Callable[[Callable[[], Connection]], Accepting] | None = None
+    ) -> int:
         """Listen on an address.
 
         Args:
             host: a numeric address; whether it may be other than loopback is the configuration's decision.
             port: 0 for any.
-            tls: a server context; with client certificates required, callers are bound by their certificate.
+            tls: what accepts TLS, given what makes a connection; with client certificates required, callers are bound
+                by their certificate. None: plain.
 
         Returns:
             The port.
@@ -54,14 +72,14 @@ class EgressServer:
             listener.bind((host, port))
             bound: int = listener.getsockname()[1]
             hosts = allowed_hosts(bound, self.parts.host_names)
-            loop = asyncio.get_running_loop()
-            server = await loop.create_server(
-                lambda: Connection(self, hosts),
-                sock=listener,
-                backlog=BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=self.parts.limits.head_seconds if tls else None,
-            )
+            server: asyncio.Server | Accepting
+            if tls is None:
+                loop = asyncio.get_running_loop()
+                server = await loop.create_server(lambda: Connection(self, hosts), sock=listener, backlog=BACKLOG)
+            else:
+                listener.listen(BACKLOG)
+                server = tls(lambda: Connection(self, hosts))
+                server.start(listener)
         except BaseException:
             listener.close()
             raise
@@ -117,7 +135,7 @@ class EgressServer:
                 # Only its kind: the text of an unforeseen fault may hold anything.
                 _log.error("exchange_fault", kind=type(fault).__name__)
 
-    def _serve(self, server: asyncio.Server) -> None:
+    def _serve(self, server: asyncio.Server | Accepting) -> None:
         self._servers.append(server)
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._tick())

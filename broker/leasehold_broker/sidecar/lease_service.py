@@ -36,6 +36,7 @@ class LeaseDoor:
         entropy: Entropy,
         endpoints: Sequence[types_pb2.Endpoint],
         direct: Sequence[types_pb2.Endpoint] = (),
+        local: Sequence[types_pb2.Endpoint] = (),
     ) -> None:
         """Take the flows.
 
@@ -49,6 +50,7 @@ class LeaseDoor:
             entropy: for the jitter of renewals.
             endpoints: where each provider is reached through this sidecar; a lease's answer shows those it covers.
             direct: where it is reached without; shown for credentials that are handed out.
+            local: the same as `endpoints` for leases that are bound to a user, where users have another way in.
         """
         self._acquire = acquire
         self._delegate = delegate
@@ -59,6 +61,7 @@ class LeaseDoor:
         self._entropy = entropy
         self._endpoints = tuple(endpoints)
         self._direct = tuple(direct)
+        self._local = tuple(local) or self._endpoints
 
     def handlers(self) -> Handlers:
         """For `RpcServer.serve(SERVICE, ...)`."""
@@ -182,7 +185,8 @@ class LeaseDoor:
         return leases.lease_to_proto(lease, now, self._read.usage(lease), renew_after_seconds(lease, now, jitter))
 
     def _covered(self, lease: Lease) -> list[types_pb2.Endpoint]:
-        shown = self._endpoints if lease.mode is Mode.BROKERED else self._direct
+        brokered = self._local if lease.binding.startswith("uid:") else self._endpoints
+        shown = brokered if lease.mode is Mode.BROKERED else self._direct
         return [endpoint for endpoint in shown if lease.scope_for(endpoint.provider) is not None]
 
 

@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
-from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
-from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.adapters.x509_svid import spiffe_id_of
 from leasehold_broker.config.doors import Listen, Tls
 from leasehold_broker.domain.reasons import Refusal
@@ -18,7 +15,7 @@ from leasehold_broker.rpc.caller import Authenticate, ReadRecorder, Recorder
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
 from leasehold_broker.rpc.surround import Certificates, Surroundings
-from leasehold_broker.wiring.public_sockets import public_socket
+from leasehold_broker.wiring.public_sockets import public_socket, server_tls
 
 CALLS_PER_PEER_MAX = 256
 STREAMS_PER_PEER_MAX = 64
@@ -48,7 +45,7 @@ class GrpcDoor:
         """
         self._listen = listen
         self._name = private_name()
-        self._tls = None if listen.tls is None else _server_tls(listen.tls)
+        self._tls = None if listen.tls is None else server_tls(listen.tls)
         self._shim = AcceptShim(
             peers,
             self._name,
@@ -122,11 +119,3 @@ def _certificates(tls: Tls | None) -> Certificates:
     if tls is None:
         return Certificates.NONE
     return Certificates.NEEDED if tls.client_ca else Certificates.NOT_ASKED
-
-
-def _server_tls(tls: Tls) -> ServerTls:
-    client_ca = Path(tls.client_ca) if tls.client_ca else None
-    try:
-        return ServerTls(ServerTlsFiles(Path(tls.certificate), Path(tls.private_key), client_ca))
-    except FilesRefusedError as error:
-        raise RuntimeError(str(error)) from None

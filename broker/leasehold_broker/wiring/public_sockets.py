@@ -2,10 +2,17 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
+from leasehold_broker.adapters.accept_pipe import TurnedAway
+from leasehold_broker.adapters.accept_tls import Shakers, TlsListener
 from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
+from leasehold_broker.adapters.refusal_brake import RefusalBrake
+from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
+from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.config.doors import Tls
+from leasehold_broker.ports.peer_resolver import PeerResolver
 
 
 async def public_socket(path: Path, group: int | None) -> PublicSocket:
@@ -18,14 +25,25 @@ async def public_socket(path: Path, group: int | None) -> PublicSocket:
     return await asyncio.to_thread(PublicSocket, SocketPlace(path, group, folder_mode, socket_mode))
 
 
-def server_tls(tls: Tls) -> ssl.SSLContext:
-    """Mutual TLS for a door that is no gRPC.
+def server_tls(tls: Tls, protocol: str = "h2", oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ServerTls:
+    """The certificates of a door, which follow their files.
+
+    Args:
+        tls: where they are.
+        protocol: what the door speaks, as ALPN calls it.
+        oldest: version of TLS.
 
     Raises:
-        OSError, ssl.SSLError: a file cannot be used.
+        RuntimeError: they cannot be used.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(Path(tls.certificate), Path(tls.private_key))
-    return context
+    client_ca = Path(tls.client_ca) if tls.client_ca else None
+    try:
+        return ServerTls(ServerTlsFiles(Path(tls.certificate), Path(tls.private_key), client_ca), protocol, oldest)
+    except FilesRefusedError as error:
+        raise RuntimeError(str(error)) from None
+
+
+def tls_acceptor(tls: ServerTls, peers: PeerResolver) -> Callable[[Callable[[], asyncio.Protocol]], TlsListener]:
+    """Makes what accepts TLS for a door that is no gRPC, given what makes the protocol of a connection."""
+    shakers = Shakers(peers, RefusalBrake(), TurnedAway(), lambda _refusal: None)
+    return lambda build: TlsListener(tls.context, shakers, build)

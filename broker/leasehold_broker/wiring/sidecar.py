@@ -11,10 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import structlog
 
-from leasehold.v1 import types_pb2
 from leasehold_broker import __version__
-from leasehold_broker.adapters.http_key_probe import HttpKeyProbe
-from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.key_marks_file import write_marks
@@ -30,8 +27,6 @@ from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.keys import KeyMark
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.replay import Showing
-from leasehold_broker.egress.limits import EgressLimits
-from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
 from leasehold_broker.flows.acquire import AcquireLease
 from leasehold_broker.flows.apply_budget_changes import ApplyBudgetChanges
@@ -53,9 +48,7 @@ from leasehold_broker.flows.renew import RenewLease
 from leasehold_broker.flows.stop import Stop
 from leasehold_broker.flows.sweep import Sweep
 from leasehold_broker.flows.version_changes import VersionChanges
-from leasehold_broker.ports.provider import Provider
 from leasehold_broker.ports.state_store import PutShowing
-from leasehold_broker.providers import all_providers
 from leasehold_broker.providers.prices.borrowed import BorrowedPrices
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.caller import workload
@@ -63,8 +56,8 @@ from leasehold_broker.sidecar import lease_service
 from leasehold_broker.sidecar.lease_service import LeaseDoor
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
-from leasehold_broker.wiring.public_sockets import public_socket, server_tls
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
+from leasehold_broker.wiring.sidecar_egress import SidecarEgress
 from leasehold_broker.wiring.sidecar_files import FileNews
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
@@ -109,7 +102,6 @@ class Sidecar:
         self.config = config
         self._reload = reload
         self.failed = ""
-        self._providers = all_providers({n: at.settings for n, at in config.providers.items() if at.settings})
         self._ticks = 0
         self._copied_marks: tuple[KeyMark, ...] = ()
         self._clock = SystemClock()
@@ -157,17 +149,13 @@ class Sidecar:
         self._tasks.show(self.door.show_degraded)
         self._processes = PidfdProcesses(self.door.descriptor_of)
         self._end_with_process = EndWithProcess(self.books, self._journal, self._clock, self._processes)
-        self._targets = {name: self._target(name, provider) for name, provider in self._providers.items()}
-        self._upstream = HttpUpstream(
-            UpstreamOrigin(target.origin, name in config.providers and config.providers[name].allow_private)
-            for name, target in self._targets.items()
-        )
+        self._egress = SidecarEgress(config, self._peers, self._entropy)
         self._health = KeyHealth(
             self._keys.ring,
             self.books,
             self._journal,
             self._clock,
-            HttpKeyProbe(self._upstream, {name: (at.provider, at.origin) for name, at in self._targets.items()}),
+            self._egress.key_probe(),
             self._keys.refused,
         )
 
@@ -196,8 +184,11 @@ class Sidecar:
             await stack.enter_async_context(self._tasks.keeping("certificates", self.door.follow_certificates))
             if self._traps.laid:
                 await stack.enter_async_context(self._tasks.keeping("honeytoken watch", self._traps.watch))
-            egress, port = await self._open_egress(world, stack)
-            await self._open_door(world, port)
+            await stack.enter_async_context(
+                self._tasks.keeping("egress certificates", self._egress.follow_certificates)
+            )
+            egress = await self._open_egress(world, stack)
+            await self._open_door(world)
             metrics_port = 0
             if self.config.metrics is not None:
                 metrics = PrometheusMetrics(*self.config.metrics, self._samples_of(egress, linked))
@@ -206,7 +197,7 @@ class Sidecar:
                 stack.push_async_callback(metrics.close)
             # The last to be pushed is the first to stop: no call is taken after the word "stopping".
             stack.push_async_callback(self._drain, egress)
-            self._log_serving(linked, port, metrics_port)
+            self._log_serving(linked, metrics_port)
             yield
             log.info("stopping", open_calls=len(self.books.calls))
             self._copy_marks()
@@ -292,37 +283,16 @@ class Sidecar:
             self.fail,
         )
 
-    async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> tuple[EgressServer, int]:
-        config = self.config
-        prices = BorrowedPrices(self.prices, {name: at.prices_of for name, at in config.providers.items()})
+    async def _open_egress(self, world: World, stack: contextlib.AsyncExitStack) -> EgressServer:
+        prices = BorrowedPrices(self.prices, {name: at.prices_of for name, at in self.config.providers.items()})
         calls = Calls(self.books, self._journal, world, self._health, prices)
-        stack.push_async_callback(self._upstream.close)
+        stack.push_async_callback(self._egress.upstream.close)
         stack.push_async_callback(self._health.aclose)
-        egress = EgressServer(
-            EgressParts(
-                calls=calls,
-                refusals=self._recorder,
-                targets=self._targets,
-                upstream=self._upstream,
-                peers=self._peers,
-                entropy=self._entropy,
-                limits=EgressLimits(
-                    body_bytes_max=config.body_bytes_max, drain_seconds=max(0.001, config.drain_seconds)
-                ),
-                host_names=frozenset(config.egress_hosts),
-                sprung_by=self._traps.sprung_by,
-            )
-        )
-        port = 0
-        if config.egress.host:
-            tls = None if config.egress.tls is None else server_tls(config.egress.tls)
-            port = await egress.listen_tcp(config.egress.host, config.egress.port, tls)
-        if config.egress.socket is not None:
-            public = await public_socket(config.egress.socket, config.egress.socket_gid)
-            await egress.listen_unix(public, lambda: self.fail("the egress socket was taken over by another process"))
-        return egress, port
+        egress = self._egress.server(calls, self._recorder, self._traps.sprung_by)
+        await self._egress.listen(egress, lambda: self.fail("the egress socket was taken over by another process"))
+        return egress
 
-    async def _open_door(self, world: World, egress_port: int) -> None:
+    async def _open_door(self, world: World) -> None:
         handing_out = HandingOut(self.books, self._health, self._keys.federated, self._keys.dynamic)
         leases = LeaseDoor(
             AcquireLease(self.books, self._journal, world, self._health, self._end_with_process, handing_out),
@@ -332,35 +302,12 @@ class Sidecar:
             ReadLeases(self.books, self.policies, self._clock),
             self._clock,
             self._entropy,
-            self._endpoints(egress_port),
-            self._direct_endpoints(),
+            self._egress.endpoints(),
+            self._egress.direct_endpoints(),
+            self._egress.local_endpoints(),
         )
         self.door.server.serve(lease_service.SERVICE, leases.handlers())
         await self.door.start(lambda: self.fail("the gRPC socket was taken over by another process"))
-
-    def _endpoints(self, egress_port: int) -> list[types_pb2.Endpoint]:
-        egress = self.config.egress
-        host = f"[{egress.host}]" if ":" in egress.host else egress.host or "localhost"
-        scheme = "http" if egress.tls is None else "https"
-        authority = f"{host}:{egress_port}" if egress.host else host
-        return [
-            types_pb2.Endpoint(
-                provider=name,
-                base_url=f"{scheme}://{authority}/{name}{provider.sdk_path}",
-                unix_socket=str(egress.socket or ""),
-            )
-            for name, provider in self._providers.items()
-        ]
-
-    def _direct_endpoints(self) -> list[types_pb2.Endpoint]:
-        return [
-            types_pb2.Endpoint(provider=name, base_url=f"{target.origin}{target.provider.sdk_path}")
-            for name, target in self._targets.items()
-        ]
-
-    def _target(self, name: str, provider: Provider) -> Target:
-        at = self.config.providers.get(name)
-        return Target(provider, at.origin if at and at.origin else provider.default_origin)
 
     async def _drain(self, egress: EgressServer) -> None:
         self.books.draining = True
@@ -382,12 +329,12 @@ class Sidecar:
 
         self._journal.in_background(record())
 
-    def _log_serving(self, linked: Linked, egress_port: int, metrics_port: int) -> None:
+    def _log_serving(self, linked: Linked, metrics_port: int) -> None:
         log.info(
             "serving",
             name=self.config.name,
             version=__version__,
-            egress_port=egress_port,
+            egress_port=self._egress.port,
             metrics_port=metrics_port,
             grpc_socket=str(self.config.grpc.socket or ""),
             grpc_port=self.door.port,
