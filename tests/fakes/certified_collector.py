@@ -60,8 +60,8 @@ class House:
         (folder / "ca.pem").write_bytes(self.authority.pem)
 
     @asynccontextmanager
-    async def serving(self, rule: str, *, client_ca: bool, unix: bool = False, operator: int = 0):
-        """A collector process's parts, all of them, in this one; `unix`: on a Unix socket as well."""
+    async def serving(self, rule: str, *, client_ca: bool, unix: bool = False, operator: int = 0, more: str = ""):
+        """A collector process's parts, all of them, in this one; `unix`: on a Unix socket as well; `more` tables."""
         await self.issuer.start()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
@@ -78,6 +78,7 @@ class House:
                 socket="run/centre.sock" if unix else "",
                 uid=operator,
             )
+            + more
         )
         try:
             collector = Collector(load_collector(config))

@@ -14,6 +14,7 @@ from aiohttp import web
 from tests.config.test_collector_config import GOOD, write
 from tests.fakes.centre import eventually
 from tests.fakes.certificates import Authority
+from tests.fakes.door_eyes import eyes_of
 from tests.fakes.issuer import jwk, jwks, rsa_key, sign
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
@@ -112,7 +113,7 @@ async def listening(more="", rule=RULE, leaf=None):
         try:
             async with (
                 asyncio.timeout(60),
-                signals(config.signals, OpenStore(store), issuer, clock, tasks) as opened,
+                signals(config.signals, OpenStore(store), issuer, clock, tasks, eyes_of(config, store)) as opened,
                 aiohttp.ClientSession() as session,
             ):
                 yield World(store, opened.port, session)

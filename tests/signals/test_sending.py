@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from tests.config.test_collector_config import GOOD, write
 from tests.fakes.centre import eventually
+from tests.fakes.door_eyes import eyes_of
 from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.signal_key import SignalKey, SignalKeyError
@@ -156,7 +157,14 @@ async def telling(more="", folder=None):
         issuer = FleetRevocations(Fleet(60), store, clock)
         try:
             async with (
-                signals(config.signals, OpenStore(store), issuer, clock, Supervisor(clock, store.record)) as opened,
+                signals(
+                    config.signals,
+                    OpenStore(store),
+                    issuer,
+                    clock,
+                    Supervisor(clock, store.record),
+                    eyes_of(config, store),
+                ) as opened,
                 aiohttp.ClientSession() as session,
             ):
                 yield World(store, opened.port, session)

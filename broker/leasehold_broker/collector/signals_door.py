@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from leasehold_broker.collector.http_surround import HttpSurround
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.security_events import SecurityEvent, SetError, SetRefusedError, SignalRule
 from leasehold_broker.domain.time import Instant
@@ -31,34 +32,46 @@ class SignalsDoor:
     """Takes pushed tokens; further routes are added before it listens."""
 
     def __init__(
-        self, rules: Mapping[str, SignalRule], verify: Verify, bearer_of: BearerOf, take: ReceiveSignals, clock: Clock
+        self,
+        rules: Mapping[str, SignalRule],
+        verify: Verify,
+        bearer_of: BearerOf,
+        take: ReceiveSignals,
+        clock: Clock,
+        surround: HttpSurround,
     ) -> None:
-        """Serve these rules, each at /signals/{name}."""
+        """Serve these rules, each at /signals/{name}; `surround` bounds every request of the application."""
         self._rules = rules
         self._verify = verify
         self._bearer_of = bearer_of
         self._take = take
         self._clock = clock
         self._at_work = 0
-        self.app = web.Application(client_max_size=BODY_BYTES_MAX)
+        self.app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[surround.middleware()])
         self.app.router.add_post("/signals/{name}", self._push)
 
     async def _push(self, request: web.Request) -> web.Response:
         rule = self._rules.get(request.match_info["name"])
         if rule is None:
             raise web.HTTPNotFound
+        try:
+            self._authenticate(request, rule)
+            token = await _body(request)
+        except SetRefusedError as refused:
+            await self._refused(rule, refused)
+            return _refusal(refused)
+        # Whoever sends slowly has taken nobody's place until here.
         if self._at_work >= REQUESTS_MAX:
             return web.Response(status=503, headers={"Retry-After": "1"})
         self._at_work += 1
         try:
-            return await self._answer(request, rule)
+            return await self._answer(token, rule)
         finally:
             self._at_work -= 1
 
-    async def _answer(self, request: web.Request, rule: SignalRule) -> web.Response:
+    async def _answer(self, token: str, rule: SignalRule) -> web.Response:
         try:
-            self._authenticate(request, rule)
-            event = await self._verify(rule.name, await _body(request), self._clock.now())
+            event = await self._verify(rule.name, token, self._clock.now())
         except SetRefusedError as refused:
             await self._refused(rule, refused)
             return _refusal(refused)

@@ -4,6 +4,7 @@ The minimum of the Shared Signals Framework 1.0: streams are configured by the o
 may look at its own, ask for a verification event, and poll.
 """
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
@@ -23,6 +24,7 @@ POLL_MAX = 25
 STATE_CHARACTERS_MAX = 256
 T = TypeVar("T")
 CODES_MAX = 100
+BODY_SECONDS_MAX = 10.0
 
 
 class _Poll(msgspec.Struct, rename="camel", forbid_unknown_fields=False):
@@ -175,6 +177,9 @@ def _constant(document: Mapping[str, object]) -> Callable[[web.Request], Awaitab
 
 async def _read(request: web.Request, shape: type[T]) -> T:
     try:
-        return msgspec.json.decode(await request.read() or b"{}", type=shape)
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            return msgspec.json.decode(await request.read() or b"{}", type=shape)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
     except msgspec.MsgspecError:
         raise web.HTTPBadRequest(text="the body is not the JSON object that is asked for here") from None

@@ -15,6 +15,7 @@ from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
+    Honeytokens,
     Issuer,
     Logging,
     Metrics,
@@ -104,6 +105,7 @@ class _File(Part, frozen=True):
     fleet_budgets: tuple[FleetBudgetPart, ...] = ()
     anomalies: Anomalies = Anomalies()
     signals: Signals = Signals()
+    honeytokens: Honeytokens = Honeytokens()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -175,6 +177,7 @@ class CollectorConfig:
     fleet_budgets: tuple[FleetBudget, ...]
     anomalies: AnomaliesAt
     signals: SignalsAt
+    honeytokens: Path | None
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -214,6 +217,7 @@ def load_collector(path: Path) -> CollectorConfig:
         fleet_budgets=fleet_budgets_at(file.fleet_budgets, path),
         anomalies=anomalies_at(file.anomalies, path),
         signals=signals_at(file.signals, path, absolute(file.collector.state_dir, path.parent)),
+        honeytokens=file.honeytokens.at(path.parent),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )

@@ -98,6 +98,16 @@ class Metrics(Part, frozen=True):
     address: str = ""
 
 
+class Honeytokens(Part, frozen=True):
+    """The file with the digests of honeytokens; empty: none are looked for."""
+
+    file: str = ""
+
+    def at(self, base: Path) -> Path | None:
+        """Its absolute path; None for none."""
+        return absolute(self.file, base) if self.file else None
+
+
 LEVELS = ("debug", "info", "warning", "error")
 
 

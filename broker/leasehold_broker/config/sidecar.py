@@ -11,6 +11,7 @@ from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
     STREAM_NAME_RULE,
+    Honeytokens,
     Issuer,
     Logging,
     Metrics,
@@ -50,10 +51,6 @@ class _Prices(Part, frozen=True):
     override_file: str = ""
 
 
-class _Honeytokens(Part, frozen=True):
-    file: str = ""
-
-
 class _Spool(Part, frozen=True):
     bytes_max: int = 256 * 1024 * 1024
 
@@ -80,7 +77,7 @@ class _File(Part, frozen=True):
     egress: _Egress = _Egress()
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     prices: _Prices = _Prices()
-    honeytokens: _Honeytokens = _Honeytokens()
+    honeytokens: Honeytokens = Honeytokens()
     spool: _Spool = _Spool()
     collector: _Collector | None = None
     alone: _Alone | None = None
@@ -175,7 +172,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
         issuers=issuer_rules(file.issuers, path),
         providers=providers_at(file.providers, path),
         prices=_prices(file.prices, base),
-        honeytokens=absolute(file.honeytokens.file, base) if file.honeytokens.file else None,
+        honeytokens=file.honeytokens.at(base),
         spool_bytes_max=file.spool.bytes_max,
         collector=_collector(file.collector, path) if file.collector else None,
         alone=_alone(file.alone, base) if file.alone else None,

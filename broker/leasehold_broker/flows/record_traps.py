@@ -9,19 +9,16 @@ from leasehold_broker.domain.honeytokens import Honeytoken, TrapSprung
 from leasehold_broker.domain.identity import Identity, Peer, Subject
 from leasehold_broker.domain.lease import Lease, LeaseState
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.time import NANOS
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.ending import Endings
 from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.flows.refusals import RecordRefusal
+from leasehold_broker.flows.trap_uses import TrapUses
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.state_store import StateStore
 
 SUBJECTS_MAX = 16
 """Subjects named for one use: a peer is usually one agent."""
-QUIET_SECONDS = 60
-"""The same honeytoken of the same peer gives one finding in this time, unless it costs a lease again."""
-USES_MAX = 1024
 
 
 class RecordTraps(RecordRefusal):
@@ -32,7 +29,7 @@ class RecordTraps(RecordRefusal):
         super().__init__(books, store, clock)
         self._journal = journal
         self._endings = Endings(books)
-        self._told_ns: dict[tuple[str, str], int] = {}
+        self._uses = TrapUses()
 
     async def rpc_refused(
         self, method: str, refusal: Refusal, identity: Identity | None, peer: Peer | None, request_id: str
@@ -43,7 +40,7 @@ class RecordTraps(RecordRefusal):
             Refusal: as the parent.
         """
         if isinstance(refusal, TrapSprung) and refusal.honeytoken is not None:
-            where = f"{method}, as workload token"
+            where = method
             await self._spring(refusal.honeytoken, peer, None if identity is None else identity.subject, where)
         await super().rpc_refused(method, refusal, identity, peer, request_id)
 
@@ -70,13 +67,9 @@ class RecordTraps(RecordRefusal):
     async def _spring(self, honeytoken: Honeytoken, peer: Peer | None, known: Subject | None, where: str) -> None:
         now = self._clock.now()
         held = [one for one in self._books.leases.values() if not one.ended and peer and peer.satisfies(one.binding)]
-        who = (honeytoken.sha256, "" if peer is None else peer.binding)
-        told_ns = self._told_ns.get(who)
-        if not held and told_ns is not None and now.boot_ns - told_ns < QUIET_SECONDS * NANOS:
+        whose = "" if peer is None else peer.binding
+        if not held and self._uses.told(honeytoken, whose, now):
             return
-        self._told_ns[who] = now.boot_ns
-        while len(self._told_ns) > USES_MAX:
-            del self._told_ns[next(iter(self._told_ns))]
         batch, details = self._end(held, honeytoken, peer, where)
         subjects = {
             (one.issuer, one.subject): one for one in [*([known] if known else []), *(one.subject for one in held)]
@@ -99,6 +92,7 @@ class RecordTraps(RecordRefusal):
                 "the sidecar cannot write its state; it answers nothing until its disk does",
                 retry_after_seconds=1.0,
             )
+        self._uses.tell(honeytoken, whose, now)
 
     def _end(
         self, held: list[Lease], honeytoken: Honeytoken, peer: Peer | None, where: str

@@ -15,6 +15,8 @@ CREDENTIAL_CHARACTERS_MAX = 8192
 AUTHORIZATION = "authorization"
 DPOP = "dpop"
 WORKLOAD_IDENTITY_TOKEN = "workload-identity-token"  # noqa: S105 - the name of a metadata key
+CREDENTIALS = (AUTHORIZATION, DPOP, WORKLOAD_IDENTITY_TOKEN, "x-api-key", "api-key", "x-goog-api-key")
+"""Where a caller may present one, rightly or not."""
 
 PeerOf = Callable[[str], Peer | None]
 """From gRPC's name of a transport (`context.peer()`) to the kernel-verified peer; None for a stranger (refused)."""
@@ -87,6 +89,12 @@ def workload(verifier: IdentityVerifier) -> Authenticate:
         return await verifier.verify(shown.unverified_token, shown.peer, now, shown.unverified_proof)
 
     return authenticate
+
+
+def presented(metadata: Mapping[str, Sequence[str]]) -> list[str]:
+    """Whatever a caller presents as a credential, rightly or not, as it is and without a scheme."""
+    found = [one.strip() for key in CREDENTIALS for one in metadata.get(key, ())]
+    return [*found, *(one.rpartition(" ")[2] for one in found if " " in one)]
 
 
 def read_shown(peer: Peer, method: str, metadata: Mapping[str, Sequence[str]]) -> Shown:

@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 from leasehold.v1.rpc_errors_pb2 import RpcStatus
+from leasehold_broker.domain.honeytokens import Honeytoken, TrapSprung
 from leasehold_broker.domain.identity import Identity, Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.clock import Clock
@@ -31,6 +32,7 @@ from leasehold_broker.rpc.caller import (
     PeerOf,
     ReadRecorder,
     Recorder,
+    presented,
     read_shown,
 )
 from leasehold_broker.rpc.occupancy import Occupancy
@@ -75,6 +77,7 @@ class Surroundings:
         clock, entropy: time, and request ids.
         calls: open calls per peer.
         streams: open streams per peer.
+        sprung_by: the honeytoken among what a refused caller presents.
         refused: told the transport of each call that is refused, at once; slows a flooder down.
         certificates: what the door asks of the other end over TCP.
     """
@@ -88,6 +91,7 @@ class Surroundings:
     streams: Occupancy
     read_recorder: ReadRecorder | None = None
     certificates: Certificates = Certificates.NONE
+    sprung_by: Callable[[list[str]], Honeytoken | None] = lambda _credentials: None
     refused: Callable[[str], None] = lambda _transport: None
 
 
@@ -196,6 +200,9 @@ class Surround:
             raise Refusal(Reason.PEER_MISMATCH, "a client certificate is needed here", detail="no client certificate")
 
     async def _refuse(self, path: str, context: ServicerContext, refusal: Refusal, known: _Known) -> NoReturn:
+        honeytoken = self._with.sprung_by(presented(_grouped(context)))
+        if honeytoken is not None:
+            refusal = TrapSprung.over(refusal, honeytoken)
         answer = refusal
         self._with.refused(context.peer())
         try:

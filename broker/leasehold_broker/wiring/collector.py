@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import structlog
 
@@ -28,6 +28,7 @@ from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
+from leasehold_broker.flows.collector_traps import CollectorTraps
 from leasehold_broker.flows.enrolment import Enrolment
 from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
@@ -56,8 +57,10 @@ from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store, taking
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.laid_traps import LaidTraps
 from leasehold_broker.wiring.rotations import Rotating, RotationPlan, rotating
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
+from leasehold_broker.wiring.signals_door import DoorEyes
 from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
@@ -94,6 +97,7 @@ class Collector:
         self._entropy = SystemEntropy()
         self._peers = KernelPeers()
         self._identities = JwtIdentities(config.issuers, self._clock, on_failure=_issuer_failed)
+        self._traps = LaidTraps(config.honeytokens)
         self._fleet = Fleet(config.authority_seconds)
         self.failed = ""
         self.gave_up = asyncio.Event()
@@ -111,7 +115,7 @@ class Collector:
             prove, publish = await stack.enter_async_context(
                 checkpoints(self._plan(), opened, self._clock, self._give_up)
             )
-            records = CollectorRecords(store, self._clock)
+            records = CollectorTraps(store, self._clock)
             await records.lifecycle(EventType.COLLECTOR_STARTED, __version__)
             stack.push_async_callback(_stopped, records)
             if not opened.shared:
@@ -121,11 +125,6 @@ class Collector:
             ingest = IngestEvents(
                 await stack.enter_async_context(taking(opened, tasks)), self._clock, RequiredSinks(feeds).check
             )
-            if self._config.audit.retention_days:
-                retain = Retain(store, store, self._clock, publish, feeds, _clock_jumped)
-                await stack.enter_async_context(
-                    tasks.keeping("retention", opened.led("retention", lambda: self._retaining(retain)))
-                )
             escrow = FleetEscrow(
                 self._config.fleet_budgets,
                 self._config.authority_seconds,
@@ -139,16 +138,17 @@ class Collector:
                 share = ShareFleet(self._fleet, escrow.holders, opened.board, self._clock)
                 await stack.enter_async_context(tasks.keeping("fleet", share.run))
             issuer = FleetRevocations(self._fleet, store, self._clock)
-            await stack.enter_async_context(
-                tasks.keeping("end-blocks", opened.led("end-blocks", EndBlocks(issuer, self._clock).run))
-            )
+            await self._chores(opened, publish, feeds, issuer, tasks, stack)
             alerts = await stack.enter_async_context(
                 sent_alerts(self._config.alerts, opened, f"leasehold collector {self._config.name}", tasks)
             )
             finder = await stack.enter_async_context(
                 found_anomalies(self._config.anomalies, opened, issuer, self._clock, tasks)
             )
-            heard = await stack.enter_async_context(signals(self._config.signals, opened, issuer, self._clock, tasks))
+            eyes = DoorEyes(self._peers, self._traps.sprung_by, records)
+            heard = await stack.enter_async_context(
+                signals(self._config.signals, opened, issuer, self._clock, tasks, eyes)
+            )
             stuck = [*watched(feeds, alerts), *heard.watched]
             await stack.enter_async_context(
                 tasks.keeping("watch", WatchCollector(stuck, issuer, store, self._clock).run)
@@ -163,20 +163,17 @@ class Collector:
             await door.start(self._socket_lost)
             stack.push_async_callback(door.stop)
             await stack.enter_async_context(tasks.keeping("certificates", door.follow_certificates))
-            if self._config.metrics is not None:
-                metrics = PrometheusMetrics(
-                    *self._config.metrics,
-                    lambda: [
-                        *self._samples(records, ingest, publish, feeds),
-                        *tasks.samples(),
-                        *(() if opened.bus is None else opened.bus.samples()),
-                        *alert_samples(alerts),
-                        *finding_samples(finder),
-                        *(() if rotations is None else rotations.samples()),
-                    ],
-                )
-                await metrics.start()
-                stack.push_async_callback(metrics.close)
+            await self._measured(
+                lambda: [
+                    *self._samples(records, ingest, publish, feeds),
+                    *tasks.samples(),
+                    *(() if opened.bus is None else opened.bus.samples()),
+                    *alert_samples(alerts),
+                    *finding_samples(finder),
+                    *(() if rotations is None else rotations.samples()),
+                ],
+                stack,
+            )
             log.info(
                 "serving",
                 name=self._config.name,
@@ -188,6 +185,33 @@ class Collector:
             yield
             await last_words(self.failed, store, self._clock, alerts)
             log.info("stopping")
+
+    async def _chores(
+        self,
+        opened: OpenStore,
+        publish: PublishCheckpoint,
+        feeds: Sequence[FeedSink],
+        issuer: FleetRevocations,
+        tasks: Supervisor,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """What goes on beside the doors, whoever calls."""
+        if self._config.audit.retention_days:
+            retain = Retain(opened.log, opened.log, self._clock, publish, feeds, _clock_jumped)
+            await stack.enter_async_context(
+                tasks.keeping("retention", opened.led("retention", lambda: self._retaining(retain)))
+            )
+        await stack.enter_async_context(
+            tasks.keeping("end-blocks", opened.led("end-blocks", EndBlocks(issuer, self._clock).run))
+        )
+        if self._traps.laid:
+            await stack.enter_async_context(tasks.keeping("honeytoken watch", self._traps.watch))
+
+    async def _measured(self, samples: Callable[[], list[Sample]], stack: contextlib.AsyncExitStack) -> None:
+        if self._config.metrics is not None:
+            metrics = PrometheusMetrics(*self._config.metrics, samples)
+            await metrics.start()
+            stack.push_async_callback(metrics.close)
 
     async def _rotations(
         self, opened: OpenStore, tasks: Supervisor, stack: contextlib.AsyncExitStack
@@ -254,6 +278,7 @@ class Collector:
             records,
             ServerLimits(request_bytes_max=MESSAGE_BYTES_MAX, answer_bytes_max=MESSAGE_BYTES_MAX),
             _crowd(self._config),
+            sprung_by=self._traps.sprung_by,
         )
         revocation = RevocationDoor(
             IssueRevocation(issuer, store, self._clock),

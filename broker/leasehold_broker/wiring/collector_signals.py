@@ -1,11 +1,9 @@
 """How a collector hears security events of other systems, and tells them its own: by its HTTP door, or by asking."""
 
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -14,7 +12,6 @@ from leasehold_broker.adapters.signal_key import SignalKey
 from leasehold_broker.adapters.signal_poll import PolledSource
 from leasehold_broker.adapters.signal_push import PushedReceiver
 from leasehold_broker.adapters.sinks import HttpTarget
-from leasehold_broker.config.doors import Listen
 from leasehold_broker.config.signals import ReceiveAt, SendAt, SignalsAt
 from leasehold_broker.flows.poll_signals import PollSignals, PollState
 from leasehold_broker.flows.receive_signals import ReceiveSignals
@@ -24,11 +21,9 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import RevocationIssuer
 from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.collector_store import OpenStore
+from leasehold_broker.wiring.signals_door import Behind, DoorEyes, signals_door
 from leasehold_broker.wiring.supervision import Supervisor
 
-TOKEN_BYTES_MAX = 16 * 1024
-KEEPALIVE_SECONDS = 15.0
-STOP_SECONDS = 2.0
 log = structlog.get_logger("leasehold.signals")
 
 
@@ -43,7 +38,12 @@ class OpenSignals:
 
 @contextlib.asynccontextmanager
 async def signals(
-    at: SignalsAt, store: OpenStore, issuer: RevocationIssuer, clock: Clock, tasks: Supervisor
+    at: SignalsAt,
+    store: OpenStore,
+    issuer: RevocationIssuer,
+    clock: Clock,
+    tasks: Supervisor,
+    eyes: DoorEyes,
 ) -> AsyncIterator[OpenSignals]:
     """Hear and tell while the context lasts.
 
@@ -67,7 +67,9 @@ async def signals(
             if key is not None:
                 await stack.enter_async_context(_told(one_sent, store, key, tasks, open_))
         if at.listen is not None:
-            open_.port = await stack.enter_async_context(_door(at, at.listen, store, tokens, take, key, clock, open_))
+            open_.port = await stack.enter_async_context(
+                signals_door(at, at.listen, Behind(store, tokens, take, key, clock, open_.offers), eyes, tasks)
+            )
         if at.receive or at.send:
             names = {"receive": [one.rule.name for one in at.receive], "send": [one.stream.name for one in at.send]}
             log.info("security events", port=open_.port, **names)
@@ -120,78 +122,6 @@ async def _told(
             yield
     finally:
         await receiver.close()
-
-
-@contextlib.asynccontextmanager
-async def _door(
-    at: SignalsAt,
-    listen: Listen,
-    store: OpenStore,
-    tokens: SecurityEventTokens,
-    take: ReceiveSignals,
-    key: SignalKey | None,
-    clock: Clock,
-    open_: OpenSignals,
-) -> AsyncIterator[int]:
-    try:
-        from aiohttp import web  # noqa: PLC0415 - an extra
-
-        from leasehold_broker.collector.signals_door import SignalsDoor  # noqa: PLC0415 - as above
-        from leasehold_broker.collector.transmitter_door import TransmitterDoor  # noqa: PLC0415 - as above
-    except ModuleNotFoundError as missing:
-        message = f"[signals] needs {missing.name}: pip install 'leasehold-broker[signals]'"
-        raise RuntimeError(message) from None
-    pushing = {one.rule.name: one for one in at.receive if one.poll is None}
-    door = SignalsDoor(
-        {name: one.rule for name, one in pushing.items()},
-        tokens.verify,
-        _bearers({name: one.bearer_file for name, one in pushing.items()}),
-        take,
-        clock,
-    )
-    if key is not None:
-        TransmitterDoor(
-            {one.stream.name: one.stream for one in at.send},
-            {one.stream.name: one.push_url for one in at.send},
-            open_.offers,
-            _bearers({one.stream.name: one.bearer_file for one in at.send}),
-            key.jwks,
-            store.log,
-            clock,
-        ).add_to(door.app, at.issuer)
-    runner = web.AppRunner(
-        door.app, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, shutdown_timeout=STOP_SECONDS
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen)).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
-
-
-def _bearers(files: Mapping[str, Path | None]) -> Callable[[str], str | None]:
-    """The token in each file, read when it is asked for."""
-
-    def bearer(name: str) -> str | None:
-        path = files[name]
-        if path is None:
-            return None
-        token = path.read_bytes()[:TOKEN_BYTES_MAX].decode("ascii", "replace").strip()
-        if not token:
-            raise OSError("the file of the bearer token is empty")
-        return token
-
-    return bearer
-
-
-def _tls(listen: Listen) -> ssl.SSLContext | None:
-    if listen.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(listen.tls.certificate, listen.tls.private_key)
-    return context
 
 
 def _why(state: PollState | StreamState) -> str:

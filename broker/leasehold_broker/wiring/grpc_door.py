@@ -7,6 +7,7 @@ from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, Shi
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.x509_svid import spiffe_id_of
 from leasehold_broker.config.doors import Listen, Tls
+from leasehold_broker.domain.honeytokens import Honeytoken
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -37,8 +38,11 @@ class GrpcDoor:
         read_recorder: ReadRecorder | None = None,
         limits: ServerLimits | None = None,
         crowd: ShimLimits | None = None,
+        sprung_by: Callable[[list[str]], Honeytoken | None] = lambda _credentials: None,
     ) -> None:
-        """Build it; nothing listens yet. `on_refused` is told connections that nobody can name.
+        """Build it; nothing listens yet.
+
+        `on_refused` is told connections that nobody can name, `sprung_by` what refused callers present.
 
         Raises:
             RuntimeError: the certificates cannot be used.
@@ -66,6 +70,7 @@ class GrpcDoor:
                 streams=Occupancy("streams", STREAMS_PER_PEER_MAX),
                 read_recorder=read_recorder,
                 certificates=_certificates(listen.tls),
+                sprung_by=sprung_by,
                 refused=self._shim.refused,
             ),
             limits,

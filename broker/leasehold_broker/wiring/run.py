@@ -21,10 +21,10 @@ from leasehold_broker.adapters.watched_files import FilesRefusedError
 from leasehold_broker.config import ConfigError, load_collector, load_sidecar
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.wiring.failure import ProcessFailedError
+from leasehold_broker.wiring.laid_traps import LaidTraps
 from leasehold_broker.wiring.rotations import check_rotations
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_prices import load_prices
-from leasehold_broker.wiring.sidecar_traps import SidecarTraps
 
 Serve = Callable[[asyncio.Event, asyncio.Event], Awaitable[None]]
 Passphrase = Callable[[], bytes]
@@ -58,7 +58,7 @@ def check_sidecar(path: Path, passphrase: Passphrase) -> None:
     SidecarKeys(config.keys, passphrase, SystemClock(), SystemEntropy())
     load_policy(str(config.policy.path), "" if config.policy.cedar_dir is None else str(config.policy.cedar_dir))
     load_prices(config.prices, None)
-    SidecarTraps(config.honeytokens)
+    LaidTraps(config.honeytokens)
 
 
 def check_collector(path: Path) -> None:
@@ -67,7 +67,9 @@ def check_collector(path: Path) -> None:
     Raises:
         REFUSALS_TO_START
     """
-    check_rotations(load_collector(path).rotations)
+    config = load_collector(path)
+    check_rotations(config.rotations)
+    LaidTraps(config.honeytokens)
 
 
 def make_checkpoint_key(path: Path) -> None:

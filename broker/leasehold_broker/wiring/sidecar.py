@@ -56,6 +56,7 @@ from leasehold_broker.sidecar import lease_service
 from leasehold_broker.sidecar.lease_service import LeaseDoor
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.laid_traps import LaidTraps
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
 from leasehold_broker.wiring.sidecar_egress import SidecarEgress
 from leasehold_broker.wiring.sidecar_files import FileNews
@@ -63,7 +64,6 @@ from leasehold_broker.wiring.sidecar_keys import SidecarKeys
 from leasehold_broker.wiring.sidecar_metrics import samples
 from leasehold_broker.wiring.sidecar_parts import SidecarParts
 from leasehold_broker.wiring.sidecar_prices import CurrentPrices
-from leasehold_broker.wiring.sidecar_traps import SidecarTraps
 from leasehold_broker.wiring.supervision import Supervisor
 
 SWEEP_SECONDS = 0.2
@@ -136,15 +136,16 @@ class Sidecar:
             config.issuers, self._clock, None, _issuer_failed, self._keep_showing, self._keys.agents.saw
         )
         self._recorder = RecordTraps(self.books, self.store, self._journal, self._clock)
-        self._traps = SidecarTraps(config.honeytokens)
+        self._traps = LaidTraps(config.honeytokens)
         self.door = GrpcDoor(
             config.grpc,
             self._peers,
-            {Access.WORKLOAD: self._traps.watching(workload(self._identities))},
+            {Access.WORKLOAD: workload(self._identities)},
             self._recorder,
             self._clock,
             self._entropy,
             self._connection_refused,
+            sprung_by=self._traps.sprung_by,
         )
         self._tasks.show(self.door.show_degraded)
         self._processes = PidfdProcesses(self.door.descriptor_of)

@@ -1,4 +1,4 @@
-"""The honeytokens of a sidecar: the file with their digests, watched, and who is caught with one."""
+"""The honeytokens that a process looks for: the file with their digests, watched."""
 
 from pathlib import Path
 
@@ -6,16 +6,12 @@ import structlog
 
 from leasehold_broker.adapters.honeytoken_file import read_honeytokens
 from leasehold_broker.adapters.watched_files import WatchedFiles
-from leasehold_broker.domain.honeytokens import Honeytoken, Traps, TrapSprung
-from leasehold_broker.domain.identity import Identity
-from leasehold_broker.domain.reasons import Refusal
-from leasehold_broker.domain.time import Instant
-from leasehold_broker.rpc.caller import Authenticate, Shown
+from leasehold_broker.domain.honeytokens import Honeytoken, Traps
 
 log = structlog.get_logger("leasehold.honeytokens")
 
 
-class SidecarTraps:
+class LaidTraps:
     """What is laid, as the file says now; nothing without a file."""
 
     def __init__(self, path: Path | None) -> None:
@@ -43,20 +39,6 @@ class SidecarTraps:
     def laid(self) -> bool:
         """True when there is a file."""
         return self._files is not None
-
-    def watching(self, authenticate: Authenticate) -> Authenticate:
-        """The same, with an eye on what is presented by whom it refuses."""
-
-        async def watched(shown: Shown, now: Instant) -> Identity:
-            try:
-                return await authenticate(shown, now)
-            except Refusal as refusal:
-                honeytoken = self.sprung_by([shown.unverified_token or ""])
-                if honeytoken is None:
-                    raise
-                raise TrapSprung.over(refusal, honeytoken) from None
-
-        return watched
 
 
 def _loaded(traps: Traps) -> None:
