@@ -193,13 +193,52 @@ async def test_an_unknown_peer_is_closed_before_a_byte_is_read_and_reported(tmp_
         writer.close()
 
 
+async def _opened(shim: AcceptShim, count: int) -> None:
+    """Wait until so many connections are open."""
+    for _ in range(1000):
+        if shim.connection_count == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(shim.connection_count)
+
+
+def _prove(shim: AcceptShim) -> None:
+    """As if a call on each connection had shown an identity."""
+    for name in tuple(shim._pipes):
+        shim.proven(GRPC_ABSTRACT + name)
+
+
+@on_both_loops
+async def test_who_has_shown_no_identity_gives_way(tmp_path: Path) -> None:
+    """A flood of connections without a good call cannot keep others out, and cannot push out who has made one."""
+    limits = ShimLimits(unix_connections_max=3, connections_per_peer_max=2)
+    one, two = (Peer(uid, transport=Transport.UNIX) for uid in (1, 2))
+    async with _shim(tmp_path, Peers(one, two, two, two, one, two), limits) as (shim, _, path, _):
+        good = await asyncio.open_unix_connection(path)
+        await _opened(shim, 1)
+        _prove(shim)
+        flood = [await asyncio.open_unix_connection(path) for _ in range(3)]
+        assert await _closed(flood[0][0])  # the oldest of that peer
+        newcomer = await asyncio.open_unix_connection(path)
+        assert await _closed(flood[1][0])  # the oldest of all
+        last = await asyncio.open_unix_connection(path)
+        assert await _closed(flood[2][0])  # and not the good one, which is older
+        assert shim.connection_count == 3
+        for _, writer in (good, *flood, newcomer, last):
+            writer.close()
+
+
 @on_both_loops
 async def test_connections_are_bounded_in_all_and_per_peer(tmp_path: Path) -> None:
     """One peer cannot take every place, and all together cannot take more than there are; places come back."""
     limits = ShimLimits(unix_connections_max=3, connections_per_peer_max=2)
     one, two = (Peer(uid, transport=Transport.UNIX) for uid in (1, 2))
     async with _shim(tmp_path, Peers(one, one, one, two, one), limits) as (shim, _, path, _):
-        streams = [await asyncio.open_unix_connection(path) for _ in range(5)]
+        streams = []
+        for count in range(1, 6):
+            streams.append(await asyncio.open_unix_connection(path))
+            await _opened(shim, min(count, 2) if count < 4 else 3)
+            _prove(shim)
         assert await _closed(streams[2][0])
         assert await _closed(streams[4][0])
         assert shim.connection_count == 3
@@ -215,10 +254,11 @@ async def test_remote_connections_are_bounded_per_address(tmp_path: Path) -> Non
     limits = ShimLimits(tcp_connections_max=9, connections_per_peer_max=2)
     async with _shim(tmp_path, Peers(Peer(None)), limits) as (shim, *_):
         port = await shim.listen_tcp("127.0.0.1", 0)
-        streams = [
-            await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
-            for address in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3")
-        ]
+        streams = []
+        for number, address in enumerate(("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3")):
+            streams.append(await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
+            await _opened(shim, (1, 2, 2, 3)[number])
+            _prove(shim)
         assert await _closed(streams[2][0])
         assert shim.connection_count == 3
         for _, writer in streams:
@@ -230,25 +270,22 @@ async def test_tcp_and_the_unix_socket_have_places_of_their_own(tmp_path: Path) 
     """Whoever fills TCP leaves the agents of this machine theirs, the user it runs as among them; and the reverse."""
     limits = ShimLimits(unix_connections_max=2, tcp_connections_max=2, connections_per_peer_max=2)
     peers = KernelPeers()
-    async with _shim(tmp_path, peers, limits) as (shim, _, path, _):
+    async with _shim(tmp_path, peers, limits) as (shim, private, path, _):
         port = await shim.listen_tcp("127.0.0.1", 0)
-        far = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        assert await _closed(far[2][0])
-        near = [await asyncio.open_unix_connection(path) for _ in range(3)]
-        assert await _closed(near[2][0])
-        assert shim.connection_count == 4
+        far = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await _opened(shim, 2)
+        near = [await asyncio.open_unix_connection(path) for _ in range(2)]
+        await _opened(shim, 4)
+        _prove(shim)
+        for more in (asyncio.open_connection("127.0.0.1", port), asyncio.open_unix_connection(path)):
+            reader, writer = await more
+            assert await _closed(reader)
+            writer.close()
+        (await private.connections.get())[1].close()
         far[0][1].close()
-        await far[0][1].wait_closed()
-        for _ in range(500):
-            if shim.connection_count == 3:
-                break
-            await asyncio.sleep(0.01)
+        await _opened(shim, 3)
         again = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(500):
-            if shim.connection_count == 4:
-                break
-            await asyncio.sleep(0.01)
-        assert shim.connection_count == 4
+        await _opened(shim, 4)
         for _, writer in (*far, *near, again):
             writer.close()
     peers.close()

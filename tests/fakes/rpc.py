@@ -154,6 +154,7 @@ async def open_door(
         spiffe_id_of=spiffe_id_of,
     )
     around = surroundings(recorder, shim.peer_of, streams_max=streams_max, certificate=certificate or tls is not None)
+    around = replace(around, admitted=shim.proven)
     server = RpcServer(replace(around, refused=shim.refused) if braked else around, limits)
     prepare(server)
     server.listen(GRPC_ABSTRACT + name)

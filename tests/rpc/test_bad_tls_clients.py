@@ -105,7 +105,7 @@ async def test_whoever_does_not_shake_hands_is_closed(
 
 
 async def test_pending_handshakes_are_bounded_and_leave_room(door: Door, authority: Authority) -> None:
-    """Of many connections of one owner that say nothing only so many are kept; when they go, others are served."""
+    """Of many connections of one owner that say nothing the newest are kept; who shakes hands is served among them."""
     opened = [await asyncio.open_connection("127.0.0.1", port(door)) for _ in range(SHAKING_PER_OWNER_MAX + 20)]
     ends = [asyncio.create_task(ended(reader)) for reader, _ in opened]
     async with asyncio.timeout(60):
@@ -113,6 +113,8 @@ async def test_pending_handshakes_are_bounded_and_leave_room(door: Door, authori
             await asyncio.sleep(0.01)
     (listener,) = [one for one in door.shim._tls_listeners if one._shaking]
     assert max(listener._shaking.values()) == SHAKING_PER_OWNER_MAX
+    assert all(end.done() for end in ends[:20])
+    assert (await acquire(door, authority, authority.issue("good"))).lease_token == "served"
     for _, writer in opened:
         writer.close()
     await asyncio.gather(*ends)

@@ -20,7 +20,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -42,10 +42,10 @@ _log = structlog.get_logger("leasehold.accept")
 
 @dataclass(frozen=True, slots=True)
 class ShimLimits:
-    """Bounds of the shim.
+    """Bounds of the shim. Where one is reached, the oldest connection that has shown no identity yet gives way.
 
     Args:
-        unix_connections_max: open at once through Unix sockets; more are closed at accept.
+        unix_connections_max: open at once through Unix sockets; where none gives way, more are closed at accept.
         tcp_connections_max: the same over TCP, counted by itself: strangers cannot take this machine's share. A fleet
             of sidecars has a connection or two each.
         connections_per_peer_max: of one uid, or of one remote address.
@@ -118,6 +118,8 @@ class AcceptShim:
         self._fronts: set[Front] = set()
         self._open: Counter[str] = Counter()
         self._through: Counter[Transport] = Counter()
+        self._unproven: dict[str, str] = {}
+        """Names of connections without an accepted call so far, oldest first, with their owners."""
         self.brake = RefusalBrake()
         self.turned_away = TurnedAway()
         self._servers: list[asyncio.Server] = []
@@ -138,6 +140,10 @@ class AcceptShim:
         peer = self._peers.get(transport_name)
         if peer is not None:
             self.brake.refused(peer.share)
+
+    def proven(self, transport_name: str) -> None:
+        """A call on this connection showed an identity: it gives way to nobody any more."""
+        self._unproven.pop(transport_name.removeprefix(GRPC_ABSTRACT), None)
 
     @property
     def connection_count(self) -> int:
@@ -170,7 +176,7 @@ class AcceptShim:
         return bound
 
     def _accept_tls(self, context: Callable[[], ssl.SSLContext], listener: socket.socket) -> None:
-        shakers = Shakers(self._resolver, self.brake, self.turned_away, self._on_refused, self._full)
+        shakers = Shakers(self._resolver, self.brake, self.turned_away, self._on_refused, self._no_place)
         accepting = TlsListener(context, shakers, self._accepted)
         accepting.start(listener)
         self._tls_listeners.append(accepting)
@@ -225,7 +231,7 @@ class AcceptShim:
             self._on_refused(refusal)
             return None
         owner = owner_of(peer, transport.get_extra_info("peername"))
-        if self._full(peer.transport, owner):
+        if self._no_place(peer.transport, owner):
             return None
         tls = transport.get_extra_info("ssl_object")
         if tls is not None:
@@ -236,6 +242,7 @@ class AcceptShim:
             if certificate is not None:
                 digest = hashlib.sha256(certificate).hexdigest()
                 peer = replace(peer, certificate_sha256=digest, spiffe_id=self._spiffe_id_of(certificate))
+        self._make_place(peer.transport, owner)
         name = f"leasehold-peer-{secrets.token_hex(16)}"
         back = self._connect(name)
         if back is None:
@@ -247,6 +254,7 @@ class AcceptShim:
         pipe = Pipe(front, lambda: self._ended(name, owner))
         front.holder = peer.share
         self._pipes[name] = pipe
+        self._unproven[name] = owner
         self._fronts.add(front)
         pipe.join(asyncio.get_running_loop(), back)
         return pipe
@@ -255,16 +263,30 @@ class AcceptShim:
         """A connection is closed to its end."""
         self._fronts.discard(front)
 
-    def _full(self, through: Transport, owner: str) -> bool:
-        """Whether `owner`, or all who come this way, have as many connections as they may."""
-        unix = through is Transport.UNIX
-        if self._through[through] >= (self._limits.unix_connections_max if unix else self._limits.tcp_connections_max):
-            self.turned_away.add(f"{through}_connections_max", "")
-            return True
-        if self._open[owner] >= self._limits.connections_per_peer_max:
-            self.turned_away.add("connections_per_peer_max", owner)
-            return True
+    def _bounds(self, through: Transport, owner: str) -> Iterator[tuple[str, str]]:
+        """Each bound that is reached: its name, and who would give way; "" for nobody."""
+        limits = self._limits
+        most = limits.unix_connections_max if through is Transport.UNIX else limits.tcp_connections_max
+        if self._open[owner] >= limits.connections_per_peer_max:
+            yield "connections_per_peer_max", next((name for name, one in self._unproven.items() if one == owner), "")
+        if self._through[through] >= most:
+            names = (name for name in self._unproven if self._peers[GRPC_ABSTRACT + name].transport is through)
+            yield f"{through}_connections_max", next(names, "")
+
+    def _no_place(self, through: Transport, owner: str) -> bool:
+        """Whether `owner`, or all who come this way, have as many connections as they may, and none gives way."""
+        for why, yielding in self._bounds(through, owner):
+            if not yielding:
+                self.turned_away.add(why, owner)
+                return True
         return False
+
+    def _make_place(self, through: Transport, owner: str) -> None:
+        """Drop who gives way, once a newcomer is through with its handshake."""
+        for why, yielding in self._bounds(through, owner):
+            if yielding in self._pipes:
+                self.turned_away.add(f"{why}, gave way", self._unproven[yielding])
+                self._pipes[yielding].abort()
 
     def _connect(self, name: str) -> socket.socket | None:
         back = socket.socket(socket.AF_UNIX)
@@ -288,6 +310,7 @@ class AcceptShim:
         # The entry goes before the socket is closed and its name is free again.
         self._through[self._peers.pop(GRPC_ABSTRACT + name).transport] -= 1
         del self._pipes[name]
+        self._unproven.pop(name, None)
         self._open[owner] -= 1
         if not self._open[owner]:
             del self._open[owner]

@@ -120,7 +120,9 @@ class TlsListener:
         self._shakers = shakers
         self._build = build
         self._shaking: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        """Handshakes under way, oldest first, with their owners."""
+        self._dropped: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._rest: asyncio.TimerHandle | None = None
 
@@ -144,7 +146,7 @@ class TlsListener:
 
     async def wait_closed(self) -> None:
         """After `close`: until nothing is left of it."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._dropped, return_exceptions=True)
 
     def _accept(self, listener: socket.socket) -> None:
         """Take who waits; in no task, so that none can be cancelled with a connection in its hand."""
@@ -165,19 +167,35 @@ class TlsListener:
 
     def _begin(self, connection: socket.socket) -> None:
         owner = self._shakers.owner_of(connection)
-        if owner is None or len(self._tasks) >= SHAKING_MAX or self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
+        if owner is None:
             connection.close()
             return
+        # A good handshake takes milliseconds: where there are too many, the oldest is the one that nobody goes on with.
+        if self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
+            self._drop(next(task for task, one in self._tasks.items() if one == owner))
+        elif len(self._tasks) >= SHAKING_MAX:
+            self._drop(next(iter(self._tasks)))
         self._shaking[owner] += 1
         task = asyncio.get_running_loop().create_task(self._shake(connection, owner), name="TLS handshake")
-        self._tasks.add(task)
-        task.add_done_callback(lambda over: self._end(over, connection, owner))
+        self._tasks[task] = owner
+        task.add_done_callback(lambda over: self._end(over, connection))
 
-    def _end(self, task: "asyncio.Task[None]", connection: socket.socket, owner: str) -> None:
-        self._tasks.discard(task)
-        self._shaking[owner] -= 1
-        if not self._shaking[owner]:
-            del self._shaking[owner]
+    def _drop(self, task: "asyncio.Task[None]") -> None:
+        self._shakers.failed(self._tasks[task])
+        self._forget(task)
+        self._dropped.add(task)
+        task.cancel()
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        owner = self._tasks.pop(task, None)
+        if owner is not None:
+            self._shaking[owner] -= 1
+            if not self._shaking[owner]:
+                del self._shaking[owner]
+
+    def _end(self, task: "asyncio.Task[None]", connection: socket.socket) -> None:
+        self._forget(task)
+        self._dropped.discard(task)
         if task.cancelled():
             connection.close()  # perhaps before its handshake began: then nobody else does
 

@@ -78,6 +78,7 @@ class Surroundings:
         calls: open calls per peer.
         streams: open streams per peer.
         sprung_by: the honeytoken among what a refused caller presents.
+        admitted: told the transport of each call whose identity is verified.
         refused: told the transport of each call that is refused, at once; slows a flooder down.
         certificates: what the door asks of the other end over TCP.
     """
@@ -93,6 +94,7 @@ class Surroundings:
     certificates: Certificates = Certificates.NONE
     sprung_by: Callable[[list[str]], Honeytoken | None] = lambda _credentials: None
     refused: Callable[[str], None] = lambda _transport: None
+    admitted: Callable[[str], None] = lambda _transport: None
 
 
 @dataclass(slots=True)
@@ -180,6 +182,7 @@ class Surround:
         shown = read_shown(peer, path, metadata)
         identity = await self._with.authenticate[method.access](shown, now)
         known.identity = identity
+        self._with.admitted(peer.connection)
         if method.audit is Audit.READ and self._with.read_recorder is not None:
             await self._with.read_recorder.rpc_read(path, identity, peer, known.request_id)
         return CallContext(path, known.request_id, peer, identity, now)

@@ -72,6 +72,7 @@ class GrpcDoor:
                 certificates=_certificates(listen.tls),
                 sprung_by=sprung_by,
                 refused=self._shim.refused,
+                admitted=self._shim.proven,
             ),
             limits,
         )
