@@ -60,7 +60,9 @@ class House:
         (folder / "ca.pem").write_bytes(self.authority.pem)
 
     @asynccontextmanager
-    async def serving(self, rule: str, *, client_ca: bool, unix: bool = False, operator: int = 0, more: str = ""):
+    async def serving(
+        self, rule: str, *, client_ca: bool, unix: bool = False, operator: int = 0, more: str = "", address: bool = True
+    ):
         """A collector process's parts, all of them, in this one; `unix`: on a Unix socket as well; `more` tables."""
         await self.issuer.start()
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -77,7 +79,7 @@ class House:
                 rule=rule.format(self.issuer.url),
                 socket="run/centre.sock" if unix else "",
                 uid=operator,
-            )
+            ).replace("address =", "address =" if address else "# address =", 1)
             + more
         )
         try:

@@ -5,13 +5,16 @@ import os
 import tempfile
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.fakes.centre import Sidecar, eventually
 from tests.fakes.certified_collector import BY_CERTIFICATE, SIDECAR_ID, House, connected, refused
+from tests.wiring.test_collector_honeytokens import call, list_streams, rotate, sync
 
 from leasehold import IdentityRejected, TlsFiles
 from leasehold.operators import OperatorClient
 from leasehold_broker.config import ConfigError
+from leasehold_broker.domain.lease import TOKEN_ENTROPY_BYTES, make_token
 
 pytestmark = pytest.mark.timeout(120)
 ME = os.geteuid()
@@ -114,4 +117,29 @@ async def test_uids_are_refused_where_they_mean_nothing(house):
     """A SPIFFE ID of a certificate and a uid of the socket never meet."""
     with pytest.raises(ConfigError, match="both spiffe_id and uids"):
         async with house.serving(f"{BY_CERTIFICATE}\nuids = [0]", client_ca=True):
+            pass
+
+
+async def test_a_lease_token_is_no_identity_at_any_plane_of_the_collector(house):
+    """Shown as a sidecar's, an operator's and a pipeline's token: refused for what it is, whoever the user is."""
+    token = make_token(bytes(TOKEN_ENTROPY_BYTES)).reveal().decode()
+    async with house.serving(BY_TOKEN, client_ca=True, unix=True, operator=ME):
+        for plane in (sync, list_streams, rotate):
+            shown = ("authorization", f"Bearer {token}")
+            assert await asyncio.to_thread(call, house, plane, shown) == grpc.StatusCode.UNAUTHENTICATED
+
+        def refusals() -> list[tuple[str, str]]:
+            with OperatorClient(house.target) as client:
+                events = [record.event() for record in client.events(type="identity.refused")]
+            return [(one["reason"], one["details"]["method"].rpartition("/")[2]) for one in events]
+
+        assert await asyncio.to_thread(refusals) == [
+            ("TOKEN_TYPE_REJECTED", method) for method in ("SyncState", "ListStreams", "ListRotations")
+        ]
+
+
+async def test_tls_without_an_address_is_refused(house):
+    """The socket speaks no TLS: whoever writes the table and forgets the address is told so."""
+    with pytest.raises(ConfigError, match="is for an address, and there is none"):
+        async with house.serving(BY_TOKEN, client_ca=True, unix=True, address=False):
             pass

@@ -91,6 +91,9 @@ class Door(Part, frozen=True):
         if host and tls_always and self.tls is None:
             message = f"{path}: [{table}] address needs [{table}.tls]: over TCP this door speaks TLS only"
             raise ConfigError(message)
+        if self.tls is not None and not host:
+            message = f"{path}: [{table}.tls] is for an address, and there is none; the socket speaks no TLS"
+            raise ConfigError(message)
         if self.tls is not None and certificates_always and not self.tls.client_ca:
             message = (
                 f"{path}: [{table}.tls] needs client_ca: what is handed out here is bound to the caller's certificate"
