@@ -4,12 +4,19 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError, Message
 
-from leasehold.v1 import audit_service_pb2, lease_service_pb2, revocation_service_pb2, sidecar_service_pb2
+from leasehold.v1 import (
+    audit_service_pb2,
+    budget_service_pb2,
+    lease_service_pb2,
+    revocation_service_pb2,
+    sidecar_service_pb2,
+)
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.wire import audit_export, event_body, leases, records, revocations, sync
+from leasehold_broker.wire import audit_export, budgets, event_body, leases, records, revocations, slices, sync
 
 
 def _acquire(message: Message) -> None:
@@ -59,6 +66,24 @@ def _push(message: Message) -> None:
     assert 0 < push.authority_seconds <= sync.AUTHORITY_SECONDS_MAX
 
 
+def _reports(message: Message) -> None:
+    reports = slices.reports_from_proto(message)
+    assert slices.reports_from_proto(slices.reports_to_proto(reports)) == reports
+    assert all(0 <= total <= slices.TOTAL_MAX for one in reports for total in (one.granted, one.spent, one.held))
+
+
+def _slices(message: Message) -> None:
+    told = slices.slices_from_proto(message)
+    assert all(one.granted >= 0 and one.keep >= 0 and one.remaining >= 0 and one.seconds >= 0 for one in told)
+    again = slices.slices_from_proto(slices.slices_to_proto(told))
+    assert [replace(one, seconds=0) for one in again] == [replace(one, seconds=0) for one in told]
+
+
+def _change(message: Message) -> None:
+    change = budgets.change_from_proto(message)
+    assert budgets.change_from_proto(budgets.change_to_proto(change)) == change
+
+
 READERS: tuple[tuple[type[Message], Callable[[Message], None]], ...] = (
     (lease_service_pb2.AcquireLeaseRequest, _acquire),
     (lease_service_pb2.DelegateLeaseRequest, _delegate),
@@ -69,6 +94,9 @@ READERS: tuple[tuple[type[Message], Callable[[Message], None]], ...] = (
     (audit_service_pb2.ListEventsRequest, _filter),
     (sidecar_service_pb2.SyncStateRequest, _sync),
     (sidecar_service_pb2.SyncStateResponse, _push),
+    (sidecar_service_pb2.SliceReports, _reports),
+    (sidecar_service_pb2.BudgetSlices, _slices),
+    (budget_service_pb2.BudgetChange, _change),
 )
 
 
