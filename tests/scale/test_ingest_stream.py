@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+from dataclasses import replace
 
 import pytest
 from tests.fakes import nats as nats_server
@@ -363,3 +364,19 @@ async def test_while_postgresql_is_away_what_goes_on_is_acknowledged(nats):
             async with asyncio.timeout(120):
                 await one.settled()
             assert await sequences(one, "sidecar-1") == [1, 2, 3, 4, 5, 6]
+
+
+async def test_another_bound_is_given_to_the_stream_that_is_there(postgres, nats):
+    """A changed setting changes the stream, which stays the one that the log takes in."""
+    engine = BusEngine(postgres, nats, bytes_max=1 << 22)
+    emitter = Emitter()
+    async with engine.open("a1", stream="a") as one:
+        await one.append("sidecar-1", emitter.calls(3), 1)
+    engine.bus = replace(engine.bus, bytes_max=1 << 23)
+    async with engine.open("a2", stream="a") as one:
+        assert (await one.append("sidecar-1", emitter.calls(3), 1)).sequence == 6
+        assert not one.failures
+        session = await open_session(engine.bus, "operator")
+        info = await session.js.stream_info(f"{engine.bus.prefix}-ingest")
+        assert info.config.max_bytes == 1 << 23
+        await session.close()
