@@ -141,6 +141,17 @@ async def test_a_step_is_durable_with_its_event(kept):
     assert await kept.events() == ["key.rotation_started", "key.rotation_stepped"]
 
 
+async def test_time_that_passed_is_kept_without_an_event(kept):
+    """How long a state has lasted survives a restart, and says nothing in the log."""
+    first = await asked(kept, rotation(1), "a")
+    lead = await kept.log.take_lead("one", 15, at(0))
+    later = replace(first, waited_ms=7_000)
+    await kept.log.advance(lead, first, later, None)
+    await kept.again()
+    assert await kept.log.open_rotations() == [later]
+    assert await kept.events() == ["key.rotation_started"]
+
+
 async def test_a_request_is_told_once(kept):
     """The same id by the same asker is the same rotation; for another key it is refused; others' ids do not matter."""
     first = await asked(kept, rotation(1), "a")

@@ -49,7 +49,8 @@ class MemoryRotationLog:
         if lead != Lead(self.held.holder, self.held.fence) or self.rotations[before.id] != before:
             raise Refusal(Reason.CONCURRENT_UPDATE, "not as it was")
         self.rotations[before.id] = after
-        self.events.append(event)
+        if event is not None:
+            self.events.append(event)
 
     async def open_rotations(self):
         """See the port."""

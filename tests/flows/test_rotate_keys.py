@@ -245,6 +245,30 @@ async def test_the_old_key_is_kept_while_a_sidecar_uses_it():
     assert not world.account.works(planted("old"))
 
 
+async def test_a_drain_goes_on_where_a_dead_process_left_it():
+    """A collector that lives for five minutes at a time ends an hour's drain after an hour of lives, and not before."""
+    world = RotationWorld()
+    world.limits = replace(LIMITS, drain=3600.0)
+    world.users.names = ("sidecar-1",)
+    await world.ask()
+    await world.until(S.DRAINING)
+    lives = 0
+    while (await world.state()).state is S.DRAINING:
+        lives += 1
+        world.clock.advance(86_400)  # nobody looks: this counts for nothing
+        seen = (await world.state()).waited_ms
+
+        async def counted(seen=seen):
+            world.clock.advance(5)
+            found = await world.state()
+            return found.waited_ms >= seen + 300_000 or found.state is not S.DRAINING
+
+        await world.live(counted)
+    assert 10 <= lives <= 12, lives
+    why = next(event.details["message"] for event in world.log.events if event.details["state"] == "ending")
+    assert why == "not drained within 3600 s: still used by sidecar-1"
+
+
 async def test_a_person_supplies_the_key_and_ends_the_old_one():
     """A provider without an interface for it: it waits for a person twice, says so, and proves the end."""
     world = RotationWorld()

@@ -92,6 +92,7 @@ class Rotation:
         confirmations: refusals of the old key in a row.
         by_hand: the old key has to be ended by a person.
         why: what keeps it waiting, or why it failed; "" when all is well.
+        waited_ms: how long it was seen in this state, by all processes together; see `rotation_time`.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Rotation:
     confirmations: int = 0
     by_hand: bool = False
     why: str = ""
+    waited_ms: int = 0
 
     @property
     def name(self) -> str:

@@ -107,7 +107,7 @@ def after(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotation
     Args:
         rotation: not over.
         outcome: of the step that its state asks for.
-        elapsed: seconds since this process took up the state.
+        elapsed: seconds in this state, as `StateTime` counts them.
         limits: how long each part may take.
         wall_ms: now.
 
@@ -117,7 +117,7 @@ def after(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotation
     step = _STEPS.get(rotation.state, _impossible)
     next_ = step(rotation, outcome, elapsed, limits)
     if next_.state is not rotation.state:
-        next_ = replace(next_, state_wall_ms=wall_ms)
+        next_ = replace(next_, state_wall_ms=wall_ms, waited_ms=0)
     return next_
 
 

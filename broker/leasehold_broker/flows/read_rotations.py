@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.rotation import Rotation
@@ -57,9 +58,10 @@ class ReadRotations:
         told = None
         while True:
             rotation = await self.get(name)
-            if rotation != told:
+            shown = replace(rotation, waited_ms=0)  # time alone is no change
+            if shown != told:
                 yield rotation
-                told = rotation
+                told = shown
             if rotation.over:
                 return
             await self._changed(LOOK_SECONDS)

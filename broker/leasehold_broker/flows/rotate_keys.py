@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import Rotation, RotationState
+from leasehold_broker.domain.rotation_time import StateTime
 from leasehold_broker.domain.rotation_transitions import after
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.rotation_events import stepped
@@ -34,6 +35,7 @@ class Pace:
         retry, retry_max: before a step is tried again; doubled each time.
         poll: while a drain, a person or the old key's death is waited for.
         tell: a changed reason for waiting is written down no more often.
+        note: so often the time of a state that lasts is written down: a process that dies costs at most that.
     """
 
     look: float = 1.0
@@ -42,6 +44,7 @@ class Pace:
     retry_max: float = 60.0
     poll: float = 2.0
     tell: float = 10.0
+    note: float = 2.0
 
 
 _POLLED = frozenset(
@@ -157,26 +160,35 @@ class RotateKeys:
     async def _drive(self, rotation: Rotation, lead: Lead) -> None:
         key, earlier = self._keys[rotation.key], await self._earlier(rotation)
         since, told_ns, tries = self._clock.now(), 0, 0
+        spent = StateTime(rotation.waited_ms, since)
         while not rotation.over and self.leads:
-            next_ = await self._step(rotation, key, since, earlier)
+            next_ = await self._step(rotation, key, since, spent, earlier)
             waits = next_ == rotation or next_ == replace(rotation, why=next_.why)
-            if waits and (next_ == rotation or self._clock.now().boot_ns < told_ns):
+            silent = waits and (next_ == rotation or self._clock.now().boot_ns < told_ns)
+            if silent:
                 await self._pause(rotation.state, tries)
-                tries += 1
+                tries, next_ = tries + 1, rotation
+            if next_.state is rotation.state:
+                next_ = replace(next_, waited_ms=spent.waited_ms(self._clock.now()))
+            if silent and next_.waited_ms - rotation.waited_ms < self._pace.note * 1000:
                 continue
-            if not await self._kept(lead, rotation, next_, key):
+            if not await self._kept(lead, rotation, next_, key, told=not silent):
                 return
             if next_.state is not rotation.state:
                 since, told_ns, tries = self._clock.now(), 0, 0
-            if waits:
+                spent = StateTime(0, since)
+            if waits and not silent:
                 told_ns = self._clock.now().after(self._pace.tell)
             rotation = next_
         self._steps.forget(rotation)
         self._wake.set()
 
-    async def _kept(self, lead: Lead, before: Rotation, next_: Rotation, key: AnyRotated) -> bool:
-        """Make the step durable. False: it could not be, and what is true has to be read anew."""
-        event = stepped(before, next_, self._clock.now().wall_ms)
+    async def _kept(self, lead: Lead, before: Rotation, next_: Rotation, key: AnyRotated, *, told: bool) -> bool:
+        """Make the step durable, with its event when it is to be told.
+
+        False: it could not be, and what is true has to be read anew.
+        """
+        event = stepped(before, next_, self._clock.now().wall_ms) if told else None
         try:
             await self._log.advance(lead, before, next_, event)
         except Refusal as refusal:
@@ -186,7 +198,8 @@ class RotateKeys:
                 self._told(before.name, refusal.detail or refusal.message)
                 await asyncio.sleep(self._pace.retry)
             return False
-        self._tell_watchers()
+        if told:
+            self._tell_watchers()
         return True
 
     async def _refused(self, before: Rotation, key: AnyRotated) -> None:
@@ -195,14 +208,16 @@ class RotateKeys:
             if found is not None:
                 await self._steps.lost(found, key)
 
-    async def _step(self, rotation: Rotation, key: AnyRotated, since: Instant, earlier: Rotation | None) -> Rotation:
+    async def _step(
+        self, rotation: Rotation, key: AnyRotated, since: Instant, spent: StateTime, earlier: Rotation | None
+    ) -> Rotation:
         try:
             outcome = await self._steps.take(rotation, key, since, earlier)
         except Exception as fault:  # noqa: BLE001 - a library's surprise: its text may hold anything, and is not told
             self._told(rotation.name, type(fault).__name__)
             return rotation
         now = self._clock.now()
-        return after(rotation, outcome, -now.seconds_until(since.boot_ns), key.limits, now.wall_ms)
+        return after(rotation, outcome, spent.seconds(now), key.limits, now.wall_ms)
 
     async def _earlier(self, rotation: Rotation) -> Rotation | None:
         found = await self._log.last_rotations(rotation.key, 1, rotation.id)

@@ -55,8 +55,8 @@ class RotationLog(Protocol):
         """
         ...
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event) -> None:
-        """Replace `before` by `after`, with its event.
+    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
+        """Replace `before` by `after`, with its event; without one where nothing but time has passed.
 
         Raises:
             Refusal: CONCURRENT_UPDATE when the lead is another's by now, or the rotation is not as `before` says.

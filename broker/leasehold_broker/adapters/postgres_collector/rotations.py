@@ -86,7 +86,7 @@ class PostgresRotations:
 
         return await self._appender.submit(work)
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event) -> None:
+    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
         """See the port."""
 
         async def work(turn: Turn) -> None:

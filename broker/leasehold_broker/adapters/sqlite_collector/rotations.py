@@ -93,7 +93,7 @@ class SqliteRotations:
 
         return await self._writer.submit(job)
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event) -> None:
+    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
         """See the port."""
 
         def job(connection: sqlite3.Connection) -> None:
@@ -119,14 +119,15 @@ class SqliteRotations:
         asked: dict[str, str | int] = {"key": key, "before": before_id, "limit": limit}
         return await self._reader.ask(lambda database: _read(database, _NEWEST, asked))
 
-    def _replace(self, connection: sqlite3.Connection, before: Rotation, after: Rotation, event: Event) -> None:
+    def _replace(self, connection: sqlite3.Connection, before: Rotation, after: Rotation, event: Event | None) -> None:
         changed = connection.execute(
             "UPDATE rotations SET body = ?, over = ? WHERE id = ? AND body = ?",
             (_body(after), after.over, before.id, _body(before)),
         ).rowcount
         if changed != 1:
             raise Refusal(Reason.CONCURRENT_UPDATE, f"{before.name} has gone on meanwhile; look again")
-        self._memory.record(connection, event)
+        if event is not None:
+            self._memory.record(connection, event)
 
 
 def _body(rotation: Rotation) -> bytes:
