@@ -115,7 +115,8 @@ def told(collector, *arguments):
         check=False,
         env=os.environ,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert not done.returncode, done.stderr
+    assert done.stderr == ""
     return done.stdout
 
 
@@ -163,6 +164,31 @@ def test_a_key_that_nobody_awaits_is_neither_taken_nor_told(world):
     texts = [file.read_bytes() for file in stage.root.rglob("*") if file.is_file()]
     told_texts = [done.stdout, done.stderr, empty.stderr, *stage.said]
     assert all(b"by-mistake" not in text for text in [*texts, "".join(told_texts).encode()])
+
+
+def test_a_rotation_is_given_up_by_an_operator(world):
+    """The provider does not take the new key yet: cancelled, it is ended, and calls go on with the present one."""
+    account, stage = world
+    lives, account.lives = account.lives, lambda value: value == FIRST
+    with stage.custodian() as custodian:
+        asked = custodian.rotate(KEY)
+        states = custodian.watch(asked.name, WATCH_SECONDS)
+        assert any(each.state == pb.ROTATION_STATE_PROBING for each in states)
+    said = told(stage.centre, "keys", "cancel", asked.name, "--watch", "--note", "wrong project").splitlines()
+    assert f"{asked.name} of {KEY} is failed: cancelled by uid:" in said[-1]
+    assert said[-1].endswith("wrong project")
+    account.lives = lives
+    assert [key.value for key in account.alive()] == [FIRST]
+    assert told(stage.centre, "keys", "cancel", asked.name).splitlines() == said[-1:]
+    assert [event["type"] for event in stage.events()].count("key.rotation_cancelled") == 1
+    with LeaseholdClient(stage.agent, signed("agent")) as agent, agent.acquire(provider="openai", ttl="10m") as lease:
+        assert chat(openai_kwargs(lease), stream=False) == (200, True)
+    done = told(stage.centre, "keys", "rotate", KEY, "--watch").splitlines()[-1]
+    assert done.endswith("is done")
+    late = [*client("keys", "cancel", done.split()[0]), "--collector", stage.centre]
+    refused = subprocess.run(late, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+    assert refused.returncode == 1
+    assert "is over" in refused.stderr
 
 
 def test_a_sidecar_that_runs_alone_rotates_for_itself():

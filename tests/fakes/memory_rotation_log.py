@@ -46,7 +46,8 @@ class MemoryRotationLog:
 
     async def advance(self, lead, before, after, event):
         """See the port."""
-        if lead != Lead(self.held.holder, self.held.fence) or self.rotations[before.id] != before:
+        held = self.held and Lead(self.held.holder, self.held.fence)
+        if (lead is not None and lead != held) or self.rotations[before.id] != before:
             raise Refusal(Reason.CONCURRENT_UPDATE, "not as it was")
         self.rotations[before.id] = after
         if event is not None:

@@ -11,6 +11,7 @@ from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.rotation import Rotation
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.flows.cancel_rotation import CancelRotation
 from leasehold_broker.flows.read_rotations import ReadRotations
 from leasehold_broker.flows.request_rotation import RequestRotation
 from leasehold_broker.rpc.caller import CallContext
@@ -25,9 +26,17 @@ KEY_BYTES_MAX = 16 * 1024
 class KeyDoor:
     """Handlers of KeyService."""
 
-    def __init__(self, request: RequestRotation, read: ReadRotations, rotators: Rotators, operators: Operators) -> None:
+    def __init__(
+        self,
+        request: RequestRotation,
+        cancel: CancelRotation,
+        read: ReadRotations,
+        rotators: Rotators,
+        operators: Operators,
+    ) -> None:
         """Call these flows for these callers."""
         self._request = request
+        self._cancel = cancel
         self._read = read
         self._rotators = rotators
         self._operators = operators
@@ -37,6 +46,7 @@ class KeyDoor:
         return {
             "RotateKey": self.rotate_key,
             "SupplyKey": self.supply_key,
+            "CancelRotation": self.cancel_rotation,
             "GetRotation": self.get_rotation,
             "ListRotations": self.list_rotations,
             "WatchRotation": self.watch_rotation,
@@ -66,6 +76,13 @@ class KeyDoor:
         finally:
             value.wipe()
         return pb.SupplyKeyResponse(rotation=rotation_to_proto(rotation))
+
+    async def cancel_rotation(self, request: pb.CancelRotationRequest, call: CallContext) -> pb.CancelRotationResponse:
+        """Give up a rotation. Custodians only."""
+        self._operators.require(call.identity, Role.CUSTODIAN)
+        check_known(request)
+        rotation = await self._cancel.run(call.identity.subject, request.request_id, request.name, request.note)
+        return pb.CancelRotationResponse(rotation=rotation_to_proto(rotation))
 
     async def get_rotation(self, request: pb.GetRotationRequest, call: CallContext) -> pb.GetRotationResponse:
         """One rotation; a pipeline sees those of its keys."""

@@ -92,6 +92,7 @@ class EventType(StrEnum):
     KEY_ROTATION_DELAYED = "key.rotation_delayed"
     KEY_ROTATION_AWAITS_PERSON = "key.rotation_awaits_person"
     KEY_ROTATION_SUPPLIED = "key.rotation_supplied"
+    KEY_ROTATION_CANCELLED = "key.rotation_cancelled"
     KEY_ROTATION_DONE = "key.rotation_done"
     KEY_ROTATION_FAILED = "key.rotation_failed"
     KEY_ROTATION_REFUSED = "key.rotation_refused"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.key_shapes import without_secrets
-from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.reasons import field_invalid
+from leasehold_broker.domain.rotation import OLD_SERVES, Rotation, RotationLimits, RotationState, Trigger
 
 CONFIRMATIONS = 3
 """So many refusals of the old key in a row are steady."""
@@ -119,6 +120,21 @@ def after(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotation
     if next_.state is not rotation.state:
         next_ = replace(next_, state_wall_ms=wall_ms, waited_ms=0)
     return next_
+
+
+def cancelled(rotation: Rotation, by: str, note: str, wall_ms: int) -> Rotation:
+    """The rotation after somebody has given it up; the same one when it was given up before, by whomever.
+
+    Raises:
+        Refusal: FIELD_INVALID: its new key serves, so there is nothing to go back to.
+    """
+    if rotation.state in {RotationState.ABANDONING, RotationState.FAILED} and not rotation.version:
+        return rotation
+    if rotation.state not in OLD_SERVES:
+        said = "is over" if rotation.over else "cannot be given up: its new key serves, and the old one is being ended"
+        raise field_invalid("name", f"{rotation.name} {said}; to replace the key that serves now, rotate it again")
+    why = _short(f"cancelled by {by}: {note}" if note else f"cancelled by {by}")
+    return replace(rotation, state=RotationState.ABANDONING, why=why, state_wall_ms=wall_ms, waited_ms=0)
 
 
 def _planned(rotation: Rotation, outcome: Outcome, elapsed: float, limits: RotationLimits) -> Rotation:

@@ -21,6 +21,18 @@ def started(rotation: Rotation, subject: Subject | None, request_id: str) -> Eve
     )
 
 
+def given_up(before: Rotation, after: Rotation, subject: Subject, request_id: str, wall_ms: int) -> Event:
+    """Somebody has given it up."""
+    return Event(
+        EventType.KEY_ROTATION_CANCELLED,
+        wall_ms,
+        Outcome.ALLOWED,
+        subject=subject,
+        request_id=request_id,
+        details=_details(after) | {"state_before": before.state.value},
+    )
+
+
 def stepped(before: Rotation, after: Rotation, wall_ms: int) -> Event:
     """It went on, or has to wait."""
     kind, outcome = _kind(before, after)

@@ -23,6 +23,8 @@ from leasehold_broker.domain.rotation_transitions import (
     Probed,
     Promoted,
     Stored,
+    accepted,
+    refused,
 )
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
@@ -213,6 +215,8 @@ class RotationSteps:
         stages = await key.store.stages(key.name, rotation.id)
         if stages.mine and not stages.pending:
             return await _promoted(key)
+        if stages.mine and await _only_new_works(rotation, key):
+            return await self._promote(rotation, key)
         if stages.mine:
             await key.store.retire(key.name, rotation.id)
         serving = await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT))
@@ -248,6 +252,26 @@ async def _id_of(key: RotatedKey, value: Secret) -> str:
         if fault.state is ProviderKeyState.BY_HAND:
             return ""
         raise
+
+
+async def old_status(rotation: Rotation, key: RotatedKey) -> int:
+    """The provider's answer to the value that serves. Where there is no harmless call, whether it knows that one's id.
+
+    Raises:
+        SourceFault, ProviderKeyFault: it cannot be told.
+    """
+    current = await key.store.staged(key.name, KeyStage.CURRENT)
+    if key.limits.probed:
+        return await key.status(current)
+    return 401 if rotation.old_key_id and not await _id_of(key, current) else 200
+
+
+async def _only_new_works(rotation: Rotation, key: RotatedKey) -> bool:
+    """True when to go back would leave no key that works; a provider that refuses everything proves nothing."""
+    if not refused(await old_status(rotation, key)):
+        return False
+    pending = await key.store.staged(key.name, KeyStage.PENDING)
+    return not key.limits.probed or accepted(await key.status(pending))
 
 
 async def _serves(key: RotatedKey, key_id: str) -> bool:

@@ -55,8 +55,10 @@ class RotationLog(Protocol):
         """
         ...
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
+    async def advance(self, lead: Lead | None, before: Rotation, after: Rotation, event: Event | None) -> None:
         """Replace `before` by `after`, with its event; without one where nothing but time has passed.
+
+        Steps are the leader's; `lead` is None for an operator's word, which takes no step.
 
         Raises:
             Refusal: CONCURRENT_UPDATE when the lead is another's by now, or the rotation is not as `before` says.

@@ -181,6 +181,7 @@ METHODS: Mapping[str, Method] = {
         _ROTATION_LOOK, audit=Audit.EFFECT, idempotency=Idempotency.REQUEST_ID
     ),
     "leasehold.v1.KeyService/SupplyKey": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
+    "leasehold.v1.KeyService/CancelRotation": _operators(Audit.EFFECT, Idempotency.REQUEST_ID),
     "leasehold.v1.KeyService/GetRotation": _ROTATION_LOOK,
     "leasehold.v1.KeyService/ListRotations": _ROTATION_LOOK,
     "leasehold.v1.KeyService/WatchRotation": _watched(_ROTATION_LOOK),

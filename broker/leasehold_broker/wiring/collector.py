@@ -290,7 +290,7 @@ class Collector:
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
         budgets = BudgetDoor(ChangeBudget(FleetBudgetChanges(self._fleet, escrow, store), self._clock), operators)
         if rotations is not None:
-            keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
+            keys = KeyDoor(rotations.request, rotations.cancel, rotations.read, rotators, operators)
             door.server.serve(key_door.SERVICE, keys.handlers())
         door.server.serve(budget_door.SERVICE, budgets.handlers())
         door.server.serve(fleet_door.SERVICE, FleetDoor(enrolment, operators).handlers())

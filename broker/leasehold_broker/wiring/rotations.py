@@ -19,6 +19,7 @@ from leasehold_broker.config.providers import ProviderAt
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.config.rotations import RotationAt
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.flows.cancel_rotation import CancelRotation
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.flows.read_rotations import ReadRotations
 from leasehold_broker.flows.request_rotation import RequestRotation
@@ -63,6 +64,7 @@ class Rotating:
     """What doors need."""
 
     request: RequestRotation
+    cancel: CancelRotation
     read: ReadRotations
     driver: RotateKeys
     keys: Mapping[str, AnyRotated]
@@ -112,7 +114,8 @@ async def rotating(
             await stack.enter_async_context(tasks.keeping("rotations", driver.run))
             await stack.enter_async_context(tasks.keeping("rotation schedule", schedule.run))
             await stack.enter_async_context(tasks.keeping("rotation requests", requests))
-        yield Rotating(request, ReadRotations(kept, driver.changed), driver, keys)
+        read = ReadRotations(kept, driver.changed)
+        yield Rotating(request, CancelRotation(kept, read, keys, clock, driver.wake), read, driver, keys)
 
 
 async def _rotated(plan: RotationPlan, clock: Clock, stack: contextlib.AsyncExitStack) -> dict[str, AnyRotated]:

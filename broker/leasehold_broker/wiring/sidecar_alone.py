@@ -86,7 +86,7 @@ def _door(
     )
     changer = ChangeBudgetAlone(parts.config.name, parts.books, parts.apply_budgets, parts.policies, parts.clock)
     budgets = BudgetDoor(ChangeBudget(changer, parts.clock), operators)
-    keys = KeyDoor(rotations.request, rotations.read, rotators, operators)
+    keys = KeyDoor(rotations.request, rotations.cancel, rotations.read, rotators, operators)
     door.server.serve(key_door.SERVICE, keys.handlers())
     door.server.serve(budget_door.SERVICE, budgets.handlers())
     door.server.serve(revocation_door.SERVICE, revocation.handlers())

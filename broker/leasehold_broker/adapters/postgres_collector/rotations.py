@@ -86,11 +86,11 @@ class PostgresRotations:
 
         return await self._appender.submit(work)
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
+    async def advance(self, lead: Lead | None, before: Rotation, after: Rotation, event: Event | None) -> None:
         """See the port."""
 
         async def work(turn: Turn) -> None:
-            if not await turn.ask(_HELD, ROTATIONS_LEAD, lead.holder, lead.fence):
+            if lead is not None and not await turn.ask(_HELD, ROTATIONS_LEAD, lead.holder, lead.fence):
                 raise Refusal(Reason.CONCURRENT_UPDATE, "another collector leads the rotations now")
             if not await turn.change(_REPLACE, (before.id, _body(before), _body(after), after.over), event):
                 raise Refusal(Reason.CONCURRENT_UPDATE, f"{before.name} has gone on meanwhile; look again")

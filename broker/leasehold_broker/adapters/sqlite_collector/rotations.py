@@ -93,12 +93,12 @@ class SqliteRotations:
 
         return await self._writer.submit(job)
 
-    async def advance(self, lead: Lead, before: Rotation, after: Rotation, event: Event | None) -> None:
+    async def advance(self, lead: Lead | None, before: Rotation, after: Rotation, event: Event | None) -> None:
         """See the port."""
 
         def job(connection: sqlite3.Connection) -> None:
             held = connection.execute(_LEAD, (ROTATIONS_LEAD,)).fetchone()
-            if held is None or (held[0], held[1]) != (lead.holder, lead.fence):
+            if lead is not None and (held is None or (held[0], held[1]) != (lead.holder, lead.fence)):
                 raise Refusal(Reason.CONCURRENT_UPDATE, "another collector leads the rotations now")
             self._replace(connection, before, after, event)
 

@@ -72,6 +72,7 @@ CHANGE_BUDGET = Method(_BUDGET + "ChangeBudget", budget.ChangeBudgetRequest, bud
 _KEY = "/leasehold.v1.KeyService/"
 ROTATE = Method(_KEY + "RotateKey", key.RotateKeyRequest, key.RotateKeyResponse)
 SUPPLY = Method(_KEY + "SupplyKey", key.SupplyKeyRequest, key.SupplyKeyResponse)
+CANCEL_ROTATION = Method(_KEY + "CancelRotation", key.CancelRotationRequest, key.CancelRotationResponse)
 LIST_ROTATIONS = Method(_KEY + "ListRotations", key.ListRotationsRequest, key.ListRotationsResponse)
 WATCH_ROTATION = Method(_KEY + "WatchRotation", key.WatchRotationRequest, key.WatchRotationResponse)
 GET_ROTATION = Method(_KEY + "GetRotation", key.GetRotationRequest, key.GetRotationResponse)

@@ -40,6 +40,16 @@ class KeyClient(Connected):
         request = key.SupplyKeyRequest(request_id=new_request_id(), key=name, key_value=value)
         return self._link.call(methods.SUPPLY, request).rotation
 
+    def cancel(self, name: str, *, note: str = "", request_id: str | None = None) -> key.Rotation:
+        """Give up the rotation `name`: its new key is ended, the present one stays. Given up before: no effect.
+
+        Raises:
+            InvalidRequest: its new key serves, or the present one does not work: then the new one is needed.
+            LeaseholdError: it cannot be told whether that works (reason KEY_UNAVAILABLE).
+        """
+        request = key.CancelRotationRequest(request_id=request_id or new_request_id(), name=name, note=note)
+        return self._link.call(methods.CANCEL_ROTATION, request).rotation
+
     def rotation(self, name: str) -> key.Rotation:
         """One rotation. Raises NotFound."""
         return self._link.call(methods.GET_ROTATION, key.GetRotationRequest(name=name)).rotation

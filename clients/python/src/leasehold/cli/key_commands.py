@@ -30,6 +30,22 @@ Exit codes:
   2  wrong usage
   3  failed, or not over within --wait; the last line says how it stands and which key serves
 """
+_CANCEL_HELP = """Give up a rotation whose new key does not serve yet: the new key is ended, the present one stays.
+
+ROTATION is its name, as `leasehold keys rotations` lists it.
+
+\b
+    leasehold keys cancel rotations/0123456789abcdef0123456789abcdef --watch --note 'wrong project'
+
+Refused once the new key serves, and while it is not sure that the present key works: the new one is then needed.
+
+\b
+Exit codes:
+  0  given up (without --watch: it will be undone), also when it was given up before
+  1  refused, or no collector could be reached; the reason is on standard error
+  2  wrong usage
+  3  with --watch: the new key served already, so it goes on forwards; or not undone within --wait
+"""
 _JSON = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 
 
@@ -94,6 +110,33 @@ def rotations(connection: Connection, name: str, only_open: bool, json_: bool) -
             rows.append((rotation.name, rotation.key, _state(rotation), since, trigger, who, rotation.why))
     if not json_:
         click.echo(table(rows) if len(rows) > 1 else "none")
+
+
+@key_group.command("cancel", help=_CANCEL_HELP)
+@to_collector
+@click.argument("rotation", metavar="ROTATION")
+@click.option("--note", default="", metavar="TEXT", help="Why, for the audit log; never a secret.")
+@click.option("--watch", is_flag=True, help="Wait until what was begun is undone, and say each step.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: how long.",
+)
+@_JSON
+def cancel(connection: Connection, rotation: str, note: str, watch: bool, wait_seconds: float, json_: bool) -> None:
+    """See _CANCEL_HELP."""
+    with connection.custodian() as client:
+        found = client.cancel(rotation, note=note)
+        if not watch:
+            _say(found, json_=json_)
+            return
+        found = _watch(client, found, wait_seconds, json_=json_)
+    if found.state != key.ROTATION_STATE_FAILED or found.end_by_hand:
+        sys.exit(EXIT_INCOMPLETE)
 
 
 @key_group.command(

@@ -253,6 +253,56 @@ class SupplyKeyResponse(_message.Message):
 Global___SupplyKeyResponse: _TypeAlias = SupplyKeyResponse  # noqa: Y015
 
 @_typing.final
+class CancelRotationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID."""
+    name: _builtins.str
+    """"rotations/<id>"."""
+    note: _builtins.str
+    """Why, for the audit log. Bounded; never a secret."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRotationRequest: _TypeAlias = CancelRotationRequest  # noqa: Y015
+
+@_typing.final
+class CancelRotationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rotation(self) -> Global___Rotation:
+        """Abandoning, until what was begun is undone, then failed. The same answer when it was given up before."""
+
+    def __init__(
+        self,
+        *,
+        rotation: Global___Rotation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRotationResponse: _TypeAlias = CancelRotationResponse  # noqa: Y015
+
+@_typing.final
 class GetRotationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -44,6 +44,11 @@ class KeyServiceStub:
                 request_serializer=leasehold_dot_v1_dot_key__service__pb2.SupplyKeyRequest.SerializeToString,
                 response_deserializer=leasehold_dot_v1_dot_key__service__pb2.SupplyKeyResponse.FromString,
                 _registered_method=True)
+        self.CancelRotation = channel.unary_unary(
+                '/leasehold.v1.KeyService/CancelRotation',
+                request_serializer=leasehold_dot_v1_dot_key__service__pb2.CancelRotationRequest.SerializeToString,
+                response_deserializer=leasehold_dot_v1_dot_key__service__pb2.CancelRotationResponse.FromString,
+                _registered_method=True)
         self.GetRotation = channel.unary_unary(
                 '/leasehold.v1.KeyService/GetRotation',
                 request_serializer=leasehold_dot_v1_dot_key__service__pb2.GetRotationRequest.SerializeToString,
@@ -74,6 +79,14 @@ class KeyServiceServicer:
 
     def SupplyKey(self, request, context):
         """The new value for a rotation that awaits one, where the provider makes keys by hand only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRotation(self, request, context):
+        """Gives up a rotation whose new key does not serve yet: the new key is ended, the present one stays. Refused once the
+        new key serves, and when the present one does not work: then the new one is needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +123,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.SupplyKey,
                     request_deserializer=leasehold_dot_v1_dot_key__service__pb2.SupplyKeyRequest.FromString,
                     response_serializer=leasehold_dot_v1_dot_key__service__pb2.SupplyKeyResponse.SerializeToString,
+            ),
+            'CancelRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRotation,
+                    request_deserializer=leasehold_dot_v1_dot_key__service__pb2.CancelRotationRequest.FromString,
+                    response_serializer=leasehold_dot_v1_dot_key__service__pb2.CancelRotationResponse.SerializeToString,
             ),
             'GetRotation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRotation,
@@ -181,6 +199,33 @@ class KeyService:
             '/leasehold.v1.KeyService/SupplyKey',
             leasehold_dot_v1_dot_key__service__pb2.SupplyKeyRequest.SerializeToString,
             leasehold_dot_v1_dot_key__service__pb2.SupplyKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasehold.v1.KeyService/CancelRotation',
+            leasehold_dot_v1_dot_key__service__pb2.CancelRotationRequest.SerializeToString,
+            leasehold_dot_v1_dot_key__service__pb2.CancelRotationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class KeyServiceStub:
     """
     SupplyKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.SupplyKeyRequest, _key_service_pb2.SupplyKeyResponse]
     """The new value for a rotation that awaits one, where the provider makes keys by hand only."""
+    CancelRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]
+    """Gives up a rotation whose new key does not serve yet: the new key is ended, the present one stays. Refused once the
+    new key serves, and when the present one does not work: then the new one is needed.
+    """
     GetRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetRotationRequest, _key_service_pb2.GetRotationResponse]
     ListRotations: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListRotationsRequest, _key_service_pb2.ListRotationsResponse]
     WatchRotation: _grpc.UnaryStreamMultiCallable[_key_service_pb2.WatchRotationRequest, _key_service_pb2.WatchRotationResponse]
@@ -51,6 +55,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     SupplyKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.SupplyKeyRequest, _key_service_pb2.SupplyKeyResponse]  # type: ignore[assignment]
     """The new value for a rotation that awaits one, where the provider makes keys by hand only."""
+    CancelRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]  # type: ignore[assignment]
+    """Gives up a rotation whose new key does not serve yet: the new key is ended, the present one stays. Refused once the
+    new key serves, and when the present one does not work: then the new one is needed.
+    """
     GetRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetRotationRequest, _key_service_pb2.GetRotationResponse]  # type: ignore[assignment]
     ListRotations: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListRotationsRequest, _key_service_pb2.ListRotationsResponse]  # type: ignore[assignment]
     WatchRotation: _aio.UnaryStreamMultiCallable[_key_service_pb2.WatchRotationRequest, _key_service_pb2.WatchRotationResponse]  # type: ignore[assignment]
@@ -74,6 +82,16 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.SupplyKeyResponse, _abc.Awaitable[_key_service_pb2.SupplyKeyResponse]]:
         """The new value for a rotation that awaits one, where the provider makes keys by hand only."""
+
+    @_abc_1.abstractmethod
+    def CancelRotation(
+        self,
+        request: _key_service_pb2.CancelRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.CancelRotationResponse, _abc.Awaitable[_key_service_pb2.CancelRotationResponse]]:
+        """Gives up a rotation whose new key does not serve yet: the new key is ended, the present one stays. Refused once the
+        new key serves, and when the present one does not work: then the new one is needed.
+        """
 
     @_abc_1.abstractmethod
     def GetRotation(
