@@ -20,6 +20,7 @@ from tests.processes.tokens import ISSUER
 
 from leasehold import LeaseholdClient
 from leasehold.http import openai_kwargs
+from leasehold.operators import OperatorClient
 from leasehold.v1 import key_service_pb2 as pb
 from leasehold_broker.demo.stage import client
 
@@ -30,12 +31,18 @@ LOAD_THREADS = int(os.environ.get("ROTATE_LOAD_THREADS", "4"))
 
 
 @pytest.fixture
-def world():
-    """Provider and both processes."""
+def world_files():
+    """Provider, and the files of both processes."""
     with tempfile.TemporaryDirectory(prefix="lh-") as folder, rotating_provider() as (account, origin):
-        stage = RotationStage(Path(folder), origin)
-        with stage.process("collector"), stage.process("sidecar"):
-            yield account, stage
+        yield account, RotationStage(Path(folder), origin)
+
+
+@pytest.fixture
+def world(world_files):
+    """Provider and both processes."""
+    account, stage = world_files
+    with stage.process("collector"), stage.process("sidecar"):
+        yield account, stage
 
 
 def chat(kwargs, *, stream):
@@ -164,6 +171,58 @@ def test_a_key_that_nobody_awaits_is_neither_taken_nor_told(world):
     texts = [file.read_bytes() for file in stage.root.rglob("*") if file.is_file()]
     told_texts = [done.stdout, done.stderr, empty.stderr, *stage.said]
     assert all(b"by-mistake" not in text for text in [*texts, "".join(told_texts).encode()])
+
+
+def test_a_revocation_switches_the_key_off_at_its_provider(world):
+    """A dry run says what would be ended; then the leases die, the key is ended and seen dead, and none follows."""
+    account, stage = world
+    revoke = ("revoke", "--key", KEY, "--disable-upstream", "--note", "in a paste")
+    dry = told(stage.centre, *revoke, "--dry-run")
+    assert "the key key-1 would be ended at its provider" in dry
+    assert account.lives(FIRST)
+    with LeaseholdClient(stage.agent, signed("agent")) as agent, agent.acquire(provider="openai", ttl="10m") as lease:
+        assert chat(openai_kwargs(lease), stream=False) == (200, True)
+        said = told(stage.centre, *revoke).splitlines()
+        assert chat(openai_kwargs(lease), stream=False)[0] == 403
+    assert "the end of the key key-1 at its provider was asked for" in "\n".join(said)
+    assert said[-1].endswith(f"to disable {KEY} is done")
+    assert (account.alive(), account.minted) == ([], 0)
+    types = [event["type"] for event in stage.events("key.disab")]
+    assert (types[0], types[-1]) == ("key.disabling_started", "key.disabled_upstream")
+    # The console of the provider brings a new key; the store takes it by a rotation, as any other.
+    for wrong in (["--all", "--yes"], ["--key", KEY, "--rotate"], ["--key", "another"]):
+        command = [*client("revoke", *wrong, "--disable-upstream"), "--collector", stage.centre]
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+        assert refused.returncode == 1
+        assert "disable_key" in refused.stderr
+    with OperatorClient(stage.centre, timeout_seconds=30) as operators:
+        assert len(list(operators.revocations())) == 1
+
+
+def test_a_collector_that_is_killed_while_it_switches_a_key_off_goes_on(world_files):
+    """Kill -9 while the provider is asked, the revocation in force: the next life ends the key and proves it dead."""
+    account, stage = world_files
+    asked, held, open_ = account.asked, threading.Event(), threading.Event()
+
+    def gate(verb, words, value):
+        if verb == "end":
+            held.set()
+            open_.wait(WATCH_SECONDS)
+        return asked(verb, words, value)
+
+    account.asked = gate
+    with stage.process("collector") as process:
+        told(stage.centre, "revoke", "--key", KEY, "--disable-upstream", "--no-watch")
+        assert held.wait(WATCH_SECONDS)
+        process.kill()
+        process.wait(30)
+    account.asked = asked
+    with stage.process("collector"), stage.custodian() as custodian:
+        (rotation,) = custodian.rotations(KEY)
+        assert rotation.disables
+        assert list(custodian.watch(rotation.name, WATCH_SECONDS))[-1].state == pb.ROTATION_STATE_DONE
+    assert account.alive() == []
+    open_.set()
 
 
 def test_a_rotation_is_given_up_by_an_operator(world):

@@ -2,7 +2,6 @@
 
 from leasehold_broker.domain.leads import LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import OLD_SERVES
 from leasehold_broker.ports.rotation_log import Lead
 
 
@@ -37,7 +36,7 @@ class MemoryRotationLog:
                 raise Refusal(Reason.REQUEST_ID_REUSED, "used for another key")
             return found
         mine = [each for each in self.rotations.values() if each.key == wanted.key and not each.over]
-        found = mine[-1] if mine and mine[-1].state in OLD_SERVES else wanted
+        found = next((each for each in reversed(mine) if each.takes(wanted)), wanted)
         if found is wanted:
             self.rotations[wanted.id] = wanted
             self.events.append(describe(wanted))

@@ -16,8 +16,9 @@ from tests.fakes.provider_account import ProviderAccount
 
 from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState, Trigger
 from leasehold_broker.flows.rotate_keys import Pace, RotateKeys
+from leasehold_broker.flows.rotated_key import RotatedKey
 from leasehold_broker.flows.rotation_events import started
-from leasehold_broker.flows.rotation_steps import RotatedKey, RotationSteps
+from leasehold_broker.flows.rotation_steps import RotationSteps
 from leasehold_broker.ports.rotation_log import RotationRequest
 
 KEY = "openai-prod"

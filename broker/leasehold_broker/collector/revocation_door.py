@@ -10,7 +10,8 @@ from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.domain.revocation import ByKey, Selector
 from leasehold_broker.domain.revocation_progress import RevocationProgress
-from leasehold_broker.domain.rotation import Trigger
+from leasehold_broker.domain.rotation import DisabledKey, Trigger
+from leasehold_broker.flows.disable_key import DisableKey
 from leasehold_broker.flows.issue_revocation import IssueRevocation
 from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.read_revocations import ReadRevocations
@@ -38,9 +39,11 @@ class RevocationDoor:
         read: ReadRevocations,
         operators: Operators,
         rotate: RequestRotation | None = None,
+        disable: DisableKey | None = None,
     ) -> None:
-        """Call these flows for these operators; without `rotate` no key is rotated here."""
+        """Call these flows for these operators; without `rotate` and `disable` no key is rotated here."""
         self._rotate = rotate
+        self._disable = disable
         self._issue = issue
         self._lift = lift
         self._read = read
@@ -62,6 +65,7 @@ class RevocationDoor:
         check_known(request)
         selector = selector_from_proto(request.selector)
         key = self._rotated(request, selector)
+        disables = await self._disabled(request, selector)
         issued = await self._issue.run(
             call.identity,
             request.request_id,
@@ -69,15 +73,21 @@ class RevocationDoor:
             request.note,
             order=order_from_proto(request),
             leases_max=request.leases_max if request.HasField("leases_max") else None,
+            disables=disables,
             validate_only=request.validate_only,
         )
         rotation = ""
+        if disables is not None and self._disable is not None and issued.progress is not None:
+            entry, subject = issued.progress.revocation, call.identity.subject
+            asked = (entry.epoch, entry.revoked_by, request.selector.key, disables, entry.note, subject)
+            rotation = (await self._disable.ask(*asked)).name
         if key is not None and self._rotate is not None and not request.validate_only:
             # After the revocation, so that its failure leaves leases dead; asked again, both are the same ones.
             incident = (call.identity.subject, request.request_id, key, request.note, Trigger.INCIDENT)
             rotation = (await self._rotate.run(*incident)).name
         return pb.RevokeLeasesResponse(
             rotation=rotation,
+            disabled_key_id="" if disables is None else disables.id,
             progress=None if issued.progress is None else progress_to_proto(issued.progress),
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,
@@ -93,6 +103,18 @@ class RevocationDoor:
             raise field_invalid("rotate_key", "is not served here: no key is rotated; leave it out to revoke alone")
         self._rotate.check_known(selector.key)
         return selector.key
+
+    async def _disabled(self, request: pb.RevokeLeasesRequest, selector: Selector) -> DisabledKey | None:
+        """What is to be ended at its provider, known to be something that can be."""
+        if not request.disable_key:
+            return None
+        if not isinstance(selector, ByKey):
+            raise field_invalid("disable_key", "goes with a key as selector only: name the key that is to be disabled")
+        if request.rotate_key:
+            raise field_invalid("disable_key", "does not go with rotate_key, which ends the old key too; choose one")
+        if self._disable is None:
+            raise field_invalid("disable_key", "is not served here: no key is rotated; leave it out to revoke alone")
+        return await self._disable.check(selector.key)
 
     async def lift_revocation(self, request: pb.LiftRevocationRequest, call: CallContext) -> pb.LiftRevocationResponse:
         """Let what was blocked acquire leases again. Responders only."""

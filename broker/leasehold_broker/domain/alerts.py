@@ -280,6 +280,27 @@ _RULES: Final[Mapping[EventType, _Rule]] = {
         "See why with leasehold keys rotations; it goes on by itself once the provider or the store does.",
         _named("key"),
     ),
+    EventType.KEY_DISABLING_FAILED: _Rule(
+        Severity.CRITICAL,
+        "A key that was to be switched off may still work at its provider",
+        "End it in the provider's console now, and look at what was called with it.",
+        _named("key"),
+    ),
+    EventType.KEY_DISABLING_AWAITS_PERSON: _Rule(
+        Severity.CRITICAL,
+        "A key has to be switched off by hand at its provider",
+        "End it in the provider's console now; it is tried until it is refused there.",
+        _named("key"),
+    ),
+    EventType.KEY_DISABLING_DELAYED: _Rule(
+        Severity.ERROR,
+        "A key could not be switched off at its provider yet",
+        "It is tried again; see why with leasehold keys rotations, or end it in the provider's console.",
+        _named("key"),
+    ),
+    EventType.KEY_DISABLED_UPSTREAM: _Rule(
+        Severity.INFO, "A key is switched off at its provider", "", _named("key"), EventType.KEY_DISABLING_DELAYED
+    ),
     EventType.TASK_FAILED: _Rule(
         Severity.ERROR,
         "A background task fails and is tried again",

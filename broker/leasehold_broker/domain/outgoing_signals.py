@@ -72,6 +72,8 @@ def _told(event: Event, stream: SignalStream) -> tuple[str, Claims, Claims] | No
             return SESSION_REVOKED, subject, _payload(event, "admin" if by.startswith("revocations/") else "policy", by)
         case EventType.KEY_TAKEN_OUT:
             return _key(event, "revoke", "its provider refuses it")
+        case EventType.KEY_DISABLED_UPSTREAM:
+            return _key(event, "revoke", "it was ended at its provider")
         case EventType.KEY_ROTATION_DONE:
             return _key(event, "update", "rotated")
         case EventType.REVOCATION_ISSUED if "lifts" not in details:

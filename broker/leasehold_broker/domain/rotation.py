@@ -47,6 +47,27 @@ class Trigger(StrEnum):
     DISCLOSED = "disclosed"
 
 
+class Purpose(StrEnum):
+    """What it is for."""
+
+    REPLACE = "replace"
+    DISABLE = "disable"
+    """The key that serves is ended at its provider, and none comes in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisabledKey:
+    """The key that a revocation wants to be ended, as it was when that was asked for: another may serve by now.
+
+    Args:
+        id: the provider's; "" when it did not answer.
+        version: of the key in its store; 0 when that did not answer.
+    """
+
+    id: str = ""
+    version: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class RotationLimits:
     """How long each part may take, in seconds; time is counted from when a process took up the state.
@@ -92,6 +113,7 @@ class Rotation:
         confirmations: refusals of the old key in a row.
         by_hand: the old key has to be ended by a person.
         why: what keeps it waiting, or why it failed; "" when all is well.
+        purpose: what it is for.
         waited_ms: how long it was seen in this state, by all processes together; see `rotation_time`.
     """
 
@@ -111,6 +133,7 @@ class Rotation:
     by_hand: bool = False
     why: str = ""
     waited_ms: int = 0
+    purpose: Purpose = Purpose.REPLACE
 
     @property
     def name(self) -> str:
@@ -121,3 +144,7 @@ class Rotation:
     def over(self) -> bool:
         """Nothing is left to do."""
         return self.state in OVER
+
+    def takes(self, wanted: "Rotation") -> bool:
+        """True when this one, which is open, is what another wish for the same key asks for."""
+        return self.purpose is wanted.purpose and self.state in OLD_SERVES

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.key_shapes import without_secrets
 from leasehold_broker.domain.reasons import field_invalid
-from leasehold_broker.domain.rotation import OLD_SERVES, Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.rotation import OLD_SERVES, Purpose, Rotation, RotationLimits, RotationState, Trigger
 
 CONFIRMATIONS = 3
 """So many refusals of the old key in a row are steady."""
@@ -19,9 +19,10 @@ WHY_LENGTH_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """The provider's id of the key that serves; "" when it cannot be told."""
+    """The provider's id of the key that serves, "" when it cannot be told; its version, where it is to be disabled."""
 
     old_key_id: str
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,10 @@ def cancelled(rotation: Rotation, by: str, note: str, wall_ms: int) -> Rotation:
     Raises:
         Refusal: FIELD_INVALID: its new key serves, so there is nothing to go back to.
     """
+    if rotation.purpose is Purpose.DISABLE:
+        raise field_invalid(
+            "name", f"{rotation.name} is a switch-off, and is not given up: the key may be in wrong hands"
+        )
     if rotation.state in {RotationState.ABANDONING, RotationState.FAILED} and not rotation.version:
         return rotation
     if rotation.state not in OLD_SERVES:
@@ -139,6 +144,8 @@ def cancelled(rotation: Rotation, by: str, note: str, wall_ms: int) -> Rotation:
 
 def _planned(rotation: Rotation, outcome: Outcome, elapsed: float, limits: RotationLimits) -> Rotation:
     match outcome:
+        case Identified(old_key_id, version) if rotation.purpose is Purpose.DISABLE:
+            return _to(rotation, RotationState.ENDING, old_key_id=old_key_id, version=version)
         case Identified(old_key_id):
             return _to(rotation, RotationState.MINTING, old_key_id=old_key_id)
         case Faulted(why, final):
@@ -232,7 +239,7 @@ def _ending(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotati
 
 def _verifying(rotation: Rotation, outcome: Outcome, elapsed: float, limits: RotationLimits) -> Rotation:
     match outcome:
-        case Done() if not limits.probed:
+        case Done() if not limits.probed or rotation.purpose is Purpose.DISABLE:
             return _to(rotation, RotationState.FORGETTING, why=rotation.why)
         case Probed(status) if refused(status):
             count = rotation.confirmations + 1

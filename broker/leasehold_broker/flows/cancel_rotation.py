@@ -12,8 +12,9 @@ from leasehold_broker.domain.rotation import Rotation, RotationState
 from leasehold_broker.domain.rotation_transitions import accepted, cancelled, refused
 from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
 from leasehold_broker.flows.read_rotations import ReadRotations
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
 from leasehold_broker.flows.rotation_events import given_up
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey, old_status
+from leasehold_broker.flows.rotation_steps import old_status
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.provider_keys import ProviderKeyFault

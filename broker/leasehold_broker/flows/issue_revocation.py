@@ -3,7 +3,7 @@
 The same flow serves the collector and a sidecar that runs alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from leasehold_broker.domain.revocation import (
     Selector,
 )
 from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.domain.rotation import DisabledKey
 from leasehold_broker.domain.scope import ANYTHING
 from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.ports.clock import Clock
@@ -64,6 +65,7 @@ class IssueRevocation:
         *,
         order: Order = PLAIN,
         leases_max: int | None = None,
+        disables: DisabledKey | None = None,
         validate_only: bool,
     ) -> IssuedRevocation:
         """Revoke, or with `validate_only` say what would die and change nothing but the audit log.
@@ -74,6 +76,7 @@ class IssueRevocation:
             selector: what dies.
             note: why, in words.
             order: what else.
+            disables: with a key: what is to be ended at its provider too.
             leases_max: refuse when more live leases match, or when it is not known how many; None: whatever matches.
             validate_only: change nothing.
 
@@ -86,11 +89,14 @@ class IssueRevocation:
         _check_order(order)
         by = shown_as(identity.subject)
         draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject, order)
+        draft = replace(draft, disables=disables)
         if leases_max is not None:
             _check_count(await self._issuer.matching(selector), leases_max)
         if validate_only:
             matching = await self._issuer.matching(selector)
             details: dict[str, Detail] = {"selector": to_words(selector), "matching": len(matching.names)}
+            if disables is not None:
+                details |= _disabling(disables)
             await self._events.record(
                 Event(
                     EventType.REVOCATION_VALIDATED,
@@ -129,6 +135,8 @@ def issued_event(entry: Revocation, draft: RevocationDraft) -> Event:
     lease = entry.selector.lease if isinstance(entry.selector, ByLease) else ""
     if isinstance(entry.selector, ByKey):
         details["key"] = entry.selector.key
+        if draft.disables is not None:
+            details |= _disabling(draft.disables)
     return Event(
         EventType.REVOCATION_ISSUED,
         entry.create_wall_ms,
@@ -138,6 +146,10 @@ def issued_event(entry: Revocation, draft: RevocationDraft) -> Event:
         request_id=draft.request_id,
         details=details,
     )
+
+
+def _disabling(key: DisabledKey) -> dict[str, Detail]:
+    return {"disable_key": True, "disable_key_id": key.id, "disable_key_version": key.version}
 
 
 def check_selector(selector: Selector) -> None:

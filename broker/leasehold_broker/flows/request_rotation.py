@@ -1,16 +1,17 @@
 """Ask for rotations, and supply what a person has made. Owns the checks of both; the log keeps each wish once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
-from leasehold_broker.domain.rotation import Rotation, RotationState, Trigger
+from leasehold_broker.domain.rotation import DisabledKey, Purpose, Rotation, RotationState, Trigger
 from leasehold_broker.domain.rotation_transitions import accepted
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
 from leasehold_broker.flows.rotation_events import started
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.event_log import EventLog
@@ -49,14 +50,32 @@ class RequestRotation:
         return await self.wish(shown_as(subject), request_id, key, trigger, note, subject)
 
     async def wish(
-        self, by: str, request_id: str, key: str, trigger: Trigger, note: str = "", subject: Subject | None = None
+        self,
+        by: str,
+        request_id: str,
+        key: str,
+        trigger: Trigger,
+        note: str = "",
+        subject: Subject | None = None,
+        disables: DisabledKey | None = None,
     ) -> Rotation:
-        """The same for one of our own, whose request ids are names of what it saw."""
+        """The same for one of our own, whose request ids are names of what it saw; `disables`: end this."""
         known = self._known(key)
         now = self._clock.now().wall_ms
         wanted = Rotation(
-            self._entropy.bytes(16).hex(), key, known.environment, trigger, by, RotationState.PLANNED, now, now, note
+            self._entropy.bytes(16).hex(),
+            key,
+            known.environment,
+            trigger,
+            by,
+            RotationState.PLANNED,
+            now,
+            now,
+            note,
         )
+        if disables is not None:
+            purpose = Purpose.DISABLE
+            wanted = replace(wanted, purpose=purpose, old_key_id=disables.id, version=disables.version)
         rotation = await self._log.request(
             RotationRequest(wanted, request_id), lambda new: started(new, subject, request_id)
         )

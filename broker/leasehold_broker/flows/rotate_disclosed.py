@@ -11,7 +11,7 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.rotation import Trigger
 from leasehold_broker.flows.request_rotation import RequestRotation
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
 from leasehold_broker.ports.event_sink import SinkFailedError
 from leasehold_broker.ports.key_source import FINAL, SourceFault
 

@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import Rotation, RotationState
+from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState
 from leasehold_broker.domain.rotation_time import StateTime
 from leasehold_broker.domain.rotation_transitions import after
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.rotated_key import AnyRotated
 from leasehold_broker.flows.rotation_events import stepped
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotationSteps
+from leasehold_broker.flows.rotation_steps import RotationSteps
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.rotation_log import Lead, RotationLog
 
+EARLIER_MAX = 10
+"""Switch-offs may lie between two rotations of a key."""
 LEAD_SHARE = 0.8
 """Of the time that others wait, a leader trusts its lead for this much; the rest is for drift and what is under way."""
 
@@ -85,7 +88,7 @@ class RotateKeys:
         self._told = told
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[tuple[str, Purpose], asyncio.Task[None]] = {}
         self._lead: Lead | None = None
         self._leads_until_ns = 0
         self._lapse: asyncio.TimerHandle | None = None
@@ -130,13 +133,14 @@ class RotateKeys:
         self._hold(lead, asked)
         if lead is None:
             return
-        first: dict[str, Rotation] = {}
+        first: dict[tuple[str, Purpose], Rotation] = {}
         for rotation in await self._log.open_rotations():
-            first.setdefault(rotation.key, rotation)
-        for name, rotation in first.items():
-            running = self._tasks.get(name)
+            # A switch-off waits for no rotation: that may take days.
+            first.setdefault((rotation.key, rotation.purpose), rotation)
+        for what, rotation in first.items():
+            name, running = rotation.key, self._tasks.get(what)
             if name in self._keys and (running is None or running.done()):
-                self._tasks[name] = asyncio.create_task(self._drive(rotation, lead), name=f"rotation of {name}")
+                self._tasks[what] = asyncio.create_task(self._drive(rotation, lead), name=f"rotation of {name}")
 
     def _hold(self, lead: Lead | None, asked: Instant) -> None:
         """Trust this lead from when it was asked for, and no longer."""
@@ -220,8 +224,9 @@ class RotateKeys:
         return after(rotation, outcome, spent.seconds(now), key.limits, now.wall_ms)
 
     async def _earlier(self, rotation: Rotation) -> Rotation | None:
-        found = await self._log.last_rotations(rotation.key, 1, rotation.id)
-        return found[0] if found and found[0].over else None
+        found = await self._log.last_rotations(rotation.key, EARLIER_MAX, rotation.id)
+        replaced = [each for each in found if each.purpose is Purpose.REPLACE]
+        return replaced[0] if replaced and replaced[0].over else None
 
     async def _pause(self, state: RotationState, failures: int) -> None:
         pause = min(self._pace.retry_max, self._pace.retry * 2.0 ** min(failures, 30))

@@ -3,16 +3,26 @@
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Reason
-from leasehold_broker.domain.rotation import Rotation, RotationState
+from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState
 
 _WAITING = frozenset({RotationState.PROBING, RotationState.DRAINING, RotationState.VERIFYING})
 """To wait a while is part of these; what lasts too long ends in another state, with its reason."""
 
 
+_OF_DISABLING = {
+    EventType.KEY_ROTATION_STARTED: EventType.KEY_DISABLING_STARTED,
+    EventType.KEY_ROTATION_STEPPED: EventType.KEY_DISABLING_STEPPED,
+    EventType.KEY_ROTATION_DELAYED: EventType.KEY_DISABLING_DELAYED,
+    EventType.KEY_ROTATION_AWAITS_PERSON: EventType.KEY_DISABLING_AWAITS_PERSON,
+    EventType.KEY_ROTATION_FAILED: EventType.KEY_DISABLING_FAILED,
+    EventType.KEY_ROTATION_DONE: EventType.KEY_DISABLED_UPSTREAM,
+}
+
+
 def started(rotation: Rotation, subject: Subject | None, request_id: str) -> Event:
     """It was asked for."""
     return Event(
-        EventType.KEY_ROTATION_STARTED,
+        _told(rotation, EventType.KEY_ROTATION_STARTED),
         rotation.create_wall_ms,
         Outcome.ALLOWED,
         subject=subject,
@@ -37,12 +47,16 @@ def stepped(before: Rotation, after: Rotation, wall_ms: int) -> Event:
     """It went on, or has to wait."""
     kind, outcome = _kind(before, after)
     return Event(
-        kind,
+        _told(after, kind),
         wall_ms,
         outcome,
         Reason.KEY_UNAVAILABLE if outcome is Outcome.FAILED else None,
         details=_details(after) | {"state_before": before.state.value},
     )
+
+
+def _told(rotation: Rotation, kind: EventType) -> EventType:
+    return _OF_DISABLING[kind] if rotation.purpose is Purpose.DISABLE else kind
 
 
 def _kind(before: Rotation, after: Rotation) -> tuple[EventType, Outcome]:

@@ -7,11 +7,8 @@ record of its id and its storing: if the process dies meanwhile the provider is 
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
-from leasehold_broker.domain.keys import KeyRecord, KeyState
-from leasehold_broker.domain.rotation import Rotation, RotationLimits, RotationState
+from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState
 from leasehold_broker.domain.rotation_transitions import (
     Done,
     Drained,
@@ -26,56 +23,20 @@ from leasehold_broker.domain.rotation_transitions import (
     accepted,
     refused,
 )
-from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.disable_steps import disable_step
 from leasehold_broker.flows.root_steps import RotatedRoot, root_step
-from leasehold_broker.ports.key_admin import KeyAdmin, KeyStage
-from leasehold_broker.ports.key_probe import KeyProbe
-from leasehold_broker.ports.key_source import KeySource, SourceFault, SourceState
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
+from leasehold_broker.ports.key_admin import KeyStage
+from leasehold_broker.ports.key_source import SourceFault, SourceState
 from leasehold_broker.ports.key_users import KeyUsers
-from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeys, ProviderKeyState
+from leasehold_broker.ports.provider_keys import FINAL as PROVIDER_FINAL
+from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
 _STORE_FINAL = frozenset(
     {SourceState.DENIED, SourceState.MISSING, SourceState.DISABLED, SourceState.MALFORMED, SourceState.CONFLICT}
 )
-_PROVIDER_FINAL = frozenset(
-    {ProviderKeyState.DENIED, ProviderKeyState.FULL, ProviderKeyState.LOGIN_REFUSED, ProviderKeyState.MALFORMED}
-)
 SERVES = "the key to be ended is the one that serves; nothing was ended"
-
-
-class RotatedStore(KeySource, KeyAdmin, Protocol):
-    """A store whose keys are read and rotated."""
-
-
-@dataclass(frozen=True, slots=True)
-class RotatedKey:
-    """A key and all that its rotation needs.
-
-    Args:
-        name, provider, environment: of the key.
-        store: where it is kept.
-        at_provider: makes and ends it there.
-        probe: asks the provider whether it takes one.
-        limits: how long each part may take.
-    """
-
-    name: str
-    provider: str
-    environment: str
-    store: RotatedStore
-    at_provider: ProviderKeys
-    probe: KeyProbe
-    limits: RotationLimits
-
-    async def status(self, value: Secret) -> int:
-        """The provider's answer to the harmless call with this value."""
-        record = KeyRecord(self.name, self.provider, self.environment, KeyState.ENABLED, 0, 0)
-        return await self.probe.probe(record, value)
-
-
-AnyRotated = RotatedKey | RotatedRoot
-"""Something that is rotated."""
 
 
 class RotationSteps:
@@ -97,6 +58,8 @@ class RotationSteps:
         """
         if isinstance(key, RotatedRoot):
             return await _guarded(lambda: root_step(rotation, key))
+        if rotation.purpose is Purpose.DISABLE:
+            return await _guarded(lambda: disable_step(rotation, key))
         if rotation.state is RotationState.PLANNED:
             return await _guarded(lambda: self._identify(key, earlier))
         if rotation.state is RotationState.DRAINING:
@@ -150,7 +113,7 @@ class RotationSteps:
             stages = await key.store.stages(key.name, earlier.id)
             if stages.mine and (stages.pending or stages.previous):
                 await key.store.retire(key.name, earlier.id)
-        return Identified(await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT)))
+        return Identified(await key.id_of(await key.store.staged(key.name, KeyStage.CURRENT)))
 
     async def _mint(self, rotation: Rotation, key: RotatedKey) -> Outcome:
         stages = await key.store.stages(key.name, rotation.id)
@@ -174,7 +137,7 @@ class RotationSteps:
             return Faulted(rotation.why)
         if not stages.pending:
             return Stored()
-        return Stored(await _id_of(key, await key.store.staged(key.name, KeyStage.PENDING)))
+        return Stored(await key.id_of(await key.store.staged(key.name, KeyStage.PENDING)))
 
     async def _probe_new(self, rotation: Rotation, key: RotatedKey) -> Outcome:
         if not key.limits.probed:
@@ -219,7 +182,7 @@ class RotationSteps:
             return await self._promote(rotation, key)
         if stages.mine:
             await key.store.retire(key.name, rotation.id)
-        serving = await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT))
+        serving = await key.id_of(await key.store.staged(key.name, KeyStage.CURRENT))
         if rotation.new_key_id:
             if serving == rotation.new_key_id:
                 return Faulted(SERVES, final=True)
@@ -237,21 +200,11 @@ async def _guarded(step: Callable[[], Awaitable[Outcome]]) -> Outcome:
     except ProviderKeyFault as fault:
         if fault.state is ProviderKeyState.BY_HAND:
             return NeedsPerson(str(fault))
-        return Faulted(f"provider: {fault}", final=fault.state in _PROVIDER_FINAL)
+        return Faulted(f"provider: {fault}", final=fault.state in PROVIDER_FINAL)
 
 
 async def _promoted(key: RotatedKey) -> Outcome:
-    found = await key.store.read(key.name)
-    return Promoted(found.number if found.number is not None else found.created_wall_ms)
-
-
-async def _id_of(key: RotatedKey, value: Secret) -> str:
-    try:
-        return await key.at_provider.current_id(value)
-    except ProviderKeyFault as fault:
-        if fault.state is ProviderKeyState.BY_HAND:
-            return ""
-        raise
+    return Promoted(await key.version())
 
 
 async def old_status(rotation: Rotation, key: RotatedKey) -> int:
@@ -263,7 +216,7 @@ async def old_status(rotation: Rotation, key: RotatedKey) -> int:
     current = await key.store.staged(key.name, KeyStage.CURRENT)
     if key.limits.probed:
         return await key.status(current)
-    return 401 if rotation.old_key_id and not await _id_of(key, current) else 200
+    return 401 if rotation.old_key_id and not await key.id_of(current) else 200
 
 
 async def _only_new_works(rotation: Rotation, key: RotatedKey) -> bool:
@@ -275,4 +228,4 @@ async def _only_new_works(rotation: Rotation, key: RotatedKey) -> bool:
 
 
 async def _serves(key: RotatedKey, key_id: str) -> bool:
-    return key_id == await _id_of(key, await key.store.staged(key.name, KeyStage.CURRENT))
+    return key_id == await key.id_of(await key.store.staged(key.name, KeyStage.CURRENT))

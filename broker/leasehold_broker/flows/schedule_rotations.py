@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from leasehold_broker.domain.reasons import Refusal
-from leasehold_broker.domain.rotation import Trigger
+from leasehold_broker.domain.rotation import Purpose, Trigger
 from leasehold_broker.domain.rotation_schedule import NextTime, RotationSchedule, counts_from
 from leasehold_broker.flows.request_rotation import RequestRotation
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey
+from leasehold_broker.flows.rotate_keys import EARLIER_MAX
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.rotation_log import RotationLog
@@ -55,8 +56,8 @@ class ScheduleRotations:
                 continue
 
     async def _look(self, name: str, schedule: RotationSchedule) -> None:
-        found = await self._log.last_rotations(name, 1)
-        last = found[0] if found else None
+        found = await self._log.last_rotations(name, EARLIER_MAX)
+        last = next((each for each in found if each.purpose is Purpose.REPLACE), None)
         if last is not None and not last.over:
             return
         key = self._keys[name]

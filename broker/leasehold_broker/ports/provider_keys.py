@@ -20,6 +20,12 @@ class ProviderKeyState(StrEnum):
     BY_HAND = "by_hand"
 
 
+FINAL = frozenset(
+    {ProviderKeyState.DENIED, ProviderKeyState.FULL, ProviderKeyState.LOGIN_REFUSED, ProviderKeyState.MALFORMED}
+)
+"""Asking again would not help."""
+
+
 class ProviderKeyFault(Exception):  # noqa: N818 - the provider's fault, in the house's word
     """A provider did not do what was asked. The message says what to do next, and never a secret.
 

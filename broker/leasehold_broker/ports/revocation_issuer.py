@@ -7,6 +7,7 @@ from typing import Protocol
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.revocation import PLAIN, Order, Revocation, Selector
 from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.domain.rotation import DisabledKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class RevocationDraft:
         wall_ms: when it was asked.
         responder: for the event; None: the broker itself, at the end of a block.
         order: what else.
+        disables: what the key of the selector is at its provider, where it is to be ended too: the event says so, and
+            whoever rotates keys follows it. None: nothing is ended there.
     """
 
     selector: Selector
@@ -30,6 +33,7 @@ class RevocationDraft:
     wall_ms: int
     responder: Subject | None = None
     order: Order = PLAIN
+    disables: DisabledKey | None = None
 
     def same_as(self, entry: Revocation) -> bool:
         """True when this asks for what that entry did."""

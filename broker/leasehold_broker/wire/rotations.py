@@ -1,7 +1,7 @@
 """A rotation's words on the wire. Owns the pairing of states and triggers with their numbers."""
 
 from leasehold.v1 import key_service_pb2 as pb
-from leasehold_broker.domain.rotation import Rotation, RotationState, Trigger
+from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState, Trigger
 from leasehold_broker.wire.records import timestamp
 
 _STATES = {state: pb.RotationState.Value(f"ROTATION_STATE_{state.name}") for state in RotationState}
@@ -24,4 +24,5 @@ def rotation_to_proto(rotation: Rotation) -> pb.Rotation:
         new_key_id=rotation.new_key_id,
         why=rotation.why,
         end_by_hand=rotation.by_hand and not rotation.over,
+        disables=rotation.purpose is Purpose.DISABLE,
     )

@@ -286,6 +286,7 @@ class Collector:
             ReadRevocations(issuer),
             operators,
             None if rotations is None else rotations.request,
+            None if rotations is None else rotations.disable,
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
         budgets = BudgetDoor(ChangeBudget(FleetBudgetChanges(self._fleet, escrow, store), self._clock), operators)

@@ -20,13 +20,15 @@ from leasehold_broker.config.read import ConfigError
 from leasehold_broker.config.rotations import RotationAt
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.cancel_rotation import CancelRotation
+from leasehold_broker.flows.disable_key import DisableKey, DisableRevoked
 from leasehold_broker.flows.feed_sinks import FeedSink, SinkRule
 from leasehold_broker.flows.read_rotations import ReadRotations
 from leasehold_broker.flows.request_rotation import RequestRotation
 from leasehold_broker.flows.root_steps import RotatedRoot
 from leasehold_broker.flows.rotate_disclosed import RotateDisclosed
 from leasehold_broker.flows.rotate_keys import Pace, RotateKeys
-from leasehold_broker.flows.rotation_steps import AnyRotated, RotatedKey, RotatedStore, RotationSteps
+from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey, RotatedStore
+from leasehold_broker.flows.rotation_steps import RotationSteps
 from leasehold_broker.flows.schedule_rotations import ScheduleRotations
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
@@ -41,6 +43,7 @@ from leasehold_broker.wiring.sidecar_keys import SidecarKeys, open_source
 from leasehold_broker.wiring.supervision import Supervisor
 
 DISCLOSED = "key.rotation_requested"
+REVOKED = "revocation.issued"
 log = structlog.get_logger("leasehold.rotation")
 
 
@@ -65,6 +68,7 @@ class Rotating:
 
     request: RequestRotation
     cancel: CancelRotation
+    disable: DisableKey
     read: ReadRotations
     driver: RotateKeys
     keys: Mapping[str, AnyRotated]
@@ -104,6 +108,7 @@ async def rotating(
         keys = await _rotated(plan, clock, stack)
         driver = RotateKeys(kept, keys, RotationSteps(users), clock, new_life(), Pace(), _told)
         request = RequestRotation(kept, opened.log, keys, clock, entropy, driver.wake)
+        disable = DisableKey(request, keys)
         if keys:
             schedules = {at.key: at.schedule for at in plan.rotations}
             schedule = ScheduleRotations(kept, keys, schedules, request, clock, cron.next_time, lambda: driver.leads)
@@ -111,11 +116,16 @@ async def rotating(
             disclosed = FeedSink(rule, RotateDisclosed(request, keys, decode_event), opened.log, opened.log, _told)
             await disclosed.start()
             requests = opened.led_from_cursor("rotation-requests", disclosed)
+            rule = SinkRule("switch-offs", required=False, lag_records_max=0, types=(REVOKED,))
+            revoked = FeedSink(rule, DisableRevoked(disable, decode_event, _told), opened.log, opened.log, _told)
+            await revoked.start()
+            switch_offs = opened.led_from_cursor("switch-offs", revoked)
             await stack.enter_async_context(tasks.keeping("rotations", driver.run))
             await stack.enter_async_context(tasks.keeping("rotation schedule", schedule.run))
             await stack.enter_async_context(tasks.keeping("rotation requests", requests))
+            await stack.enter_async_context(tasks.keeping("switch-offs", switch_offs))
         read = ReadRotations(kept, driver.changed)
-        yield Rotating(request, CancelRotation(kept, read, keys, clock, driver.wake), read, driver, keys)
+        yield Rotating(request, CancelRotation(kept, read, keys, clock, driver.wake), disable, read, driver, keys)
 
 
 async def _rotated(plan: RotationPlan, clock: Clock, stack: contextlib.AsyncExitStack) -> dict[str, AnyRotated]:

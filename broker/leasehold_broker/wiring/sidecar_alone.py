@@ -83,6 +83,7 @@ def _door(
         ReadRevocations(issuer),
         operators,
         rotations.request,
+        rotations.disable,
     )
     changer = ChangeBudgetAlone(parts.config.name, parts.books, parts.apply_budgets, parts.policies, parts.clock)
     budgets = BudgetDoor(ChangeBudget(changer, parts.clock), operators)

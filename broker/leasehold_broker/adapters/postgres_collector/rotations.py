@@ -15,7 +15,7 @@ from leasehold_broker.adapters.postgres_collector.turn import Turn
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.leads import HeldLead, LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import OLD_SERVES, Rotation
+from leasehold_broker.domain.rotation import Rotation
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.rotation_log import Lead, RotationRequest
 
@@ -32,7 +32,7 @@ _PUT_ASKED = "INSERT INTO rotation_requests (requested_by, request_id, rotation)
 _PUT = "INSERT INTO rotations (id, key, done, body) VALUES ($1, $2, false, $3)"
 _REPLACE = "UPDATE rotations SET body = $3, done = $4 WHERE id = $1 AND body = $2"
 _OPEN = "SELECT body FROM rotations WHERE NOT done ORDER BY number"
-_OPEN_OF = "SELECT body FROM rotations WHERE NOT done AND key = $1 ORDER BY number DESC LIMIT 1"
+_OPEN_OF = "SELECT body FROM rotations WHERE NOT done AND key = $1 ORDER BY number DESC"
 _NEWEST = (
     "SELECT body FROM rotations WHERE ($1 = '' OR key = $1) AND ($2 = '' OR number < "
     "(SELECT number FROM rotations WHERE id = $2)) ORDER BY number DESC LIMIT $3"
@@ -76,9 +76,9 @@ class PostgresRotations:
                     message = f"request_id {request.request_id} was used for key {known.key!r}; send a new UUID"
                     raise Refusal(Reason.REQUEST_ID_REUSED, message)
                 return known
-            found = _one(await turn.ask(_OPEN_OF, wanted.key))
-            if found is None or found.state not in OLD_SERVES:
-                found = wanted
+            open_ = [_ROTATION.decode(row["body"]) for row in await turn.ask(_OPEN_OF, wanted.key)]
+            found = next((each for each in open_ if each.takes(wanted)), wanted)
+            if found is wanted:
                 turn.record(describe(wanted))
                 await turn.change(_PUT, (wanted.id, wanted.key, _body(wanted)), None)
             await turn.change(_PUT_ASKED, (*asked, found.id), None)

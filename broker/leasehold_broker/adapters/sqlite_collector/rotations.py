@@ -13,7 +13,7 @@ from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.leads import HeldLead, LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.rotation import OLD_SERVES, Rotation
+from leasehold_broker.domain.rotation import Rotation
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.rotation_log import Lead, RotationRequest
 
@@ -28,7 +28,7 @@ _ASKED = (
     "WHERE q.requested_by = ? AND q.request_id = ?"
 )
 _OPEN = "SELECT body FROM rotations WHERE over = 0 ORDER BY number"
-_OPEN_OF = "SELECT body FROM rotations WHERE over = 0 AND key = ? ORDER BY number DESC LIMIT 1"
+_OPEN_OF = "SELECT body FROM rotations WHERE over = 0 AND key = ? ORDER BY number DESC"
 _NEWEST = (
     "SELECT body FROM rotations WHERE (:key = '' OR key = :key) AND (:before = '' OR number < "
     "(SELECT number FROM rotations WHERE id = :before)) ORDER BY number DESC LIMIT :limit"
@@ -78,9 +78,9 @@ class SqliteRotations:
                     message = f"request_id {request.request_id} was used for key {known.key!r}; send a new UUID"
                     raise Refusal(Reason.REQUEST_ID_REUSED, message)
                 return known
-            found = _one(connection, _OPEN_OF, (wanted.key,))
-            if found is None or found.state not in OLD_SERVES:
-                found = wanted
+            open_ = [_ROTATION.decode(row[0]) for row in connection.execute(_OPEN_OF, (wanted.key,))]
+            found = next((each for each in open_ if each.takes(wanted)), wanted)
+            if found is wanted:
                 connection.execute(
                     "INSERT INTO rotations (id, key, over, body) VALUES (?,?,0,?)",
                     (wanted.id, wanted.key, _body(wanted)),

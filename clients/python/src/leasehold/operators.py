@@ -119,6 +119,7 @@ class OperatorClient(Connected):
         leases_max: int | None = None,
         validate_only: bool = False,
         rotate_key: bool = False,
+        disable_key: bool = False,
     ) -> revocation.RevokeLeasesResponse:
         """Revoke what the selector names; `validate_only` only says what would die.
 
@@ -131,6 +132,7 @@ class OperatorClient(Connected):
             leases_max: refuse when more live leases match.
             validate_only: change nothing.
             rotate_key: with a key as selector: have that key rotated too, as an incident.
+            disable_key: with a key as selector: have it ended at its provider, with none in its place.
 
         Raises:
             PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
@@ -145,6 +147,7 @@ class OperatorClient(Connected):
             leases_max=leases_max,
             validate_only=validate_only,
             rotate_key=rotate_key,
+            disable_key=disable_key,
         )
         return self._link.call(methods.REVOKE, request)
 

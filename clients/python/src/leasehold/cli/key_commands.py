@@ -106,6 +106,7 @@ def rotations(connection: Connection, name: str, only_open: bool, json_: bool) -
                 _say(rotation, json_=True)
             since = rotation.state_time.ToDatetime().isoformat(timespec="seconds") + "Z"
             trigger = key.RotationTrigger.Name(rotation.trigger).removeprefix("ROTATION_TRIGGER_").lower()
+            trigger += ", to disable it" if rotation.disables else ""
             who = rotation.requested_by
             rows.append((rotation.name, rotation.key, _state(rotation), since, trigger, who, rotation.why))
     if not json_:
@@ -161,6 +162,12 @@ def supply(connection: Connection, name: str) -> None:
     click.echo(f"{name}: the new key is stored; {rotation.name} goes on")
 
 
+def follow(client: KeyClient, name: str, wait_seconds: float, *, json_: bool) -> bool:
+    """Say each step of the rotation `name` until it is over; True when it went well."""
+    rotation = _watch(client, client.rotation(name), wait_seconds, json_=json_)
+    return rotation.state == key.ROTATION_STATE_DONE
+
+
 def _watch(client: KeyClient, rotation: key.Rotation, wait_seconds: float, *, json_: bool) -> key.Rotation:
     try:
         for latest in client.watch(rotation.name, wait_seconds):
@@ -178,7 +185,8 @@ def _say(rotation: key.Rotation, *, json_: bool) -> None:
         click.echo(as_json(told))
         return
     why = f": {rotation.why}" if rotation.why else ""
-    click.echo(f"{rotation.name} of {rotation.key} is {_state(rotation)}{why}")
+    what = "to disable" if rotation.disables else "of"
+    click.echo(f"{rotation.name} {what} {rotation.key} is {_state(rotation)}{why}")
 
 
 def _state(rotation: key.Rotation) -> str:

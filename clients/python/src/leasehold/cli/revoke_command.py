@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from leasehold import LeaseholdError
 from leasehold._amounts import ttl_seconds
+from leasehold.cli.key_commands import follow
 from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, table, to_collector
 from leasehold.errors import DEADLINE
 from leasehold.operators import OperatorClient, selector
@@ -26,12 +27,15 @@ Calls in flight are cut and settled. The table shows which sidecars have acknowl
 have not), until all have, or until --wait is over; a sidecar that is silent for longer than its limit refuses by
 itself.
 
+--disable-upstream also ends the key at its provider, and waits until that is seen. Where that cannot be done from here
+it is refused with the reason, and nothing is revoked.
+
 \b
 Exit codes:
   0  every known sidecar has acknowledged, or refuses by itself (--dry-run, --no-watch: the answer came)
   1  refused, or no collector could be reached; the reason is on standard error
   2  wrong usage
-  3  revoked, but not every sidecar has acknowledged in time
+  3  revoked, but not every sidecar has acknowledged in time, or the key was not seen dead at its provider
 """
 
 
@@ -98,6 +102,12 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
     help="Refuse when more live leases match than this.",
 )
 @click.option("--rotate", "rotate_key", is_flag=True, help="With --key: also have that provider key rotated.")
+@click.option(
+    "--disable-upstream",
+    "disable_key",
+    is_flag=True,
+    help="With --key: also have that key ended at its provider now, and none put in its place.",
+)
 @click.option("--block", is_flag=True, help="Also refuse new leases that match, until 'leasehold lift'.")
 @click.option("--block-for", metavar="LENGTH", help="The same, for so long: like 30m or 2h.")
 @click.option("--cause", type=click.Choice(list(CAUSES)), help="Why, in one word.")
@@ -119,6 +129,7 @@ def revoke(
     dry_run: bool,
     leases_max: int | None,
     rotate_key: bool,
+    disable_key: bool,
     block: bool,
     block_for: str | None,
     cause: str | None,
@@ -146,8 +157,9 @@ def revoke(
             leases_max=leases_max,
             validate_only=dry_run,
             rotate_key=rotate_key,
+            disable_key=disable_key,
         )
-        _print_matching(answer, dry_run=dry_run, json_=json_)
+        _print_matching(answer, dry_run=dry_run, disables=disable_key, json_=json_)
         if dry_run:
             return
         progress = answer.progress
@@ -155,7 +167,11 @@ def revoke(
             progress = _wait(client, progress, wait_seconds, json_=json_)
         elif json_:
             click.echo(as_json(_as_dict(progress)))
-    if watch and not progress.complete:
+    ended = True
+    if watch and disable_key:
+        with connection.custodian() as keys:
+            ended = follow(keys, answer.rotation, wait_seconds, json_=json_)
+    if watch and not (progress.complete and ended):
         sys.exit(EXIT_INCOMPLETE)
 
 
@@ -225,21 +241,26 @@ def _confirm() -> None:
     click.confirm("Revoke every lease of every agent?", abort=True, err=True)
 
 
-def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, json_: bool) -> None:
+def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, disables: bool, json_: bool) -> None:
     names = list(answer.matching_leases)
     if json_:
         told = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
-        click.echo(as_json(told | ({"rotation": answer.rotation} if answer.rotation else {})))
+        more = {"rotation": answer.rotation, "disabled_key_id": answer.disabled_key_id}
+        click.echo(as_json(told | {name: text for name, text in more.items() if text}))
         return
+    shown = answer.disabled_key_id or "of an id that is not known yet, as the provider does not answer"
     count = f"{len(names)} live {'lease matches' if len(names) == 1 else 'leases match'}"
     if dry_run:
         click.echo(f"{count}; nothing was changed")
+        if disables:
+            click.echo(f"the key {shown} would be ended at its provider")
         for name in names:
             click.echo(f"  {name}")
     else:
         click.echo(f"{answer.progress.entry.name} is in force; {count}, as last reported")
         if answer.rotation:
-            click.echo(f"{answer.rotation} was asked for; 'leasehold keys rotations' shows how it stands")
+            what = f"the end of the key {shown} at its provider" if disables else "it"
+            click.echo(f"{answer.rotation}: {what} was asked for; 'leasehold keys rotations' shows how it stands")
 
 
 def _wait(

@@ -110,6 +110,7 @@ class Rotation(_message.Message):
     NEW_KEY_ID_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     END_BY_HAND_FIELD_NUMBER: _builtins.int
+    DISABLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"rotations/<id>"."""
     key: _builtins.str
@@ -125,6 +126,8 @@ class Rotation(_message.Message):
     """What keeps it waiting, or why it failed."""
     end_by_hand: _builtins.bool
     """A person has to end the old key at its provider."""
+    disables: _builtins.bool
+    """The key is ended and none comes in its place: it was asked for with a revocation."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -145,10 +148,11 @@ class Rotation(_message.Message):
         new_key_id: _builtins.str = ...,
         why: _builtins.str = ...,
         end_by_hand: _builtins.bool = ...,
+        disables: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_by_hand", b"end_by_hand", "environment", b"environment", "key", b"key", "name", b"name", "new_key_id", b"new_key_id", "note", b"note", "old_key_id", b"old_key_id", "requested_by", b"requested_by", "state", b"state", "state_time", b"state_time", "trigger", b"trigger", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disables", b"disables", "end_by_hand", b"end_by_hand", "environment", b"environment", "key", b"key", "name", b"name", "new_key_id", b"new_key_id", "note", b"note", "old_key_id", b"old_key_id", "requested_by", b"requested_by", "state", b"state", "state_time", b"state_time", "trigger", b"trigger", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

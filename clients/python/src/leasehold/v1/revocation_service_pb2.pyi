@@ -275,6 +275,7 @@ class RevokeLeasesRequest(_message.Message):
     BLOCK_DURATION_FIELD_NUMBER: _builtins.int
     LEASES_MAX_FIELD_NUMBER: _builtins.int
     ROTATE_KEY_FIELD_NUMBER: _builtins.int
+    DISABLE_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID. The same id gives the same revocation."""
     note: _builtins.str
@@ -287,6 +288,10 @@ class RevokeLeasesRequest(_message.Message):
     """Refused with EXPECTED_COUNT_MISMATCH when more live leases match."""
     rotate_key: _builtins.bool
     """Also rotate the provider key; with a key as selector only. Its old value dies within about a minute."""
+    disable_key: _builtins.bool
+    """Also end the provider key at its provider, now, and put none in its place; with a key as selector only, and not with
+    rotate_key. Refused, before anything is revoked, where it cannot be done from here.
+    """
     @_builtins.property
     def selector(self) -> Global___RevocationSelector: ...
     @_builtins.property
@@ -305,10 +310,11 @@ class RevokeLeasesRequest(_message.Message):
         block_duration: _duration_pb2.Duration | None = ...,
         leases_max: _builtins.int | None = ...,
         rotate_key: _builtins.bool = ...,
+        disable_key: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "leases_max", b"leases_max", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "rotate_key", b"rotate_key", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "disable_key", b"disable_key", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "rotate_key", b"rotate_key", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leases_max: _TypeAlias = _typing.Literal["leases_max"]  # noqa: Y015
     _WhichOneofArgType__leases_max: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max"]  # noqa: Y015
@@ -324,10 +330,13 @@ class RevokeLeasesResponse(_message.Message):
     MATCHING_LEASES_FIELD_NUMBER: _builtins.int
     MATCHING_INCOMPLETE_FIELD_NUMBER: _builtins.int
     ROTATION_FIELD_NUMBER: _builtins.int
+    DISABLED_KEY_ID_FIELD_NUMBER: _builtins.int
     matching_incomplete: _builtins.bool
     """True when a sidecar holds more leases than it could list, or more match than fit this answer."""
     rotation: _builtins.str
-    """"rotations/<id>" when rotate_key was set."""
+    """"rotations/<id>" when rotate_key or disable_key was set: of the new key, or of the old one's end."""
+    disabled_key_id: _builtins.str
+    """With disable_key, also on validate_only: the provider's id of the key that is ended; empty while it does not answer."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
         """Unset on validate_only."""
@@ -343,10 +352,11 @@ class RevokeLeasesResponse(_message.Message):
         matching_leases: _abc.Iterable[_builtins.str] | None = ...,
         matching_incomplete: _builtins.bool = ...,
         rotation: _builtins.str = ...,
+        disabled_key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
