@@ -42,10 +42,13 @@ async def test_readmission_ends_a_ban_once(engine):
 async def test_a_forgotten_sidecar_is_not_known_and_stays_banned(engine):
     """What is known of it goes, its ban stays."""
     async with engine.open() as store:
+        assert not await store.register.knows("sidecar-1")
         await store.heard(KnownSidecar("sidecar-1", "prod", "1", 0, 77, 9000), ())
+        assert await store.register.knows("sidecar-1")
         await store.register.ban(BAN, event(EventType.SIDECAR_BANNED))
         assert await store.register.forget("sidecar-1", event(EventType.SIDECAR_EVICTED))
         assert not await store.register.forget("sidecar-1", event(EventType.SIDECAR_EVICTED))
         assert list(await store.sidecars()) == []
+        assert not await store.register.knows("sidecar-1")
         assert list(await store.register.bans()) == [BAN]
         assert await types(store) == ["sidecar.banned", "sidecar.evicted"]

@@ -17,7 +17,9 @@ from leasehold_broker.adapters.postgres_collector import PostgresAt, open_store
 from leasehold_broker.config.collector_nats import NatsBus
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.follow_evictions import FollowEvictions
 from leasehold_broker.flows.share_fleet import ShareFleet
+from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring import collector_bus
 from leasehold_broker.wiring.collector_store import OpenStore
 
@@ -77,7 +79,10 @@ class Replica:
         self.share = ShareFleet(fleet, self.centre.escrow.holders, store.board, self.centre.clock)
         task = asyncio.create_task(self.share.run())
         following = asyncio.create_task(self.centre.enrolment.follow())
-        self._stack.push_async_callback(asyncio.gather, task, following, return_exceptions=True)
+        evictions = FollowEvictions(fleet, store.register, store, self.centre.clock, decode_event)
+        forgetting = asyncio.create_task(evictions.run())
+        self._stack.push_async_callback(asyncio.gather, task, following, forgetting, return_exceptions=True)
+        self._stack.callback(forgetting.cancel)
         self._stack.callback(task.cancel)
         self._stack.callback(following.cancel)
         return self

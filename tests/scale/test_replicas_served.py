@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import uuid
 
+import grpc
 import pytest
 from tests.fakes.centre import ORIGIN, Operator, Sidecar, eventually
 from tests.fakes.engines import PostgresEngine
 from tests.fakes.replicas import Replica, shared_key
+from tests.fakes.streams import Emitter
 
 from leasehold.checkpoint import Checkpoint, VerifierKey
 from leasehold.v1 import audit_service_pb2, fleet_service_pb2, revocation_service_pb2
 from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.revocation import BySidecar
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
 
@@ -152,3 +155,31 @@ async def test_a_sidecar_that_one_replica_bans_is_cut_at_another(built):
             await alice.fleet.ReadmitSidecar(request, **alice.how)
         async with Sidecar(a.centre.target, "sidecar-1", epoch="e2") as again:
             await eventually(lambda: again.link.authority_lapsed_seconds(again.clock.now()) is None)
+
+
+async def test_a_sidecar_that_one_replica_evicts_is_forgotten_at_another(built):
+    """Both wait for it no more, and go on sharing their fleet; what another stream claims forgets nobody."""
+    async with asyncio.timeout(120), built("a", authority_seconds=3.0) as a, built("b", authority_seconds=3.0) as b:
+        async with (
+            Sidecar(b.centre.target, "sidecar-1") as one,
+            Sidecar(b.centre.target, "sidecar-2", epoch="e2") as two,
+        ):
+            for each in (one, two):
+                await eventually(lambda each=each: each.link.authority_lapsed_seconds(each.clock.now()) is None)
+            await eventually(lambda: {"sidecar-1", "sidecar-2"} <= a.centre.fleet.members.keys())
+        claimed = Event(EventType.SIDECAR_EVICTED, 5, Outcome.ALLOWED, details={"sidecar": "sidecar-2"})
+        await a.centre.store.append("sidecar-3", [Emitter(stream="sidecar-3").emit(claimed)], 5)
+        async with Operator(a.centre.target, "alice/responder") as alice:
+            request = fleet_service_pb2.EvictSidecarRequest(sidecar="sidecar-1")
+
+            async def evicted():
+                with contextlib.suppress(grpc.aio.AioRpcError):  # it may still hold authority
+                    await alice.fleet.EvictSidecar(request, **alice.how)
+                return "sidecar-1" not in a.centre.fleet.members
+
+            while not await evicted():  # noqa: ASYNC110 - authority ends with time
+                await asyncio.sleep(0.1)
+        await eventually(lambda: "sidecar-1" not in b.centre.fleet.members)
+        assert "sidecar-2" in b.centre.fleet.members
+        async with Sidecar(b.centre.target, "sidecar-3", epoch="e3"):  # the fleet is shared still
+            await eventually(lambda: "sidecar-3" in a.centre.fleet.members)

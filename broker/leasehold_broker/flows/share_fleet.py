@@ -71,10 +71,17 @@ class ShareFleet:
             Refusal: STORE_UNAVAILABLE.
         """
         now = self._clock.now()
+        self._drop_forgotten()
         await self._claim(now)
         await self._post(now)
         notes, beats = await self._board.read()
         self._believe(notes, beats, self._clock.now())
+
+    def _drop_forgotten(self) -> None:
+        """Who was evicted meanwhile is neither said nor believed any more."""
+        for noted in (self._local, self._elsewhere):
+            for name in noted.keys() - self._fleet.members.keys():
+                del noted[name]
 
     async def _claim(self, now: Instant) -> None:
         fresh = {

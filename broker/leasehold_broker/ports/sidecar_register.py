@@ -39,6 +39,10 @@ class SidecarRegister(Protocol):
         """End the ban, with its event; False, and nothing is written, when there is none."""
         ...
 
+    async def knows(self, sidecar: str) -> bool:
+        """True when this sidecar has connected, and was not forgotten since."""
+        ...
+
     async def forget(self, sidecar: str, event: Event) -> bool:
         """Drop what is known of a sidecar, with its event; False when nothing is. Its events and its ban stay."""
         ...

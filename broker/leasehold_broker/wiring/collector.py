@@ -35,6 +35,7 @@ from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budget_changes import FleetBudgetChanges
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
+from leasehold_broker.flows.follow_evictions import FollowEvictions
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
 from leasehold_broker.flows.key_uses import FleetKeyUsers
@@ -49,6 +50,7 @@ from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.flows.watch_collector import WatchCollector
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
+from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
@@ -157,7 +159,7 @@ class Collector:
             rotations = await self._rotations(opened, tasks, stack)
             sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
             enrolment = Enrolment(self._fleet, store.register, issuer, sync, escrow, self._clock)
-            await stack.enter_async_context(_banning(enrolment, tasks, shared=opened.shared))
+            await stack.enter_async_context(self._following(enrolment, opened, tasks))
             door = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)
             tasks.show(door.show_degraded)
             await door.start(self._socket_lost)
@@ -212,6 +214,17 @@ class Collector:
             metrics = PrometheusMetrics(*self._config.metrics, samples)
             await metrics.start()
             stack.push_async_callback(metrics.close)
+
+    @contextlib.asynccontextmanager
+    async def _following(self, enrolment: Enrolment, opened: OpenStore, tasks: Supervisor) -> AsyncIterator[None]:
+        """What other replicas ban, readmit and evict."""
+        await enrolment.restore()
+        if not opened.shared:
+            yield
+            return
+        evictions = FollowEvictions(self._fleet, opened.log.register, opened.log, self._clock, decode_event)
+        async with tasks.keeping("bans", enrolment.follow), tasks.keeping("evictions", evictions.run):
+            yield
 
     async def _rotations(
         self, opened: OpenStore, tasks: Supervisor, stack: contextlib.AsyncExitStack
@@ -347,13 +360,6 @@ def _crowd(config: CollectorConfig) -> ShimLimits:
 
 def _no_passphrase() -> bytes:
     raise ValueError("a collector asks for no passphrase")
-
-
-@contextlib.asynccontextmanager
-async def _banning(enrolment: Enrolment, tasks: Supervisor, *, shared: bool) -> AsyncIterator[None]:
-    await enrolment.restore()
-    async with tasks.keeping("bans", enrolment.follow) if shared else contextlib.nullcontext():
-        yield
 
 
 async def _stopped(records: CollectorRecords) -> None:

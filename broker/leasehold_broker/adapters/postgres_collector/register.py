@@ -34,6 +34,11 @@ class PostgresRegister:
         """See the port."""
         return await self._change("DELETE FROM bans WHERE sidecar = $1", (sidecar,), event)
 
+    async def knows(self, sidecar: str) -> bool:
+        """See the port."""
+        with translated("read"):
+            return bool(await self._pool.fetch("SELECT 1 FROM sidecars WHERE name = $1", sidecar))
+
     async def forget(self, sidecar: str, event: Event) -> bool:
         """See the port; what replicas told each other of it goes as well."""
         await self._change("DELETE FROM fleet WHERE sidecar = $1 AND NOT connected", (sidecar,), None)

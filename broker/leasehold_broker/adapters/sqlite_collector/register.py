@@ -10,6 +10,7 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.ports.sidecar_register import SidecarBan
 
 _BANS = "SELECT sidecar, note, banned_by, create_wall_ms FROM bans ORDER BY sidecar"
+_KNOWS = "SELECT 1 AS known FROM sidecars WHERE name = :name"
 _PUT = "INSERT INTO bans (sidecar, note, banned_by, create_wall_ms) VALUES (?,?,?,?) ON CONFLICT DO NOTHING"
 
 
@@ -33,6 +34,10 @@ class SqliteRegister:
     async def readmit(self, sidecar: str, event: Event) -> bool:
         """See the port."""
         return await self._change("DELETE FROM bans WHERE sidecar = ?", (sidecar,), event)
+
+    async def knows(self, sidecar: str) -> bool:
+        """See the port."""
+        return await self._reader.ask(lambda database: any(database.query(_KNOWS, {"name": sidecar})))
 
     async def forget(self, sidecar: str, event: Event) -> bool:
         """See the port."""
