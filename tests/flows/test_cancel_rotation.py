@@ -4,6 +4,7 @@ import asyncio
 import uuid
 
 import pytest
+from tests.fakes.planted import planted
 from tests.fakes.rotation_world import KEY, RotationWorld
 
 from leasehold_broker.domain.events import EventType
@@ -67,9 +68,9 @@ async def test_before_promotion_the_new_key_is_ended_and_the_present_one_stays(d
     assert given_up.state is S.ABANDONING
     over = await desk.world.until_over()
     assert (over.state, over.why, over.by_hand) == (S.FAILED, "cancelled by uid:0 (local): wrong project", False)
-    assert [key.value for key in desk.world.account.alive()] == ["sk-old"]
+    assert [key.value for key in desk.world.account.alive()] == [planted("old")]
     entry = desk.world.store.entries[KEY]
-    assert (entry.current, entry.pending) == ("sk-old", "")
+    assert (entry.current, entry.pending) == (planted("old"), "")
     (event,) = desk.cancelled()
     assert (event.subject, event.details["state_before"], event.details["rotation"]) == (DORA, state.value, over.name)
     desk.world.account.by_hand = False
@@ -140,18 +141,18 @@ async def test_a_provider_that_refuses_every_key_makes_no_new_one_serve(desk):
     desk.world.check = lambda: None
     over = await desk.world.until_over()
     assert over.state is S.FAILED
-    assert desk.world.store.entries[KEY].current == "sk-old"
+    assert desk.world.store.entries[KEY].current == planted("old")
 
 
 @pytest.mark.parametrize(
     ("where", "end", "alive"),
     [
-        ("before mint", S.FAILED, ["sk-old"]),
-        ("after mint", S.FAILED, ["sk-old"]),
-        ("before put_pending", S.FAILED, ["sk-old"]),
-        ("after put_pending", S.FAILED, ["sk-old"]),
-        ("before promote", S.DONE, ["sk-minted-000002"]),
-        ("after promote", S.DONE, ["sk-minted-000002"]),
+        ("before mint", S.FAILED, [planted("old")]),
+        ("after mint", S.FAILED, [planted("old")]),
+        ("before put_pending", S.FAILED, [planted("old")]),
+        ("after put_pending", S.FAILED, [planted("old")]),
+        ("before promote", S.DONE, [planted("minted-000002")]),
+        ("after promote", S.DONE, [planted("minted-000002")]),
     ],
 )
 async def test_given_up_in_the_middle_of_a_step(desk, where, end, alive):

@@ -6,6 +6,7 @@ import uuid
 import msgspec
 import pytest
 from tests.fakes.counting_entropy import CountingEntropy
+from tests.fakes.planted import planted
 from tests.fakes.rotation_world import KEY, RotationWorld
 
 from leasehold_broker.domain.audit_chain import GENESIS, chain
@@ -89,7 +90,7 @@ async def test_the_key_is_ended_and_seen_dead(desk):
     assert desk.alive == []
     assert len(desk.world.account.keys) == 1
     entry = desk.world.store.entries[KEY]
-    assert (entry.current, entry.pending, entry.previous) == ("sk-old", "", "")
+    assert (entry.current, entry.pending, entry.previous) == (planted("old"), "", "")
     kinds = [EventType.KEY_DISABLING_STARTED, EventType.KEY_DISABLING_STEPPED, EventType.KEY_DISABLED_UPSTREAM]
     assert desk.types() == kinds
     first = desk.world.log.events[0]
@@ -202,10 +203,10 @@ async def test_it_waits_for_no_rotation_and_ends_no_new_key(desk):
     over = await desk.over(await desk.asked())
     assert over.state is S.DONE
     assert (await world.state()).state is S.AWAITING_KEY
-    world.account.by_person("sk-by-hand")
-    await desk.keys[KEY].store.put_pending(KEY, Secret(b"sk-by-hand"), f"{1:032x}")
+    world.account.by_person(planted("by-hand"))
+    await desk.keys[KEY].store.put_pending(KEY, Secret(planted("by-hand").encode()), f"{1:032x}")
     assert (await world.until_over()).state is S.DONE
-    assert desk.alive == ["sk-by-hand"]
+    assert desk.alive == [planted("by-hand")]
 
 
 async def test_a_key_that_a_rotation_replaced_meanwhile_is_tried_where_it_is_now(desk):
@@ -217,7 +218,7 @@ async def test_a_key_that_a_rotation_replaced_meanwhile_is_tried_where_it_is_now
     over = await desk.over(asked)
     assert (over.state, over.old_key_id) == (S.DONE, "key-1")
     assert (await world.until_over()).state is S.DONE
-    assert desk.alive == ["sk-minted-000002"]
+    assert desk.alive == [planted("minted-000002")]
 
 
 async def test_a_key_that_lives_on_is_no_success(desk, monkeypatch):

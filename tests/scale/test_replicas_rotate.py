@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.fakes.planted import MARKER
 from tests.fakes.rotating_provider import FIRST, rotating_provider
 from tests.fakes.rotating_replicas import RotatingReplicas
 from tests.fakes.rotation_stage import KEY
@@ -98,5 +99,5 @@ def test_a_leader_that_wakes_up_finds_its_lead_gone_and_mints_no_second_key(worl
         assert not account.lives(FIRST)
     said = "".join(line for lines in replicas.said.values() for line in lines)
     files = [file for file in replicas.root.rglob("*") if file.is_file()]
-    assert all(b"planted" not in file.read_bytes() for file in files)
-    assert "planted" not in said
+    assert all(MARKER.encode() not in file.read_bytes() for file in files)
+    assert MARKER not in said
