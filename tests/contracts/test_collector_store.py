@@ -384,3 +384,18 @@ async def test_what_a_follower_remembers_moves_with_its_place(engine):
         assert (state.position, dict(state.memory)) == (5, {"b": {"n": 3, "why": "x"}})
         assert (await second.follower("other")).memory == {}
         assert second.last_position() == 2
+
+
+async def test_a_place_that_another_has_moved_is_not_moved_back(engine):
+    """Of two that follow as one, the later finds the place elsewhere: nothing is noted, and no event recorded."""
+    alarm = Event(EventType.FINDING_ODD_HOUR, 5, Outcome.ALLOWED)
+    async with engine.open("c1") as store:
+        await store.advance("anomalies", 3, {})
+        await store.advance("anomalies", 5, {"a": {"n": 1}}, [alarm], since=3)
+        for events in ([alarm], []):
+            with pytest.raises(Refusal) as refused:
+                await store.advance("anomalies", 9, {"a": {"n": 2}}, events, since=3)
+            assert refused.value.reason is Reason.CONCURRENT_UPDATE
+        state = await store.follower("anomalies")
+        assert (state.position, state.memory) == (5, {"a": {"n": 1}})
+        assert [one.type for one in await store.page(EventFilter(), 0, 9)] == ["finding.odd_hour"]

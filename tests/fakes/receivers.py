@@ -17,6 +17,7 @@ class HttpReceiver:
         self.headers: dict[str, str] = {}
         self.hold = threading.Event()
         self.hold.set()
+        self.reached = threading.Event()
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -24,6 +25,7 @@ class HttpReceiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.reached.set()
                 receiver.hold.wait(30)
                 receiver.requests.append(
                     (self.path, {name.lower(): value for name, value in self.headers.items()}, body)

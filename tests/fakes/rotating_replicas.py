@@ -23,7 +23,8 @@ class RotatingReplicas:
     def __init__(self, root: Path, origin: str, postgres, rotation: str = "", more: str = "") -> None:
         """Write everything; see `RotationStage`."""
         self.stage = RotationStage(root, origin, rotation, more)
-        at = PostgresEngine(postgres).at
+        self.engine = PostgresEngine(postgres)
+        at = self.engine.at
         (root / "password").write_text("superuser-of-the-tests\n")
         (root / "password").chmod(0o600)
         url = at.url.replace(":superuser-of-the-tests@", "@")

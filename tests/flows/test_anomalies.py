@@ -239,7 +239,7 @@ async def test_what_could_not_be_noted_is_looked_at_again_from_the_state_before(
     await world.see(*(spent(50, hour) for hour in range(5)))
     advance = store.advance
 
-    async def fails(*_):
+    async def fails(*_, **__):
         raise Refusal(Reason.STORE_UNAVAILABLE, "no")
 
     monkeypatch.setattr(store, "advance", fails)

@@ -247,7 +247,7 @@ async def test_a_crash_between_sending_and_noting_sends_again(store, monkeypatch
     await sender.start()
     await store.record(TAKEN_OUT)
 
-    async def dies(*_):
+    async def dies(*_, **__):
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patch:

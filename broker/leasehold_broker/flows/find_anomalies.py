@@ -96,7 +96,8 @@ class FindAnomalies:
             self.state.position = self._written = self._store.last_position()
             await self._followers.advance(FOLLOWER, self.state.position, {})
             return
-        self.state.position = self._written = min(known.position, self._store.last_position())
+        self._written = known.position
+        self.state.position = min(known.position, self._store.last_position())
         found: dict[str, Baseline] = {}
         for key, row in known.memory.items():
             try:
@@ -128,7 +129,7 @@ class FindAnomalies:
                 if stored.type in _COUNTED and stored.record.body:
                     events += await self._look_at(stored)
             if events or self._changed or position - self._written >= PLACE_EVERY_RECORDS:
-                await self._followers.advance(FOLLOWER, position, self._memory(), events)
+                await self._followers.advance(FOLLOWER, position, self._memory(), events, since=self._written)
                 self._written = position
         except Exception:
             await self._forget()

@@ -6,13 +6,14 @@ repeats nor forgets.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from leasehold_broker.domain.alerts import Alert, Open, Quiet, Severity, alert_of
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
-from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.alert_endpoint import AlertEndpoint, AlertNotSentError, AlertRejectedError
 from leasehold_broker.ports.event_store import EventStore
 from leasehold_broker.ports.log_followers import LogFollowers, Remembered
@@ -99,7 +100,8 @@ class SendAlerts:
             known = await self._followers.follower(self._name)
         if known is None:
             return
-        self.state.position = self._written = min(known.position, self._store.last_position())
+        self._written = known.position
+        self.state.position = min(known.position, self._store.last_position())
         memory = {key: _opened(row) for key, row in known.memory.items()}
         self._quiet = Quiet(self.rule.window_seconds * 1000, memory)
 
@@ -117,11 +119,19 @@ class SendAlerts:
                 asked = failure.retry_after_seconds or 0.0
                 attempt += 1
                 await asyncio.sleep(min(RETRY_SECONDS_MAX, max(wait, asked)))
+                if isinstance(failure, Refusal) and failure.reason is Reason.CONCURRENT_UPDATE:
+                    await self._again()
                 continue
             attempt = 0
             self.state.failing = ""
             if not full:
                 await asyncio.sleep(GATHER_SECONDS)
+
+    async def _again(self) -> None:
+        """Another replica has told what was to be told here: go on from its place."""
+        with contextlib.suppress(Refusal):
+            self._unwritten.clear()
+            await self.start()
 
     async def step(self) -> bool:
         """Look at one page. True when there may be more at once.
@@ -180,7 +190,7 @@ class SendAlerts:
             key: None if opened is None else {"told_wall_ms": opened.told_wall_ms, "held_back": opened.held_back}
             for key, opened in self._unwritten.items()
         }
-        await self._followers.advance(self._name, position, memory, events)
+        await self._followers.advance(self._name, position, memory, events, since=self._written)
         self._unwritten.clear()
         self._written = position
 

@@ -4,13 +4,14 @@ At least once: a token is the same whenever it is made, and its `jti` with it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.outgoing_signals import Claims, SignalStream, outgoing
-from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.event_store import EventStore
 from leasehold_broker.ports.log_followers import LogFollowers
 from leasehold_broker.ports.signal_receiver import (
@@ -46,6 +47,9 @@ class StreamState:
 class Telling:
     """What pushing and offering have in common: a place in the log, and the claims of what is told from there."""
 
+    alone = False
+    """Only one replica moves the place. A receiver that polls may ask any of them."""
+
     def __init__(
         self, stream: SignalStream, store: EventStore, followers: LogFollowers, read: ReadEvent, signer: SignalSigner
     ) -> None:
@@ -69,7 +73,8 @@ class Telling:
         position = self.store.last_position() if known is None else min(known.position, self.store.last_position())
         if known is None:
             await self._followers.advance(self._name, position, {})
-        self.state.position = self._written = position
+        self.state.position = position
+        self._written = position if known is None else known.position
 
     async def note(self, position: int, events: Sequence[Event] = (), *, told: bool = True) -> None:
         """Everything up to there is told.
@@ -78,7 +83,8 @@ class Telling:
             Refusal: STORE_UNAVAILABLE, OVERLOADED.
         """
         if told or events or position - self._written >= PLACE_EVERY_RECORDS:
-            await self._followers.advance(self._name, position, {}, events)
+            since = self._written if self.alone else None
+            await self._followers.advance(self._name, position, {}, events, since=since)
             self._written = position
         self.state.position = position
 
@@ -104,6 +110,7 @@ class Telling:
 class PushSignals(Telling):
     """Pushes one stream's tokens (RFC 8935)."""
 
+    alone = True
     receiver: SignalReceiver
 
     def to(self, receiver: SignalReceiver) -> "PushSignals":
@@ -122,6 +129,9 @@ class PushSignals(Telling):
                 self.state.failing = str(failure) or type(failure).__name__
                 await asyncio.sleep(min(RETRY_SECONDS_MAX, RETRY_FIRST_SECONDS * 2.0 ** min(attempt, 30)))
                 attempt += 1
+                if isinstance(failure, Refusal) and failure.reason is Reason.CONCURRENT_UPDATE:
+                    with contextlib.suppress(Refusal):
+                        await self.start()
                 continue
             attempt, self.state.failing = 0, ""
             if not full:

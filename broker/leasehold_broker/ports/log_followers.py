@@ -29,11 +29,25 @@ class LogFollowers(Protocol):
         ...
 
     async def advance(
-        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event] = ()
+        self,
+        name: str,
+        position: int,
+        memory: Mapping[str, Remembered | None],
+        events: Sequence[Event] = (),
+        *,
+        since: int | None = None,
     ) -> None:
         """Note place and memory (None forgets a key) and record events of the collector, in one synced transaction.
 
+        Args:
+            name: of the follower.
+            position: everything up to there is done with.
+            memory: what changed of it.
+            events: to be recorded with it.
+            since: the place that is noted now, where only one may follow; None: whatever it is.
+
         Raises:
-            Refusal: STORE_UNAVAILABLE, OVERLOADED; then nothing of it is done.
+            Refusal: STORE_UNAVAILABLE, OVERLOADED, CONCURRENT_UPDATE (another replica has followed since); then nothing
+                of it is done.
         """
         ...

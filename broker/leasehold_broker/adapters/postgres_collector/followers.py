@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 
 _FOLLOWER = "SELECT position FROM followers WHERE name = $1"
@@ -13,6 +14,7 @@ _PUT_FOLLOWER = (
     "INSERT INTO followers (name, position) VALUES ($1, $2) "
     "ON CONFLICT (name) DO UPDATE SET position = excluded.position"
 )
+_MOVE_FOLLOWER = "UPDATE followers SET position = $2 WHERE name = $1 AND position = $3"
 _PUT_REMEMBERED = (
     "INSERT INTO remembered (follower, key, body) VALUES ($1, $2, $3) "
     "ON CONFLICT (follower, key) DO UPDATE SET body = excluded.body"
@@ -31,9 +33,18 @@ async def read_follower(connection: Any, name: str) -> FollowerState | None:
     return FollowerState(position, {row["key"]: _DECODER.decode(row["body"]) for row in found})
 
 
-async def write_follower(connection: Any, name: str, position: int, memory: Mapping[str, Remembered | None]) -> None:
-    """Note a place, and what changed of the memory; in a transaction."""
-    await connection.execute(_PUT_FOLLOWER, name, position)
+async def write_follower(
+    connection: Any, name: str, position: int, memory: Mapping[str, Remembered | None], since: int | None = None
+) -> None:
+    """Note a place, and what changed of the memory; in a transaction.
+
+    Raises:
+        Refusal: CONCURRENT_UPDATE: it is not noted at `since`, as two replicas have followed for a moment.
+    """
+    if since is None:
+        await connection.execute(_PUT_FOLLOWER, name, position)
+    elif await connection.execute(_MOVE_FOLLOWER, name, position, since) != "UPDATE 1":
+        raise Refusal(Reason.CONCURRENT_UPDATE, f"{name} was followed by another meanwhile; look again")
     forgotten = [key for key, body in memory.items() if body is None]
     if forgotten:
         await connection.execute(_DROP_REMEMBERED, name, forgotten)

@@ -1,8 +1,8 @@
 """Which replica does what only one should do: signing, feeding a sink, dropping old bodies, ending blocks.
 
 Each duty has a lead of its own, held by an advisory lock; a replica holds all of its locks by one connection. They
-end with it, so a replica that is killed or cut off is followed by another. For a moment two may believe that they lead;
-what they do is safe then too, and done twice at most.
+end with it, so a replica that is killed, cut off or frozen is followed by another. For a moment two may believe that
+they lead; what they do is safe then too, and done twice at most.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from leasehold_broker.adapters.postgres_collector.schema import LEAD_LOCK
 
 RETRY_SECONDS = 1.0
 ALIVE_SECONDS = 1.0
+SILENT_SECONDS_MAX = 15.0
 _TRY = "SELECT pg_try_advisory_lock($1, hashtext($2))"
 _RELEASE = "SELECT pg_advisory_unlock($1, hashtext($2))"
 
@@ -29,6 +30,12 @@ class Leadership:
         self._at = at
         self._turn = asyncio.Lock()
         self._connection: Any = None
+
+    def _settings(self) -> dict[str, Any]:
+        """A process that froze says nothing, and yet its socket lives: the server ends the session of one so silent."""
+        settings = self._at.settings()
+        more = {"idle_session_timeout": f"{SILENT_SECONDS_MAX:g}s"}
+        return settings | {"server_settings": settings["server_settings"] | more}
 
     async def close(self) -> None:
         """Let go of every lead."""
@@ -55,7 +62,7 @@ class Leadership:
         async with self._turn:
             if self._connection is None or self._connection.is_closed():
                 with contextlib.suppress(*FAILURES):
-                    self._connection = await asyncpg.connect(**self._at.settings())
+                    self._connection = await asyncpg.connect(**self._settings())
             connection = self._connection
         if connection is not None and await self._ask(connection, _TRY, LEAD_LOCK, lock):
             return connection

@@ -232,15 +232,21 @@ class PostgresCollectorStore:
                 return await read_follower(connection, name)
 
     async def advance(
-        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event] = ()
+        self,
+        name: str,
+        position: int,
+        memory: Mapping[str, Remembered | None],
+        events: Sequence[Event] = (),
+        *,
+        since: int | None = None,
     ) -> None:
         """As the port says; without events it needs no turn at the log."""
         if events:
-            await self._appender.submit(lambda turn: turn.advance(name, position, memory, events))
+            await self._appender.submit(lambda turn: turn.advance(name, position, memory, events, since))
             return
         with translated("write"):
             async with self._pool.acquire() as connection, connection.transaction():
-                await write_follower(connection, name, position, memory)
+                await write_follower(connection, name, position, memory, since)
 
     async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
         """As the port says."""

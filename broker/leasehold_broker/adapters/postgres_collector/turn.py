@@ -77,16 +77,22 @@ class Turn:
         self._plan.record(event)
 
     async def advance(
-        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event]
+        self,
+        name: str,
+        position: int,
+        memory: Mapping[str, Remembered | None],
+        events: Sequence[Event],
+        since: int | None,
     ) -> None:
         """Record events of the collector, with what a follower of the log remembers.
 
         Raises:
-            Refusal: those of `record`.
+            Refusal: those of `record`; CONCURRENT_UPDATE.
         """
+        # First, as it may be refused: what is recorded stays in the turn.
+        await write_follower(self._connection, name, position, memory, since)
         for event in events:
             self._plan.record(event)
-        await write_follower(self._connection, name, position, memory)
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """Next entry, with its event; the earlier one when the request is repeated.

@@ -8,6 +8,7 @@ import msgspec
 from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector import rows
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
@@ -27,9 +28,19 @@ def read_follower(database: Database, name: str) -> FollowerState | None:
 
 
 def write_follower(
-    connection: sqlite3.Connection, name: str, position: int, memory: Mapping[str, Remembered | None]
+    connection: sqlite3.Connection,
+    name: str,
+    position: int,
+    memory: Mapping[str, Remembered | None],
+    since: int | None = None,
 ) -> None:
-    """Note a place, and what changed of the memory."""
+    """Note a place, and what changed of the memory.
+
+    Raises:
+        Refusal: CONCURRENT_UPDATE: it is not noted at `since`.
+    """
+    if since is not None and connection.execute(rows.FOLLOWER, (name,)).fetchone() != (since,):
+        raise Refusal(Reason.CONCURRENT_UPDATE, f"{name} was followed by another meanwhile; look again")
     connection.execute(rows.PUT_FOLLOWER, (name, position))
     for key, body in memory.items():
         if body is None:

@@ -186,12 +186,18 @@ class CollectorStore:
         return await self._state.ask(lambda database: read_follower(database, name))
 
     async def advance(
-        self, name: str, position: int, memory: Mapping[str, Remembered | None], events: Sequence[Event] = ()
+        self,
+        name: str,
+        position: int,
+        memory: Mapping[str, Remembered | None],
+        events: Sequence[Event] = (),
+        *,
+        since: int | None = None,
     ) -> None:
         """As the port says."""
 
         def write(connection: sqlite3.Connection) -> None:
-            write_follower(connection, name, position, memory)
+            write_follower(connection, name, position, memory, since)
             for event in events:
                 self._memory.record(connection, event)
 
