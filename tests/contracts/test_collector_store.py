@@ -16,6 +16,7 @@ from leasehold_broker.domain.merkle import EMPTY_ROOT, root_of
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import ByKey, Everything, Revocation
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.stream_head import LifeState
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
 
@@ -102,6 +103,41 @@ async def test_a_copy_is_fenced_once_a_newer_life_has_written(store):
     with pytest.raises(Refusal) as refused:
         await store.append("sidecar-1", older.calls(1), 4)
     assert refused.value.reason is Reason.AUDIT_EPOCH_FENCED
+
+
+async def test_a6_a_life_that_a_copy_closed_and_that_went_on_is_flagged_once(store):
+    """A copy's start names the last record that it has: the life is closed, until its holder shows that it went on."""
+    original, copy = Emitter(epoch="e1"), Emitter(epoch="e2")
+    (last,) = await _stored(store, original.calls(1))
+    start = Event(
+        EventType.SIDECAR_STARTED,
+        1,
+        Outcome.ALLOWED,
+        details={"previous_epoch": "e1", "previous_sequence": 1, "previous_digest": last.digest.hex()},
+    )
+    await store.append("sidecar-1", [copy.emit(start)], 2)
+    assert [head.state for head in await _lives(store, "sidecar-1")] == [LifeState.CLOSED, LifeState.OPEN]
+    await store.cut_off("sidecar-1", [last], 3)
+    assert [head.state for head in await _lives(store, "sidecar-1")] == [LifeState.CLOSED, LifeState.OPEN]
+    more = original.calls(2)
+    for _ in range(2):
+        await store.cut_off("sidecar-1", more, 4)
+    lives = await _lives(store, "sidecar-1")
+    assert [(head.sequence, head.state) for head in lives] == [(1, LifeState.TAIL_UNKNOWN), (1, LifeState.OPEN)]
+    found = await store.page(EventFilter(type=EventType.AUDIT_TAIL_UNKNOWN), 0, 10)
+    assert len(found) == 1
+    assert b'"tail_epoch":"e1"' in found[0].record.body
+    await store.append("sidecar-1", copy.calls(1), 5)
+    assert (await _lives(store, "sidecar-1"))[-1].sequence == 2
+
+
+async def _stored(store, records):
+    await store.append("sidecar-1", records, 1)
+    return records
+
+
+async def _lives(store, stream):
+    return [head for head in await store.heads() if head.stream == stream]
 
 
 async def test_an_older_epoch_cannot_come_back_within_one_batch(store):

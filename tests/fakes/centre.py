@@ -127,7 +127,7 @@ class Centre:
             fleet_budgets, authority_seconds, opened.escrow, self.store, self.clock, shared=opened.shared
         )
         self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
-        self.ingest = IngestEvents(opened.taker, self.clock, may_take)
+        self.ingest = IngestEvents(opened.taker, self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
         self.enrolment = Enrolment(self.fleet, self.store.register, self.issuer, self.sync, self.escrow, self.clock)
         verifier = SpeakingTokens(token_seconds)

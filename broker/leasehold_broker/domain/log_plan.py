@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
+from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, Linked, chain
 from leasehold_broker.domain.checked_record import CheckedRecord, EventColumns, check_records
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -114,6 +114,19 @@ class LogPlan:
         for tail in self._add(fresh, receive_wall_ms):
             self.record(_tail_event(tail, receive_wall_ms))
         return after
+
+    def cut_off(self, records: Sequence[Linked], wall_ms: int) -> None:
+        """Refused as of a life that is over (AUDIT_EPOCH_FENCED): flag it, if it was taken for whole (A6).
+
+        The life after it said that it had ended. It has gone on, as a copy of it does, and that will never be here.
+
+        Raises:
+            Refusal: those of `record`.
+        """
+        for record in records:
+            tail = self.lives.cut_off(record)
+            if tail is not None:
+                self.record(_tail_event(tail, wall_ms))
 
     def record(self, event: Event) -> None:
         """Chain an event of the collector itself.

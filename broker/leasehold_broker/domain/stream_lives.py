@@ -23,14 +23,15 @@ class StreamLives:
         self.count = count
         self._own_streams = own_streams
         self._heads: dict[str, StreamHead] = {}
-        self._earlier: dict[str, set[str]] = {}
+        self._earlier: dict[str, dict[str, StreamHead]] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._touched: dict[tuple[str, str], StreamHead] = {}
 
     def know(self, life: int, head: StreamHead) -> None:
         """Take over a stored life; of one stream the oldest first."""
         if head.stream in self._heads:
-            self._earlier.setdefault(head.stream, set()).add(self._heads[head.stream].epoch)
+            before = self._heads[head.stream]
+            self._earlier.setdefault(head.stream, {})[before.epoch] = before
         self._heads[head.stream] = head
         self._ids[head.stream, head.epoch] = life
 
@@ -40,7 +41,21 @@ class StreamLives:
 
     def earlier(self, stream: str) -> Container[str]:
         """Epochs of the lives before that."""
-        return self._earlier.get(stream, set())
+        return self._earlier.get(stream, {})
+
+    def cut_off(self, record: Linked) -> StreamHead | None:
+        """Flag a life that was closed by the word of the next one, and that this record would go on.
+
+        Returns:
+            The life, its tail unknown from now on; None when it is not closed, is the stream's own, or has this record.
+        """
+        head = self._earlier.get(record.stream, {}).get(record.epoch)
+        if head is None or head.state is not LifeState.CLOSED or record.sequence <= head.sequence:
+            return None
+        ended = replace(head, state=LifeState.TAIL_UNKNOWN)
+        self._earlier[record.stream][record.epoch] = ended
+        self._touched[record.stream, record.epoch] = ended
+        return ended
 
     def id_of(self, stream: str, epoch: str) -> int | None:
         """Row of a life; None when it is not known."""
@@ -67,7 +82,7 @@ class StreamLives:
             whole = last.state is LifeState.CLOSED or previous == known or record.stream in self._own_streams
             ended = replace(last, state=LifeState.CLOSED if whole else LifeState.TAIL_UNKNOWN)
             unknown = None if whole else ended
-            self._earlier.setdefault(record.stream, set()).add(last.epoch)
+            self._earlier.setdefault(record.stream, {})[last.epoch] = ended
             self._touched[last.stream, last.epoch] = ended
         state = LifeState.CLOSED if type_ in _STOPS else LifeState.OPEN
         head = StreamHead(record.stream, record.epoch, record.sequence, record.digest, receive_wall_ms, state)

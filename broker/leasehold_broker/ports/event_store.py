@@ -27,6 +27,16 @@ class RecordTaker(Protocol):
 class EventStore(RecordTaker, Protocol):
     """Keeps records for good. Every answer is about what is synced."""
 
+    async def cut_off(self, stream: str, records: Sequence[ChainedRecord], wall_ms: int) -> None:
+        """Say that the tails of the lives are unknown that these records go on, with an event; synced on return.
+
+        For records that `append` has refused as AUDIT_EPOCH_FENCED. What is flagged already is not told again.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE, OVERLOADED.
+        """
+        ...
+
     async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
         """Records that match, in order of position, after `after_position`; at most `limit`, fewer when they are large.
 

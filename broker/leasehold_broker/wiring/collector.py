@@ -125,7 +125,7 @@ class Collector:
             tasks = Supervisor(self._clock, store.record)
             feeds = await stack.enter_async_context(fed_sinks(self._config.sinks, opened, self._config.name, tasks))
             ingest = IngestEvents(
-                await stack.enter_async_context(taking(opened, tasks)), self._clock, RequiredSinks(feeds).check
+                await stack.enter_async_context(taking(opened, tasks)), store, self._clock, RequiredSinks(feeds).check
             )
             escrow = FleetEscrow(
                 self._config.fleet_budgets,

@@ -110,7 +110,7 @@ class Centre:
         self.records = CollectorRecords(store, clock)
         await self.records.lifecycle(EventType.COLLECTOR_STARTED, "test")
         await self.publish.step()
-        self.ingest = IngestEvents(store, clock, lambda: None)
+        self.ingest = IngestEvents(store, store, clock, lambda: None)
         self.issuer = issuer = FleetRevocations(fleet, store, clock)
         self.escrow = escrow = FleetEscrow(world.budgets(), world.settings.authority_seconds, store, store, clock)
         await escrow.restore()

@@ -134,6 +134,14 @@ class PostgresCollectorStore:
             lambda turn: turn.append(stream, checked, receive_wall_ms), streams, len(records)
         )
 
+    async def cut_off(self, stream: str, records: Sequence[ChainedRecord], wall_ms: int) -> None:
+        """As the port says."""
+
+        async def work(turn: Turn) -> None:
+            turn.cut_off(records, wall_ms)
+
+        await self._appender.submit(work, {stream: {record.epoch for record in records}}, len(records))
+
     async def record(self, event: Event) -> None:
         """Write an event of this replica itself into its own stream."""
 

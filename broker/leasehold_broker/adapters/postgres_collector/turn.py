@@ -72,6 +72,10 @@ class Turn:
             known = await stored_digests(self._connection, self._plan.lives, stream, sent, pending)
         return self._plan.append(stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms)
 
+    def cut_off(self, records: Sequence[Linked], wall_ms: int) -> None:
+        """Flag lives that were closed and went on."""
+        self._plan.cut_off(records, wall_ms)
+
     def record(self, event: Event) -> None:
         """Chain an event of the collector itself."""
         self._plan.record(event)

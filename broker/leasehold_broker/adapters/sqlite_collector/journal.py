@@ -103,6 +103,11 @@ class WriterMemory:
         self._store(connection)
         return after
 
+    def cut_off(self, connection: sqlite3.Connection, records: Sequence[ChainedRecord], wall_ms: int) -> None:
+        """Flag lives that were closed and went on."""
+        self._plan.cut_off(records, wall_ms)
+        self._store(connection)
+
     def record(self, connection: sqlite3.Connection, event: Event) -> None:
         """Chain an event of the collector itself."""
         self._plan.record(event)

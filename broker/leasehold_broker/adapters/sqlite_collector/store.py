@@ -112,6 +112,11 @@ class CollectorStore:
             lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms)
         )
 
+    async def cut_off(self, stream: str, records: Sequence[ChainedRecord], wall_ms: int) -> None:
+        """As the port says."""
+        del stream
+        await self._writer.submit(lambda connection: self._memory.cut_off(connection, records, wall_ms))
+
     async def record(self, event: Event) -> None:
         """Write an event of the collector itself into its own stream."""
         await self._writer.submit(lambda connection: self._memory.record(connection, event))
