@@ -259,4 +259,20 @@ FLEET_MUTANTS = (
         "good_seconds = told.seconds",
         (SLICES_TESTS,),
     ),
+    Mutant(
+        "fleet: what calls hold is reported as spent",
+        "E4",
+        SLICES,
+        "own.granted, own.returned, settled, held)",
+        "own.granted, own.returned, settled + held, held)",
+        (FLEET, SLICES_TESTS),
+    ),
+    Mutant(
+        "fleet: a call that did not fit is not asked for",
+        "E8",
+        SLICES,
+        "                need = known.pace.need(now.boot_ns, known.before + settled + held, known.told.remaining)",
+        "                need = 0",
+        (SLICES_TESTS, FLEET),
+    ),
 )

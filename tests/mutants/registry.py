@@ -3,8 +3,10 @@
 `before` occurs exactly once in its file (a test sees to that, so that this list cannot rot); `suites` must fail on it.
 """
 
+from tests.mutants.audit import AUDIT_MUTANTS
 from tests.mutants.fleet import FLEET_MUTANTS
 from tests.mutants.mutant import Mutant
+from tests.mutants.revocation import REVOCATION_MUTANTS
 
 LEDGER = "domain/ledger.py"
 CALL = "flows/call.py"
@@ -301,4 +303,6 @@ MUTANTS = (
         (CALLS,),
     ),
     *FLEET_MUTANTS,
+    *REVOCATION_MUTANTS,
+    *AUDIT_MUTANTS,
 )

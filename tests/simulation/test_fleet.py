@@ -15,7 +15,7 @@ from tests.simulation.fleet.settings import Settings, of_seed
 from leasehold_broker.domain.windows import Period, Rolling
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "40"))
-SEEDS = (1, 2, 8)
+SEEDS = tuple(map(int, os.environ.get("FLEET_SEEDS", "1 2 8").split()))
 SHORT = Settings(sidecars=2, fault_seconds=1.0, calls_per_second=2.0, lose=0.02, repeat=0.02, swap=0.02)
 DIGEST = "from tests.simulation.test_fleet import SHORT, run_seed\nprint(run_seed(5, SHORT, seconds=8.0).digest)"
 

@@ -16,6 +16,7 @@ from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.flows.call import NOT_SENT, UNKNOWN
 
+STREAM_SECONDS_MAX = 25.0
 CALLS_MAX = 24
 """Open at one sidecar at a time."""
 EXPECTED = {
@@ -79,7 +80,7 @@ class Agents:
         rate = world.settings.calls_per_second * sidecar.weight / world.settings.agents
         while True:
             await asyncio.sleep(1.0 if self.gentle else world.chance.expovariate(rate))
-            if not self.calling or len(sidecar.calls) >= CALLS_MAX:
+            if not self.calling or sidecar.stopping or len(sidecar.calls) >= CALLS_MAX:
                 continue
             try:
                 mine = await self._lease(sidecar, who, held)
@@ -152,7 +153,8 @@ class Agents:
     async def _stream(self, sidecar: Any, call: OpenCall) -> None:
         """The relay: until the provider is done, or the lease is."""
         world = self._world
-        seconds = 0.2 if self.gentle else world.chance.expovariate(1 / world.settings.stream_seconds)
+        seconds = min(STREAM_SECONDS_MAX, world.chance.expovariate(1 / world.settings.stream_seconds))
+        seconds = 0.2 if self.gentle else seconds
         try:
             async with asyncio.timeout(seconds):
                 await call.cut.wait()

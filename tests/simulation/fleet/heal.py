@@ -14,7 +14,7 @@ RESTARTED_SECONDS = 60.0
 """Hosts and the centre are back, sessions are open (refused ones try again within a minute)."""
 CONVERGED_SECONDS = 150.0
 SERVED_SECONDS = 15.0
-DRAINED_SECONDS = 20.0
+DRAINED_SECONDS = 15.0
 
 
 async def heal(world: Any) -> None:
@@ -35,8 +35,9 @@ async def heal(world: Any) -> None:
     world.centre.disk.dies_in = 0
     await asyncio.sleep(RESTARTED_SECONDS)
     assert world.centre.up, f"the centre is not back: {world.centre} {world.mending}"
-    for name in tuple(world.operators.banned):
-        await world.operators.readmit(world.centre, name)
+    for standing in world.centre.enrolment.standings():  # also bans whose answer got lost
+        if standing.ban is not None:
+            await world.operators.readmit(world.centre, standing.name)
     await _begin_anew_where_fenced(world)
     await _converges(world)
     await _serves(world)
@@ -146,6 +147,7 @@ async def _agrees(world: Any) -> None:
     await centre.publish.step()
     await audit.prove(centre)
     heads = await centre.store.heads()
+    audit.ends_known(heads, at_the_end=True)
     flagged = {(head.stream, head.epoch) for head in heads if head.state is LifeState.TAIL_UNKNOWN}
     arrived = {(head.stream, head.epoch) for head in heads}
     begun_anew = {life for life in audit.emitted if life not in arrived}
@@ -171,11 +173,11 @@ def _replayed(world: Any, one: Any) -> None:
 
 def _slices_agree(world: Any, stored: Any) -> None:
     escrow = world.escrow
-    lives = {one.life for one in world.sidecars}
+    lives, budgets = {one.life for one in world.sidecars}, {one.name for one in world.budgets()}
     for row in stored.slices:
         said = escrow.granted[row.fence], escrow.returned[row.fence]
         assert said == (row.granted, row.returned), f"A7: slice {row.fence}: {row.granted}, {row.returned}; log: {said}"
-        if row.life in lives and row.fence not in escrow.copied and row.state.value == "open":
+        if row.life in lives and row.budget in budgets and row.fence not in escrow.copied and row.state.value == "open":
             assert row.reported == escrow.drawn[row.fence], (
                 f"E4: slice {row.fence}: {row.reported} reported, {escrow.drawn[row.fence]} were drawn"
             )

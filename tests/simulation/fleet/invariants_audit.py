@@ -71,6 +71,9 @@ class AuditTruth:
         self.key: VerifierKey
         self._store: CollectorStore
         self.disturbed: set[str] = set()
+        self.stopped_at: dict[Life, int] = {}
+        self.lost: set[Life] = set()
+        """Lives whose last records went with a directory that was put back: nobody can know of them."""
         self.looking_away = False
         """An older copy of the collector's disk is in place: what it has is no news."""
 
@@ -90,6 +93,8 @@ class AuditTruth:
                 assert canary not in record.body, f"A8: {canary!r} in {record.body!r}"
             event = msgspec.json.decode(record.body)
             self._index(stream, event)
+            if event["type"] == "sidecar.stopped":
+                self.stopped_at[stream, record.epoch] = record.sequence
             self._emitted(stream, record.epoch, event)
             self._trace("emit", stream, record.sequence, record.digest)
 
@@ -209,15 +214,22 @@ class AuditTruth:
         step = max(1, len(sizes) // 20)
         return sizes[::step]
 
-    def ends_known(self, heads: Iterable[Any]) -> None:
-        """Of each life either the whole is there, or it is flagged (A6)."""
+    def ends_known(self, heads: Iterable[Any], *, at_the_end: bool = False) -> None:
+        """Of each life either the whole is there, or it is flagged (A6).
+
+        While copies run, one that was cut off is flagged when it tries to go on; at the end every one has tried. What
+        came after the word that a process stops (a revocation, a refusal) is delivered by the next one.
+        """
         newest = {head.stream: head.epoch for head in heads}
         for head in heads:
             if head.stream == OWN:
                 continue
             emitted = len(self.emitted[head.stream, head.epoch])
             if head.state is LifeState.CLOSED:
-                assert head.sequence == emitted or head.stream in self.disturbed, (
+                life = head.stream, head.epoch
+                follows = self.stopped_at.get(life) == head.sequence or head.stream in self.disturbed
+                excused = (follows and not at_the_end) or life in self.lost
+                assert head.sequence == emitted or excused, (
                     f"A6: {head.stream} {head.epoch} is closed at {head.sequence}, {emitted} were emitted"
                 )
             elif head.state is LifeState.OPEN:
@@ -242,7 +254,7 @@ class AuditTruth:
     def delivered(self, flagged: set[Life]) -> None:
         """Everything that was emitted is in the log, once; but for tails that are flagged as unknown (A4)."""
         for life, digests in self.emitted.items():
-            if life in flagged or life[0] in self.disturbed:
+            if life in flagged | self.lost:
                 assert self.accepted[life] <= len(digests)
                 continue
             assert self.accepted[life] == len(digests), (
@@ -250,6 +262,13 @@ class AuditTruth:
             )
         places = Counter((one.stream, one.epoch, one.sequence) for one in self.entries)
         assert all(count == 1 for count in places.values()), "A2: a record twice"
+
+    def put_back(self, stream: str) -> None:
+        """A directory of this sidecar was put back: what it had not delivered is gone with it."""
+        self.disturbed.add(stream)
+        self.lost |= {
+            life for life, digests in self.emitted.items() if life[0] == stream and self.accepted[life] < len(digests)
+        }
 
     def replay(self, stream: str) -> Replay:
         """A ledger from the log of one stream alone (A7)."""

@@ -229,6 +229,7 @@ class World:
         directory = self.folder / f"d{next(self._directories)}"
         copy_directory(kept, directory)
         self._told_twice(one.name)
+        self.audit.put_back(one.name)
         self.directories[one.name] = directory
 
     def begin_anew(self, name: str) -> None:

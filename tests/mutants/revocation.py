@@ -1,0 +1,134 @@
+"""Planted bugs of revocation and authority: at the centre, at the sidecar, and between them (R1 to R6)."""
+
+from tests.mutants.mutant import Mutant
+
+APPLY = "flows/apply_revocations.py"
+SYNC = "flows/sync_sidecar.py"
+AUTHORITY = "adapters/collector_link/authority.py"
+ENDING = "flows/ending.py"
+FLEET = "tests/simulation/test_fleet.py"
+LINK_TESTS = "tests/collector/test_link.py"
+FAULT_TESTS = "tests/collector/test_link_faults.py"
+
+REVOCATION_MUTANTS = (
+    Mutant(
+        "revocation: a start forgets what was applied",
+        "R1",
+        "flows/recover.py",
+        "        books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)",
+        "        books.epoch = books.durable_epoch = 0",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: what is applied is not stored",
+        "R1",
+        APPLY,
+        "        batch.add(Batch([event], [PutRevocation(revocation)]))",
+        "        batch.add(Batch([event], []))",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: the youngest leases survive",
+        "R2",
+        "domain/revocation.py",
+        "        return lease.revocation_epoch < self.epoch and selects",
+        "        return lease.revocation_epoch + 1 < self.epoch and selects",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: a label matches nobody",
+        "R2",
+        "domain/revocation.py",
+        "            return lease.subject.labels.get(name) == value",
+        "            return lease.subject.labels.get(value) == name",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: a dead lease still carries calls",
+        "R2",
+        "flows/call.py",
+        "        if dead is not None:\n            raise dead\n        for parent",
+        "        if dead is not None and lease is None:\n            raise dead\n        for parent",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: new leases are given out in spite of a block",
+        "R2",
+        "flows/issuing.py",
+        "        if selects(entry.selector, lease, frozenset(), books.sidecar):\n            raise",
+        "        if False:\n            raise",
+        (FLEET, "tests/flows/test_blocks.py"),
+    ),
+    Mutant(
+        "revocation: a silent centre is believed for longer",
+        "R3",
+        AUTHORITY,
+        "            self._until_ns = max(self._until_ns, sent.after(push.authority_seconds))",
+        "            self._until_ns = max(self._until_ns, sent.after(2 * push.authority_seconds))",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: authority is not asked for",
+        "R3",
+        "flows/issuing.py",
+        "    if lapsed is not None:\n        raise",
+        "    if lapsed is not None and lapsed > 3600:\n        raise",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: an answer gives authority before what it says is in force",
+        "R4",
+        AUTHORITY,
+        "        if applied_epoch != push.revocation_epoch:\n            return",
+        "        if False:\n            return",
+        (FAULT_TESTS, LINK_TESTS, FLEET),
+    ),
+    Mutant(
+        "revocation: the newest entry is held back while heartbeats are answered",
+        "R4",
+        SYNC,
+        "        epoch = self._log.epoch()\n        entries",
+        "        epoch = max(self._sent, self._log.epoch() - 1)\n        entries",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: authority runs from an answer that names no heartbeat of this session",
+        "R4",
+        AUTHORITY,
+        "        self._sent.clear()\n        self._answered = None\n        self._number = 0",
+        "        self._answered = None\n        self._number = 0",
+        (FAULT_TESTS, LINK_TESTS, FLEET),
+    ),
+    Mutant(
+        "revocation: a gap in a push is taken",
+        "R5",
+        "domain/sync.py",
+        "        if entry.epoch != due or entry.epoch > push.revocation_epoch:",
+        "        if entry.epoch > push.revocation_epoch:",
+        (LINK_TESTS, FAULT_TESTS, FLEET),
+    ),
+    Mutant(
+        "revocation: a gap is applied",
+        "R5",
+        APPLY,
+        "            if revocation.epoch != self._books.epoch + 1:",
+        "            if False:",
+        ("tests/flows/test_endings.py", "tests/flows/test_machine.py", "tests/flows/test_simulator.py", FLEET),
+    ),
+    Mutant(
+        "revocation: streams in flight go on",
+        "R6",
+        ENDING,
+        "                if call.cut is not None:\n                    call.cut(*call.cut_by)",
+        "                if call.cut is None:\n                    call.cut(*call.cut_by)",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: only the first lease of a tree has its streams cut",
+        "R6",
+        ENDING,
+        "                cut += self._cut_calls(lease, state)",
+        "                cut += self._cut_calls(lease, state) if lease.name == name else 0",
+        (FLEET, "tests/flows/test_delegation.py", "tests/flows/test_endings.py"),
+    ),
+)
