@@ -103,7 +103,7 @@ rotate-load: $(VENV)/dev.stamp ## rotate a key under some 50 calls a second, a t
 
 rotate-crash: $(VENV)/dev.stamp ## kill -9 a collector 120 times while it rotates a key; die at every request of every minter (ROTATE_KILLS=20 ROTATE_SEED=1)
 	@$(ENV) ROTATE_KILLS=$${ROTATE_KILLS:-120} ROTATE_DEATHS=all pytest -q -rP --timeout=7200 --show-capture=stdout \
-	  tests/unkind/test_rotation_killed.py tests/unkind/test_rotation_at_providers.py
+	  tests/unkind/test_rotation_killed.py tests/unkind/test_rotation_at_providers.py tests/unkind/test_cloud_stores_killed.py
 
 mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see each one noticed (MUTANTS="--only carve")
 	@$(ENV) python -m tests.mutants $(MUTANTS)
