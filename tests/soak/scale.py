@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class ScaleSoak(Soak):
         super().__init__(folder, events, seed, life_seconds)
         self._database = database
         self._bus = bus
+        self._servers_down = threading.Lock()
+        """Held from the crash of a server until it answers again, also when the run ends in between."""
         self._names = [f"collector-{number}" for number in range(replicas)]
         key = shared_key(folder, ORIGIN)
         (folder / "checkpoint.key").write_bytes(key.read_bytes())
@@ -66,6 +69,7 @@ class ScaleSoak(Soak):
 
     @contextlib.asynccontextmanager
     async def _store(self):
+        await asyncio.to_thread(self._all_up)
         opening = open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check")
         async with opening as store:
             if self._bus is not None:  # what was acknowledged last may still be on its way
@@ -99,12 +103,18 @@ class ScaleSoak(Soak):
             self.outcome.kills[name] += 1
 
     def _kill_bus(self) -> None:
-        self._bus.kill()
-        self._bus.start()
+        with self._servers_down:
+            self._bus.kill()
+            self._bus.start()
+
+    def _all_up(self) -> None:
+        with self._servers_down:
+            return
 
     def _crash(self) -> None:
-        self._database.crash()
-        self._database.start()
+        with self._servers_down:
+            self._database.crash()
+            self._database.start()
 
 
 async def _nowhere(_note: bytes) -> None:
