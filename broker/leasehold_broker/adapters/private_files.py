@@ -35,7 +35,7 @@ def read_private(path: Path, bytes_max: int) -> bytes:
         if status.st_mode & (0o037 if by_root else 0o077):
             message = f"{path} may be used by others (mode {stat.S_IMODE(status.st_mode):04o}); run chmod 600 on it"
             raise NotPrivateError(message)
-        if status.st_uid != os.geteuid():
+        if not by_root and status.st_uid != os.geteuid():
             message = f"{path} belongs to uid {status.st_uid}; it must belong to uid {os.geteuid()}"
             raise NotPrivateError(message)
         data = file.read(bytes_max + 1)

@@ -89,6 +89,8 @@ def _type(name: str) -> str:
 
 SECRET, PRIVATE, PUBLIC = 0o077, 0o027, 0o022
 """Permission bits that a file must not have: no access but the owner's; no reading by others; no writing by others."""
+GIVEN = 0o037
+"""The same for a secret of root's that a process of another user reads by its group: so Kubernetes mounts one."""
 
 
 def refuse_open_file(path: Path, forbidden: int, what: str) -> None:
@@ -113,8 +115,10 @@ def refuse_open_file(path: Path, forbidden: int, what: str) -> None:
     if found.st_uid not in {0, os.geteuid()}:
         message = f"{what} file {path}: belongs to uid {found.st_uid}; it must belong to root or to uid {os.geteuid()}"
         raise ConfigError(message)
+    if forbidden == SECRET and found.st_uid == 0 != os.geteuid():
+        forbidden = GIVEN
     if found.st_mode & forbidden:
-        mode = {SECRET: "600", PRIVATE: "640", PUBLIC: "644"}[forbidden]
+        mode = {SECRET: "600", GIVEN: "440", PRIVATE: "640", PUBLIC: "644"}[forbidden]
         message = f"{what} file {path}: is open to others (mode {found.st_mode & 0o777:o}); run: chmod {mode} {path}"
         raise ConfigError(message)
 
