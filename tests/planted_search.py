@@ -5,6 +5,8 @@ Looked through: the temporary folders of all tests (databases with their write-a
 ours and of our processes, and logs at debug level. A hit fails the run. Left out is what a test names (`on_purpose`).
 """
 
+import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,13 @@ _remove = tempfile.TemporaryDirectory.cleanup
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
+    try:
+        if not os.access(folder, os.R_OK | os.X_OK):
+            folder.chmod(0o700)  # a test has closed it
+        entries = list(folder.iterdir())
+    except FileNotFoundError:  # other processes end late, and clean up
+        return
+    for path in entries:
         if path.is_symlink() or path.name.endswith(ON_PURPOSE) or path.with_name(path.name + ON_PURPOSE).exists():
             continue
         if path.is_dir():
@@ -37,16 +45,24 @@ def hits(where: str, content: bytes) -> list[str]:
     return [*found, f"a key of the stand-in in {where}"] if STAND_IN.search(content) else found
 
 
+def _contents(path: Path) -> Iterator[bytes]:
+    """A file in pieces that overlap."""
+    if not os.access(path, os.R_OK):
+        path.chmod(0o600)
+    end = b""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield end + chunk
+            end = chunk[-OVERLAP_BYTES:]
+
+
 def hits_below(folder: Path) -> list[str]:
     """Files in which there is a key, in any coding, and names that have one."""
     found = []
     for path in _files(folder):
         found += hits(f"the name of {path}", str(path.relative_to(folder)).encode())
-        end = b""
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                found += hits(str(path), end + chunk)
-                end = chunk[-OVERLAP_BYTES:]
+        with contextlib.suppress(FileNotFoundError):
+            found += [hit for content in _contents(path) for hit in hits(str(path), content)]
     return sorted(set(found))
 
 
@@ -77,7 +93,8 @@ class PlantedSearch:
         """Look at what all tests left, once all of them ended; fail the run for what was found."""
         if hasattr(session.config, "workerinput"):
             return
-        self.hits += hits_below(session.config._tmp_path_factory.getbasetemp())
+        folders = session.config._tmp_path_factory.getbasetemp()
+        self.hits += hits_below(folders) if folders.is_dir() else [f"nothing was searched: {folders} is gone"]
         if self.hits:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.planted import on_purpose
+from tests.planted_search import _contents, hits_below
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOKS = "from tests.planted_search import pytest_configure\n"
@@ -79,6 +80,18 @@ def test_each_way_of_leaving_a_key_fails_the_run(suite, workers):
     missed = [way for number, way in enumerate(WAYS) if f"test_{number}" not in said]
     assert missed == []
     assert "test_clean" not in said
+
+
+def test_what_goes_meanwhile_is_no_fault(tmp_path):
+    """A file or a folder that another process removes while it is looked for; and what is closed is opened."""
+    closed = on_purpose(tmp_path / "closed")
+    closed.mkdir()
+    (closed / "file").write_text("nothing")
+    (closed / "file").chmod(0)
+    closed.chmod(0)
+    assert hits_below(closed) == []
+    assert hits_below(tmp_path / "gone") == []
+    assert list(_contents(closed / "file")) == [b"nothing"]
 
 
 def test_a_clean_run_passes(suite):
