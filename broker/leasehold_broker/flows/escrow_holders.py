@@ -72,10 +72,6 @@ class EscrowHolders:
         """How many take part."""
         return len(self._holders)
 
-    def items(self) -> Iterable[tuple[str, Holder]]:
-        """Those that take part, by name."""
-        return self._holders.items()
-
     def __contains__(self, name: str) -> bool:
         """True when it takes part here."""
         return name in self._holders

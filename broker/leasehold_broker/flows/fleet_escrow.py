@@ -127,8 +127,8 @@ class FleetEscrow:
         now = self._clock.now()
         for one in books.slices:
             self.holders.granted(one.sidecar, one.life, now)
-        if books.slices:
-            self._joined |= {name for name, _ in self.holders.items()}
+            if one.sidecar in self.holders:
+                self._joined.add(one.sidecar)
 
     def joined(self, name: str, life: str) -> None:
         """A session of this life of the sidecar was opened; what another life of it held is over (E7)."""
