@@ -16,6 +16,8 @@ MAY_REVEAL = {
     "broker/leasehold_broker/providers/exchanges/messages.py": "places a workload token into the body of its exchange",
     "broker/leasehold_broker/adapters/keys_aws.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/adapters/keys_vault.py": "writes a rotation's pending key to its store",
+    "broker/leasehold_broker/adapters/keys_gcp.py": "writes a rotation's pending key to its store",
+    "broker/leasehold_broker/adapters/keys_azure.py": "writes a rotation's pending key to its store",
     "broker/leasehold_broker/adapters/minters/admin_api.py": "places an admin key into the header of its request",
     "broker/leasehold_broker/adapters/aws_client.py": "makes credentials of an admin key",
     "broker/leasehold_broker/adapters/minters/aws.py": "takes the public part of a key from its value",
