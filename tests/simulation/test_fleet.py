@@ -48,7 +48,7 @@ def test_a_seed_is_the_same_run_again_in_another_process() -> None:
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         run = subprocess.run(
-            [sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, timeout=300, check=True
+            [sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, timeout=900, check=True
         )
         found.add(run.stdout.strip())
     assert len(found) == 1, found
