@@ -3,6 +3,7 @@
 What they ask for crosses no simulated network: the flows behind the doors are called as the doors do.
 """
 
+import asyncio
 from typing import Any
 
 from tests.fakes.core import ISSUER, KEY
@@ -28,6 +29,8 @@ from leasehold_broker.domain.revocation import (
 
 ALICE = Identity(Subject("https://idp.example", "alice"), {}, "", 2**50)
 BOB = Identity(Subject("https://idp.example", "bob"), {}, "", 2**50)
+REVOKE_SECONDS = 8.0
+"""Mean time between two revocations."""
 TRANSIENT = {Reason.STORE_UNAVAILABLE, Reason.OVERLOADED, Reason.STARTING}
 
 
@@ -39,6 +42,14 @@ class Operators:
         self._world = world
         self.banned: list[str] = []
         self.ever_banned: set[str] = set()
+
+    async def run(self) -> None:
+        """Revoke now and then, whatever else goes wrong, until the heal."""
+        world = self._world
+        while not world.healed:
+            await asyncio.sleep(world.chance.expovariate(1 / REVOKE_SECONDS))
+            if world.centre.up and not world.healed:
+                world.centre.process.spawn(self.revoke(world.centre), "responder")
 
     def _selector(self) -> Selector:
         world = self._world

@@ -127,6 +127,7 @@ class World:
             self.start_sidecar(name)
         if self.settings.fault_seconds:
             self.spawn(self.faults.run())
+            self.spawn(self.operators.run())
         self.spawn(self._prove())
 
     def _callback_failed(self, _: object, context: dict[str, Any]) -> None:
