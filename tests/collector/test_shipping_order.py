@@ -47,7 +47,7 @@ async def test_a_life_is_shipped_once_the_life_before_is_acknowledged():
     outbox, collector = MemoryOutbox(), SlowCollector()
     outbox.put(*Emitter(epoch="e1").calls(3), *Emitter(epoch="e2").calls(2))
     settings = LinkSettings("unused", "sidecar-1", "prod", "1", None)
-    shipment = Shipment(settings, outbox, lambda *_: None, None)
+    shipment = Shipment(settings, outbox, lambda *_: None, None, lambda: 0.0)
     running = asyncio.create_task(shipment.run(collector))  # type: ignore[arg-type]
     async with asyncio.timeout(30):
         await collector.arrived.wait()
