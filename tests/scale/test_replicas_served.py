@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import uuid
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -183,3 +184,67 @@ async def test_a_sidecar_that_one_replica_evicts_is_forgotten_at_another(built):
         assert "sidecar-2" in b.centre.fleet.members
         async with Sidecar(b.centre.target, "sidecar-3", epoch="e3"):  # the fleet is shared still
             await eventually(lambda: "sidecar-3" in a.centre.fleet.members)
+
+
+class _Relay:
+    """Between a replica and its database: a network that swallows everything, on demand."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.heal()
+
+    def swallow(self) -> None:
+        self._flows.clear()
+
+    def heal(self) -> None:
+        """What was cut stays cut: new connections flow."""
+        self._flows.set()
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._open |= {writer, back}
+        await asyncio.gather(self._pump(reader, back), self._pump(back_reader, writer))
+        self._open -= {writer, back}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+        writer.close()
+
+
+async def test_a_replica_that_is_cut_off_from_the_log_gives_no_authority(postgres, tmp_path):
+    """Its sidecars' heartbeats go unanswered, since it cannot know what was revoked elsewhere; healed, they hear it (R3)."""
+    at = PostgresEngine(postgres).at
+    key = shared_key(tmp_path, ORIGIN)
+    async with asyncio.timeout(120), _Relay(postgres.port) as relay:
+        through = replace(at, url=at.url.replace(f":{postgres.port}/", f":{relay.port}/"))
+        async with (
+            Replica(tmp_path / "a", at, "collector-a", "a1", key=key, authority_seconds=3.0) as a,
+            Replica(tmp_path / "b", through, "collector-b", "b1", key=key, authority_seconds=3.0) as b,
+            Sidecar(b.centre.target, "sidecar-1") as one,
+            Operator(a.centre.target, "alice/responder") as alice,
+        ):
+            await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is None)
+            await eventually(lambda: "sidecar-1" in a.centre.fleet.members)
+            relay.swallow()
+            await alice.revocations.RevokeLeases(wish(everything=True), **alice.how)
+            await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is not None)
+            assert one.sink.applied == []
+            relay.heal()
+            await one.sink.reached(1)
+            await eventually(lambda: one.link.authority_lapsed_seconds(one.clock.now()) is None)

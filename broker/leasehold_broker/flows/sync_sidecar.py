@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
@@ -49,8 +50,8 @@ class SyncSession:
         self._number = member.session
         self._sent = first.applied_epoch
         self._sent_change = first.applied_budget_change
-        self._answered = 0
         self._heartbeat = 0
+        self._answerable = 0
         self._expire_ns = expire_ns
         self._wake = asyncio.Event()
         self._ended: Refusal | None = None
@@ -88,7 +89,12 @@ class SyncSession:
             member.known = known
         if message.heartbeat > self._heartbeat:
             self._heartbeat = message.heartbeat
-            self._wake.set()
+            self._log.when_current(self, partial(self._current, message.heartbeat))
+
+    def _current(self, heartbeat: int) -> None:
+        """Whatever was revoked before this heartbeat came is known here by now; a replica may be the last to know."""
+        self._answerable = max(self._answerable, heartbeat)
+        self._wake.set()
 
     def end(self, refusal: Refusal | None = None) -> None:
         """Let `pushes` end: with this refusal, or quietly."""
@@ -138,8 +144,8 @@ class SyncSession:
             self._fleet.changed()
 
     async def _next(self) -> Push:
-        # The heartbeat is read before the epoch: what was revoked before it came is in this answer.
-        answers = self._heartbeat
+        # The heartbeat is read before the epoch: what was revoked before it came is in this answer (R3).
+        answers = self._answerable
         epoch = self._log.epoch()
         entries = tuple(await self._log.after(self._sent, PUSH_ENTRIES_MAX)) if epoch > self._sent else ()
         entries = tuple(entry for entry in entries if entry.epoch <= epoch)

@@ -34,7 +34,15 @@ class RevocationLog(Protocol):
     """Entries by epoch, and who has applied them."""
 
     def epoch(self) -> int:
-        """Epoch of the newest durable entry; 0 when there is none."""
+        """Epoch of the newest durable entry that is known here; 0 when there is none."""
+        ...
+
+    def when_current(self, asker: object, told: Callable[[], None]) -> None:
+        """Tell once everything is known here that was durable, wherever it came from, when this was asked.
+
+        At once where nobody else writes; never while the log cannot be read. What is asked again by the same asker takes
+        the place of what it had asked before.
+        """
         ...
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:

@@ -1,7 +1,8 @@
 """Follows the log's head, whoever moves it. Owns what this replica knows of it, and who waits for more.
 
 A notification says that there is something; what there is, is read. Notifications that are lost, or a connection that
-was away, cost at most `POLL_SECONDS`: the head is read again, and what has come since is read by its number (R5).
+was away, cost at most `POLL_SECONDS`: the head is read again, and what has come since is read by its number (R5). Who
+needs to know that nothing is missing, asks, and is told by the next reading that begins after it has asked (R3).
 """
 
 import asyncio
@@ -47,6 +48,7 @@ class Follower:
         self._lock = asyncio.Lock()
         self._grown = asyncio.Event()
         self._notified = asyncio.Event()
+        self._waiting: dict[object, Callable[[], None]] = {}
         self._task: asyncio.Task[None] | None = None
         self.end = LogEnd(TreeHead(0, EMPTY_ROOT), 0, 0)
         self.recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
@@ -54,6 +56,11 @@ class Follower:
     def on_issued(self, told: Callable[[], None]) -> None:
         """Tell this one too of each new revocation or change of a budget."""
         self._told.append(told)
+
+    def when_current(self, asker: object, told: Callable[[], None]) -> None:
+        """Tell when the head was read, and that reading had not begun before this."""
+        self._waiting[asker] = told
+        self._notified.set()
 
     async def hear(self, entries: Sequence[Revocation]) -> None:
         """Believe what follows the last known revocation; when something is missing before it, read all of it (R5).
@@ -86,7 +93,18 @@ class Follower:
 
     async def refresh(self) -> None:
         """Read the head, and the revocations that came since."""
-        async with self._lock, self._pool.acquire() as connection:
+        async with self._lock:
+            waiting, self._waiting = self._waiting, {}
+            try:
+                await self._read()
+            except BaseException:
+                self._waiting = waiting | self._waiting
+                raise
+            for told in waiting.values():
+                told()
+
+    async def _read(self) -> None:
+        async with self._pool.acquire() as connection:
             known = self.end.head  # committed before this question: an answer behind it is of another history
             row = await connection.fetchrow(rows.HEAD)
             end = LogEnd(TreeHead(row["size"], row["root"]), row["epoch"], row["budget_change"])

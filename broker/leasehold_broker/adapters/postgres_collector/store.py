@@ -266,6 +266,10 @@ class PostgresCollectorStore:
         """As the port says: the newest that this replica knows to be durable."""
         return self._follower.end.epoch
 
+    def when_current(self, asker: object, told: Callable[[], None]) -> None:
+        """As the port says."""
+        self._follower.when_current(asker, told)
+
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """As the port says."""
         return await self._appender.submit(lambda turn: turn.issue(draft, describe))
