@@ -81,11 +81,11 @@ AUDIT_MUTANTS = (
         (FLEET,),
     ),
     Mutant(
-        "audit: what does not fit into a batch is not sent at all",
+        "audit: a record that waits in memory is left out",
         "A4",
-        SHIPPING,
-        "            position = batch[-1].position\n            self._window",
-        "            position = pending[-1].position\n            self._window",
+        STORE,
+        "            start = after + 1 - self._newest[0].position",
+        "            start = after + 2 - self._newest[0].position",
         (FLEET,),
     ),
     Mutant(

@@ -92,14 +92,6 @@ REVOCATION_MUTANTS = (
         (FLEET,),
     ),
     Mutant(
-        "revocation: authority runs from an answer that names no heartbeat of this session",
-        "R4",
-        AUTHORITY,
-        "        self._sent.clear()\n        self._answered = None\n        self._number = 0",
-        "        self._answered = None\n        self._number = 0",
-        (FAULT_TESTS, LINK_TESTS, FLEET),
-    ),
-    Mutant(
         "revocation: a gap in a push is taken",
         "R5",
         "domain/sync.py",

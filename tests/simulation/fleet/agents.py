@@ -17,6 +17,8 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.flows.call import NOT_SENT, UNKNOWN
 
 STREAM_SECONDS_MAX = 25.0
+FORGETS = 0.7
+"""How often an agent looks which of its leases are dead; else it may call with a dead one."""
 CALLS_MAX = 24
 """Open at one sidecar at a time."""
 EXPECTED = {
@@ -92,7 +94,8 @@ class Agents:
     async def _lease(self, sidecar: Any, who: Identity, held: list[Held]) -> Held:
         """A live lease: one of those it has, or a new one, or one delegated from it."""
         world, core = self._world, sidecar.core
-        held[:] = [one for one in held if (now := core.books.leases.get(one.lease.name)) and not now.ended]
+        if world.chance.random() < FORGETS:
+            held[:] = [one for one in held if (now := core.books.leases.get(one.lease.name)) and not now.ended]
         draw = world.chance.random()
         if held and draw < 0.9:
             return world.chance.choice(held)

@@ -158,9 +158,7 @@ class RevocationTruth:
     def admitted(self, sidecar: Any, facts: LeaseFacts) -> None:
         """A call was let through on this lease; it was decided a few commits ago."""
         now = self._world.now_ns() - DECIDED_NS
-        process = sidecar.process
-        silent = (now - self.heard[process].until_ns) / NANOS
-        assert silent <= 0, f"R3: {sidecar.name} admitted a call {silent:.2f} s after it last spoke for the centre"
+        self._speaks(sidecar, now)
         applied = len(sidecar.core.books.revocations)
         bound = self._world.settings.authority_seconds * DRIFT * NANOS
         for entry, at_ns in self.issued[facts.epoch :]:
@@ -170,8 +168,13 @@ class RevocationTruth:
             late = (now - at_ns) / NANOS
             assert now - at_ns <= bound, f"R4: {sidecar.name} admitted {late:.1f} s after {entry.name}"
 
+    def _speaks(self, sidecar: Any, now: int) -> None:
+        silent = (now - self.heard[sidecar.process].until_ns) / NANOS
+        assert silent <= 0, f"R3: {sidecar.name} granted something {silent:.2f} s after it last spoke for the centre"
+
     def lease_given(self, sidecar: Any, facts: LeaseFacts) -> None:
-        """A new lease: nothing that is in force there blocks its like (R2)."""
+        """A new lease, by one who speaks for the centre (R3): nothing that is in force there blocks its like (R2)."""
+        self._speaks(sidecar, self._world.now_ns() - DECIDED_NS)
         lifted = {entry.order.lifts for entry in sidecar.core.books.revocations}
         for entry in sidecar.core.books.revocations:
             blocks = entry.order.block_new and entry.epoch not in lifted
