@@ -228,7 +228,7 @@ class _Relay:
 
 
 async def test_a_replica_that_is_cut_off_from_the_log_gives_no_authority(postgres, tmp_path):
-    """Its sidecars' heartbeats go unanswered, since it cannot know what was revoked elsewhere; healed, they hear it (R3)."""
+    """Its sidecars' heartbeats go unanswered: it cannot know what was revoked elsewhere; healed, they hear it (R3)."""
     at = PostgresEngine(postgres).at
     key = shared_key(tmp_path, ORIGIN)
     async with asyncio.timeout(120), _Relay(postgres.port) as relay:

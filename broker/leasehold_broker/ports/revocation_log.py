@@ -40,8 +40,8 @@ class RevocationLog(Protocol):
     def when_current(self, asker: object, told: Callable[[], None]) -> None:
         """Tell once everything is known here that was durable, wherever it came from, when this was asked.
 
-        At once where nobody else writes; never while the log cannot be read. What is asked again by the same asker takes
-        the place of what it had asked before.
+        At once where nobody else writes; never while the log cannot be read. An asker that asks again is told of that
+        alone.
         """
         ...
 

@@ -320,8 +320,9 @@ class Sidecar:
             await egress.drain()
             drained.set()
         await self._keys.dynamic.drain()
-        await Stop(self.books, self._journal, self._clock).run(0)
+        # What the door still refuses comes before the last event: behind it, only the next process would tell of it.
         await self.door.stop()
+        await Stop(self.books, self._journal, self._clock).run(0)
 
     def _connection_refused(self, refusal: Refusal) -> None:
         async def record() -> None:
