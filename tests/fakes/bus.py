@@ -42,9 +42,9 @@ class BusReplica:
         """
         self.store = store
         self.failures: list[str] = []
-        self.stream = NatsIngest(at, store.stream)
-        self.keep = KeepBatches(self.stream, store.ingest, self.failures.append)
-        self.commit = CommitBatches(self.stream, store.ingest, SystemClock(), self.keep.took_in)
+        self.ingest_stream = NatsIngest(at, store.stream)
+        self.keep = KeepBatches(self.ingest_stream, store.ingest, self.failures.append)
+        self.commit = CommitBatches(self.ingest_stream, store.ingest, SystemClock(), self.keep.took_in)
         self.relay = NatsRevocations(at, store.stream)
         self.revocations = RelayRevocations(self.relay, store, store.on_issued)
         self._commits = commits
@@ -66,7 +66,7 @@ class BusReplica:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.stream.close()
+            await self.ingest_stream.close()
             await self.relay.close()
 
     async def opened(self) -> None:

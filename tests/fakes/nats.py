@@ -1,8 +1,6 @@
 """A real NATS server with JetStream for tests: on loopback, with a user, its files thrown away."""
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,10 +25,7 @@ WITH_USER = """authorization {{ user: "{user}", password: "{password}" }}"""
 def installed() -> Path | None:
     """Where the server is, or None (then its tests are skipped: `make .venv/nats.stamp` brings it)."""
     unpacked = Path(sys.prefix) / "nats" / "embedded_nats" / "bin" / "nats-server"
-    if unpacked.exists():
-        return unpacked
-    found = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    return None if found is None else Path(found)
+    return unpacked if unpacked.exists() else None
 
 
 class NatsServer:

@@ -114,12 +114,12 @@ async def test_the_server_knows_a_batch_again_whose_predecessor_it_has_forgotten
     """Within its window the message's id alone keeps a repeated batch out."""
     async with shared.open("a1", stream="a") as one:
         checked = one.store.ingest.check(Emitter().calls(3))
-        place = await one.stream.keep("sidecar-1", checked, 1, 0)
+        place = await one.ingest_stream.keep("sidecar-1", checked, 1, 0)
         await one.keep.committed(place)
-        await one.stream.forget(place)
-        assert await one.stream.last("sidecar-1") is None
+        await one.ingest_stream.forget(place)
+        assert await one.ingest_stream.last("sidecar-1") is None
         with pytest.raises(IngestMovedError):
-            await one.stream.keep("sidecar-1", checked, 1, 0)
+            await one.ingest_stream.keep("sidecar-1", checked, 1, 0)
 
 
 async def test_a_batch_larger_than_a_message_is_kept_in_parts(shared):
@@ -136,7 +136,7 @@ async def test_what_the_log_has_is_taken_in_once(shared):
     """A committer that was replaced while it was at it changes nothing, and says so."""
     async with shared.open("a1", stream="a") as one, shared.open("b1", stream="b", commits=False) as two:
         await one.append("sidecar-1", Emitter().calls(3), 1)
-        batches = await two.stream.read(0)
+        batches = await two.ingest_stream.read(0)
         assert [len(batch.records) for batch in batches] == [3]
         told = await refused(two.store.ingest.take_in(0, batches))
         assert told.reason is Reason.CONCURRENT_UPDATE
@@ -149,7 +149,7 @@ async def test_a_forged_batch_is_put_aside(shared, postgres):
     async with shared.open("a1", stream="a") as one:
         await one.append("sidecar-1", emitter.calls(2), 1)
         session = await open_session(shared.bus, "forger")
-        subject = one.stream._subject("sidecar-1")
+        subject = one.ingest_stream._subject("sidecar-1")
         forged = encode_batch("sidecar-1", check_records(forger.calls(9)[8:], event_columns), 1)
         await session.js.publish(subject, forged)
         await session.js.publish(subject, b"no batch")
@@ -174,7 +174,7 @@ async def test_an_altered_batch_is_put_aside(shared):
         records = check_records(Emitter("sidecar-3").calls(1), event_columns)
         message = encode_batch("sidecar-3", records, 1).replace(b"request-1", b"request-7")
         assert decode_batch(message)[1][0].digest == records[0].digest
-        await session.js.publish(one.stream._subject("sidecar-3"), message)
+        await session.js.publish(one.ingest_stream._subject("sidecar-3"), message)
         await session.close()
         await one.append("sidecar-2", Emitter("sidecar-2").calls(1), 1)
         assert await sequences(one, "sidecar-3") == []
@@ -212,7 +212,7 @@ async def test_a_full_stream_refuses_and_loses_nothing(postgres, nats):
             await two.settled()
             await one.keep.committed(one.keep.kept_last)
             assert await sequences(two, "sidecar-1") == list(range(1, kept + 1))
-            await one.stream.forget(one.keep.kept_last)
+            await one.ingest_stream.forget(one.keep.kept_last)
             assert (await one.keep.append("sidecar-1", waiting, 1)).sequence == kept + 50
 
 
@@ -223,7 +223,7 @@ async def test_another_stream_in_its_place_stops_the_replica(shared):
         session = await open_session(shared.bus, "operator")
         await session.js.delete_stream(f"{shared.bus.prefix}-ingest")
         await session.close()
-        await one.stream.close()
+        await one.ingest_stream.close()
         async with asyncio.timeout(60):
             while not one.failures:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)

@@ -118,11 +118,14 @@ class Comparison:
 
 
 def compare(accounts: Accounts, book: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """Calls that ended normally, by model; `call_by_call` when the two witnesses agree on every single call."""
+    """Calls that ended normally, by model; `call_by_call` when the two witnesses agree on every single call.
+
+    An SDK may hang up behind the last event, before the end of the answer: then the usage is known all the same.
+    """
     charged: dict[tuple[str, str], Counter[tuple[int, tuple[int, ...]]]] = {}
     served: dict[tuple[str, str], Counter[tuple[int, tuple[int, ...]]]] = {}
     for call in accounts.calls:
-        if call.end == "finished" and call.usage != (0, 0, 0, 0, 0):
+        if call.end in ("finished", "client_gone") and not call.estimated and call.usage != (0, 0, 0, 0, 0):
             charged.setdefault((call.provider, call.model), Counter())[call.charged, call.usage] += 1
     for each in book:
         if each["ended"] == "complete" and each["operation"] not in FREE:
