@@ -211,8 +211,8 @@ async def test_e6_a_ban_writes_the_slices_of_its_sidecar_off_at_once(tmp_path):
         assert slices_of(centre)["sidecar-1"][1] > 0
         assert slices_of(centre)["sidecar-2"] == (SliceState.OPEN, 0)
         await eventually(lambda: not connected(one))
-        async with asyncio.timeout(30):  # noqa: ASYNC110 - nobody is told
-            while "budget.slice_written_off" not in await types(centre):
+        async with asyncio.timeout(30):
+            while "budget.slice_written_off" not in await types(centre):  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
     async with Centre(tmp_path, "c2", fleet_budgets=budgets) as centre:
         await centre.enrolment.restore()
