@@ -6,9 +6,7 @@ Owns that a commit is refused when another was made since the version that it wa
 from collections.abc import Sequence
 from typing import Any
 
-from leasehold_broker.domain.amounts import Metric
-from leasehold_broker.domain.escrow import SliceState
-from leasehold_broker.domain.windows import Window
+from leasehold_broker.adapters.slice_rows import slice_of
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 FENCE_MARK = "slice_fence"
@@ -80,22 +78,7 @@ async def put_slices(connection: Any, version: int, fence: int, slices: Sequence
 async def read_slices(connection: Any, after_version: int) -> EscrowBooks:
     """What was put after this version, in a transaction that sees one moment."""
     marks = {row["name"]: row["value"] for row in await connection.fetch(_MARKS, [FENCE_MARK, VERSION_MARK])}
-    slices = [
-        StoredSlice(
-            budget=row["budget"],
-            metric=Metric(row["metric"]),
-            window=Window(row["window_start_ms"], row["window_end_ms"]),
-            fence=row["fence"],
-            sidecar=row["sidecar"],
-            life=row["life"],
-            granted=row["granted"],
-            returned=row["returned"],
-            reported=row["reported"],
-            written_off=row["written_off"],
-            state=SliceState(row["state"]),
-        )
-        for row in await connection.fetch(_AFTER, after_version)
-    ]
+    slices = [slice_of(row) for row in await connection.fetch(_AFTER, after_version)]
     return EscrowBooks(marks[VERSION_MARK], marks[FENCE_MARK], slices)
 
 

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 from sqlite_utils import Database
 
-from leasehold_broker.domain.amounts import Metric
-from leasehold_broker.domain.escrow import SliceState
-from leasehold_broker.domain.windows import Window
+from leasehold_broker.adapters.slice_rows import slice_of
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 FENCE_MARK = "slice_fence"
@@ -111,20 +109,5 @@ def read_slices(database: Database, after_version: int) -> EscrowBooks:
     )
     if after_version and after_version == version:
         return EscrowBooks(version, fence, ())
-    slices = [
-        StoredSlice(
-            budget=row["budget"],
-            metric=Metric(row["metric"]),
-            window=Window(row["window_start_ms"], row["window_end_ms"]),
-            fence=row["fence"],
-            sidecar=row["sidecar"],
-            life=row["life"],
-            granted=row["granted"],
-            returned=row["returned"],
-            reported=row["reported"],
-            written_off=row["written_off"],
-            state=SliceState(row["state"]),
-        )
-        for row in database.query("SELECT * FROM slices ORDER BY fence")
-    ]
+    slices = [slice_of(row) for row in database.query("SELECT * FROM slices ORDER BY fence")]
     return EscrowBooks(version, fence, slices)
