@@ -46,7 +46,7 @@ demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
 test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/oidc.stamp ## every check and every test
-	@$(ENV) pytest -q -n 2 $(TESTS)
+	@$(ENV) pytest -q -n 2 --dist worksteal $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
 	@$(ENV) ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }

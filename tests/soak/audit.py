@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -120,10 +119,7 @@ class Soak:
             except TimeoutError:
                 self.outcome.kills[name] += 1
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
-                await process.wait()
-                process._transport.close()
+                await killed(process)
 
     async def _collector(self, life: int) -> asyncio.subprocess.Process:
         return await self._process("tests.fakes.collector_process", str(self._folder), f"c{life:06d}")
@@ -200,11 +196,20 @@ async def _started(start: Coroutine[None, None, asyncio.subprocess.Process]) -> 
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        process = await starting
-        process.kill()
-        await process.wait()
-        process._transport.close()
+        await killed(await starting)
         raise
+
+
+async def killed(process: asyncio.subprocess.Process) -> None:
+    """SIGKILL, and the process is gone: also for who is cancelled meanwhile, for its locks are taken next."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.shield(ending)
+    finally:
+        await ending
+        process._transport.close()
 
 
 def main() -> None:
