@@ -97,6 +97,10 @@ crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its
 crash-fleet: $(VENV)/servers.stamp ## a fleet budget over 6 sidecars, one collector and then two replicas, killed 30 times at random (FLEET_KILLS=10 FLEET_SEED=3)
 	@$(ENV) FLEET_KILLS=$${FLEET_KILLS:-30} pytest -q -rP --timeout=7200 --show-capture=stdout tests/unkind/test_crashing_fleet.py
 
+.PHONY: unkind
+unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide versions: packets, disks, clocks (UNKIND_PULSES=5)
+	@$(ENV) UNKIND_PULSES=$${UNKIND_PULSES:-20} pytest -q -rPs --timeout=7200 --show-capture=stdout tests/unkind/test_filtered_packets.py
+
 .PHONY: rotate-load rotate-crash
 rotate-load: $(VENV)/dev.stamp ## rotate a key under some 50 calls a second, a third of them streams (ROTATE_LOAD_THREADS=16)
 	@$(ENV) ROTATE_LOAD_THREADS=$${ROTATE_LOAD_THREADS:-12} pytest -q -rP --show-capture=stdout tests/e2e/test_rotation.py -k under_load

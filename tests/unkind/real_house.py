@@ -39,6 +39,10 @@ class Caller:
         self._claude = anthropic.Anthropic(**anthropic_kwargs(lease), max_retries=0)
         self._model = model
 
+    def close(self) -> None:
+        """Its connections."""
+        self._claude.close()
+
     def call(self) -> str:
         """One call: "taken", or the reason of the refusal."""
         try:
@@ -46,6 +50,12 @@ class Caller:
         except anthropic.APIStatusError as error:
             return error.response.headers["leasehold-reason"]
         return "taken"
+
+    def give_up(self, seconds: float) -> None:
+        """One call, whose answer does not come while this agent has patience."""
+        impatient = self._claude.with_options(timeout=seconds)
+        with pytest.raises(anthropic.APITimeoutError):
+            impatient.messages.create(model=self._model, max_tokens=200, messages=_asked("Hello."))
 
     def stream(self, words: int) -> "Streaming":
         """A stream that is read by a thread of its own."""
@@ -68,10 +78,11 @@ class Streaming:
 
     def _read(self) -> None:
         try:
-            for _ in self._claude.messages.create(**self._asked, stream=True):
-                self.chunks += 1
-                if self.chunks == 3:
-                    self._begun.set()
+            with self._claude.messages.create(**self._asked, stream=True) as told:
+                for _ in told:
+                    self.chunks += 1
+                    if self.chunks == 3:
+                        self._begun.set()
             self.ended = "finished"
         except anthropic.APIError as error:
             self.ended = str(error) or type(error).__name__
@@ -99,6 +110,13 @@ def stopped(house: House, name: str) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def settled_log(house: House, *, lease: str) -> list[dict]:
+    """The same, once every call of it that was admitted is settled; [] before."""
+    events = complete_log(house, lease=lease)
+    kinds = [event["type"] for event in events]
+    return events if kinds.count("call.admitted") == kinds.count("call.settled") else []
 
 
 def complete_log(house: House, *, lease: str) -> list[dict]:

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.reports import Reports
 from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.shipping import Shipment, SpoolDamagedError
@@ -19,7 +20,6 @@ from leasehold_broker.adapters.collector_link.streams import OPERATOR_REASONS, L
 from leasehold_broker.adapters.collector_link.syncing import BudgetTie, LiveLeaseSource, Sync
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.outbox import Outbox
@@ -70,7 +70,7 @@ class CollectorLink:
         self._budgets = budgets
         self._clock = clock
         self._authority = Authority(clock.now())
-        self._unreported: list[AppliedRevocation] = []
+        self._reports = Reports()
         self._rest = Rest(settings.backoff.chance)
         self._acknowledged: ChainedRecord | None = None
         self.counters = LinkCounters()
@@ -92,7 +92,7 @@ class CollectorLink:
             self._live,
             self._budgets,
             self._authority,
-            self._unreported,
+            self._reports,
             self._rest,
             self._clock,
         )

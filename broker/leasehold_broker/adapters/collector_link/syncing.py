@@ -9,13 +9,14 @@ import grpc
 
 from leasehold.v1 import sidecar_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.reports import Reports
 from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
 from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.key_use import KeyUse
-from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
+from leasehold_broker.domain.revocation_progress import LiveLease, LiveLeases
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
 from leasehold_broker.ports.budget_changes import BudgetChangeSink
 from leasehold_broker.ports.clock import Clock
@@ -56,11 +57,11 @@ class Sync:
         live: LiveLeaseSource,
         budgets: BudgetTie,
         authority: Authority,
-        unreported: list[AppliedRevocation],
+        reports: Reports,
         rest: Rest,
         clock: Clock,
     ) -> None:
-        """Apply to this sink; earn this authority; `unreported` outlives the stream and is emptied as it is sent."""
+        """Apply to this sink; earn this authority; `reports` outlive the stream."""
         self._rest = rest
         self._settings = settings
         self._sink = sink
@@ -70,7 +71,7 @@ class Sync:
         self._budgets_reported: BudgetRows | None = None
         self._authority = authority
         self._clock = clock
-        self._applied = unreported
+        self._reports = reports
         self._acknowledge = asyncio.Event()
         self._acknowledged = asyncio.Event()
         """Changes of caps were applied: to be told, with how budgets stand now."""
@@ -90,6 +91,7 @@ class Sync:
             Refusal (the sink could not apply, or an entry of a kind that this build does not know).
         """
         self._authority.new_session()
+        self._reports.new_session()
         stub: Any = sidecar_service_pb2_grpc.SidecarServiceStub(channel)
         call: Any = stub.SyncState(metadata=await self._settings.metadata())
         try:
@@ -110,7 +112,7 @@ class Sync:
             asking = hello is not None or loop.time() >= beat_at or acknowledged or pressing == 0
             rest_seconds = self._rest.seconds_left()
             telling = asking or not rest_seconds
-            applied = tuple(self._applied[:APPLIED_MAX]) if telling else ()
+            applied = self._reports.due(APPLIED_MAX) if telling else ()
             live = self._changed_leases(loop.time) if telling else None
             uses = self._changed_uses(loop.time()) if telling else None
             if asking or applied or live is not None or uses is not None:
@@ -129,12 +131,12 @@ class Sync:
                     uses,
                 )
                 pressing = None
+                self._reports.written(len(applied), number)
                 try:
                     await call.write(message_to_proto(message))
                 except WRITE_FAILURES:
                     return
                 hello = None
-                del self._applied[: len(applied)]
                 if number:
                     beat_at = loop.time() + self._pause()
             waits = (LIVE_SECONDS_MIN, self._pause(), pressing or LIVE_SECONDS_MIN, rest_seconds or LIVE_SECONDS_MIN)
@@ -210,13 +212,14 @@ class Sync:
 
     async def _take(self, push: Push) -> None:
         self._take_slices(push)
+        self._reports.answered(push.answers)
         try:
             entries = next_entries(self._sink.applied_epoch(), push)
         except ValueError as error:
             raise LinkBrokenError(str(error)) from None
         if entries:
             self._rest.begin(push.report_spread_seconds)
-            self._applied.extend(await self._sink.apply(entries))
+            self._reports.add(await self._sink.apply(entries))
             self._acknowledge.set()
         try:
             changes = next_changes(self._budgets.sink.applied_budget_change(), push.budget_change, push.budget_changes)
