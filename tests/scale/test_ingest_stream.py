@@ -12,8 +12,10 @@ from tests.fakes.bus import BusEngine
 from tests.fakes.streams import Emitter, call_event
 from tests.scale.test_replicas import whole
 
+from leasehold_broker.adapters.nats_bus import NatsIngest
 from leasehold_broker.adapters.nats_bus.batches import decode_batch, encode_batch
 from leasehold_broker.adapters.nats_bus.connection import open_session
+from leasehold_broker.adapters.nats_bus.reader import PENDING_BYTES_MAX
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.checked_record import check_records
 from leasehold_broker.domain.events import EventType
@@ -380,3 +382,22 @@ async def test_another_bound_is_given_to_the_stream_that_is_there(postgres, nats
         info = await session.js.stream_info(f"{engine.bus.prefix}-ingest")
         assert info.config.max_bytes == 1 << 23
         await session.close()
+
+
+async def test_a_reader_that_lags_is_sent_no_more_than_it_holds(shared):
+    """A stream larger than the reader's memory is read once: the server waits for it, and nothing is sent in vain."""
+    ingest = NatsIngest(shared.bus, "a")
+    await ingest.connect()
+    try:
+        for stream in (f"sidecar-{number}" for number in range(150)):
+            (record,) = check_records(Emitter(stream).calls(1), event_columns)
+            await ingest.keep(stream, [record._replace(body=bytes(PENDING_BYTES_MAX // 100))], 1, 0)
+        place = 0
+        while place < 150:
+            found = await ingest.read(place)
+            place = found[-1].sequence if found else place
+            await asyncio.sleep(0.2)  # what the server sends ahead comes meanwhile
+        # The server counts what it sends to one reader: anew when a reader had to begin anew.
+        assert ingest._reader._counted == 150
+    finally:
+        await ingest.close()

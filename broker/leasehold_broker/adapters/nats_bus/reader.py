@@ -17,8 +17,9 @@ WAIT_SECONDS = 1.0
 DOUBT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 60.0
 """After which the server drops a reader that has gone."""
-PENDING_MESSAGES_MAX = 4096
+PENDING_MESSAGES_MAX = 64 * 1024
 PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""More than a server sends ahead under flow control (32 MiB): what is beyond would be lost, and be read anew."""
 
 
 class Reader:
@@ -82,6 +83,7 @@ class Reader:
             mem_storage=True,
             num_replicas=1,
             max_deliver=1,
+            idle_heartbeat=DOUBT_SECONDS,
         )
         self._counted = 0
         self._silent_seconds = 0.0
@@ -90,6 +92,7 @@ class Reader:
             stream=self._stream,
             config=config,
             manual_ack=True,
+            flow_control=True,
             pending_msgs_limit=PENDING_MESSAGES_MAX,
             pending_bytes_limit=PENDING_BYTES_MAX,
         )
