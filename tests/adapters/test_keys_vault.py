@@ -16,6 +16,7 @@ from tests.fakes.manual_clock import ManualClock
 from tests.fakes.planted import planted
 
 from leasehold_broker.adapters.keys_vault import VaultKeyAt, VaultKeys
+from leasehold_broker.adapters.stored_value import KEY_BYTES_MAX
 from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMethod
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.key_source import SourceFault, SourceState
@@ -290,6 +291,10 @@ async def test_namespaces(bao, opened, tmp_path):
         ("failing", SourceState.FAILING),
         ("bad gateway", SourceState.FAILING),
         ("not json", SourceState.MALFORMED),
+        ("a list", SourceState.MALFORMED),
+        ("null", SourceState.MALFORMED),
+        ("too deep", SourceState.MALFORMED),
+        ("too long", SourceState.MALFORMED),
         ("wrong shape", SourceState.MALFORMED),
     ],
 )
@@ -348,9 +353,21 @@ async def test_nobody_listens(opened, tmp_path):
     assert await state_of(opened("one", root(tmp_path), "http://127.0.0.1:1")) is SourceState.UNREACHABLE
 
 
-@pytest.mark.parametrize("value", ["", "two words", "line\nbreak", "schlüssel"])
+@pytest.mark.parametrize("version", ["-1", "0", "true", "1e3", str(2**70)])
+async def test_a_version_that_no_vault_has(opened, tmp_path, monkeypatch, version):
+    """Believed once, it would make every true version look old, or not fit into the state: MALFORMED."""
+    entry = f'{{"data":{{"data":{{"value":"{VALUE}"}},"metadata":{{"version":{version},"created_time":""}}}}}}'
+    monkeypatch.setitem(BROKEN, "wrong shape", (200, {}, entry.encode()))
+    server = FaultyVault("wrong shape")
+    try:
+        assert await state_of(opened("one", root(tmp_path), server.address)) is SourceState.MALFORMED
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("value", ["", "two words", "line\nbreak", "schlüssel", "x" * (KEY_BYTES_MAX + 1)])
 async def test_an_entry_that_is_no_key(bao, opened, tmp_path, value):
-    """Empty, with white space, or not ASCII: MALFORMED, and what is stored is not shown."""
+    """Empty, with white space, not ASCII, or longer than any header: MALFORMED, and what is stored is not shown."""
     path = f"vault-tests/{uuid.uuid4().hex}"
     bao.put(path, value=value)
     with pytest.raises(SourceFault) as caught:

@@ -82,3 +82,25 @@ async def test_a_step_that_hangs_does_not_hold_up_a_cancellation_for_ever():
     steps.let_go.set()
     worker._executor.shutdown(wait=True)
     assert "second" not in steps.done
+
+
+async def test_a_librarys_surprise_is_a_fault_of_the_store():
+    """Whatever it is, it ends no loop of ours, and what it says is not told; our own faults go through."""
+    worker = WorkerThread("test", 30.0)
+
+    def surprise():
+        raise RecursionError("sk-in-the-text")
+
+    def own():
+        raise SourceFault(SourceState.SEALED, "sealed")
+
+    with pytest.raises(SourceFault) as caught:
+        await worker.run(surprise)
+    assert (caught.value.state, str(caught.value)) == (
+        SourceState.MALFORMED,
+        "the store's answer could not be read (RecursionError)",
+    )
+    assert caught.value.__suppress_context__
+    with pytest.raises(SourceFault, match="sealed"):
+        await worker.run(own)
+    worker.close()

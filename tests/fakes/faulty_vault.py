@@ -4,6 +4,8 @@ import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from leasehold_broker.adapters.vault_session import ANSWER_BYTES_MAX
+
 BROKEN = {
     "sealed": (503, {}, b'{"errors":["Vault is sealed"]}'),
     "standby": (473, {}, b'{"errors":[]}'),
@@ -13,6 +15,10 @@ BROKEN = {
     "failing": (500, {}, b'{"errors":["1 error occurred: boom sk-echoed-by-the-server"]}'),
     "bad gateway": (502, {}, b"<html>bad gateway</html>"),
     "not json": (200, {}, b"<html>a captive portal</html>"),
+    "a list": (200, {}, b"[1, 2]"),
+    "null": (200, {}, b"null"),
+    "too deep": (200, {}, b'{"data":' + b"[" * 100_000),
+    "too long": (200, {}, b" " * (ANSWER_BYTES_MAX + 1)),
     "wrong shape": (200, {}, b'{"data":{"value":"sk-of-version-1"}}'),
 }
 

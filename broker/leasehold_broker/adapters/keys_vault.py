@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from leasehold_broker.adapters.stored_value import usable_key
 from leasehold_broker.adapters.vault_capabilities import excess, reads_below
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
 from leasehold_broker.adapters.worker_thread import WorkerThread
@@ -18,6 +19,8 @@ from leasehold_broker.ports.key_admin import KeyStage, KeyStages
 from leasehold_broker.ports.key_source import SourcedKey, SourceFault, SourceState
 
 CALL_SECONDS_MAX = 15.0
+VERSION_MAX = 2**53
+"""Higher ones come from no Vault; the state store keeps 64 bits, and a lower one would not be believed afterwards."""
 PENDING, PREVIOUS, ROTATION, DISABLED = "pending", "previous", "rotation", "disabled"
 
 
@@ -149,7 +152,7 @@ class VaultKeys:
             message = f"what is stored for {name!r} is no entry of KV version 2; check the mount"
             raise SourceFault(SourceState.MALFORMED, message)
         version, created = metadata.get("version"), metadata.get("created_time")
-        if not isinstance(version, int) or not isinstance(created, str):
+        if type(version) is not int or not 1 <= version <= VERSION_MAX or not isinstance(created, str):
             raise SourceFault(SourceState.MALFORMED, f"the entry of {name!r} tells no version; check the mount")
         return _Entry(data, version, _wall_ms(created))
 
@@ -163,12 +166,7 @@ class VaultKeys:
     def _value(self, entry: _Entry, name: str, field: str) -> Secret:
         if str(entry.data.get(DISABLED, "")).lower() == "true":
             raise SourceFault(SourceState.DISABLED, f"key {name!r} is marked disabled in its store")
-        text = entry.data.get(field)
-        try:
-            return Secret(text.encode("ascii") if isinstance(text, str) else b"")
-        except ValueError:
-            message = f"the entry of {name!r} has no usable key in field {field!r}: one line of printable ASCII"
-            raise SourceFault(SourceState.MALFORMED, message) from None
+        return usable_key(name, f"field {field!r}", entry.data.get(field))
 
 
 def _wall_ms(text: str) -> int:

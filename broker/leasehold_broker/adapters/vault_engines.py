@@ -57,7 +57,7 @@ class VaultEngines:
             if isinstance(auth, Mapping)
             else (None, None, None, None)
         )
-        if not isinstance(token, str) or not isinstance(accessor, str) or not accessor:
+        if not isinstance(token, str) or not token.isascii() or not isinstance(accessor, str) or not accessor:
             raise SourceFault(SourceState.MALFORMED, "the server made a token without telling it; check its address")
         if not isinstance(left, int) or not 0 < left <= life_seconds or orphan is not True:
             await self.revoke(accessor, "")

@@ -13,6 +13,7 @@ from typing import Any
 import hvac
 import requests
 
+from leasehold_broker.adapters.bounded_answers import AnswerTooLongError, BoundedAnswers
 from leasehold_broker.domain.retry_after import retry_after_seconds
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import NANOS
@@ -21,9 +22,13 @@ from leasehold_broker.ports.key_source import SourceFault, SourceState
 
 TOKEN_BYTES_MAX = 16 * 1024
 WORDS_MAX = 4096
+ANSWER_BYTES_MAX = 4 * 1024 * 1024
+"""An entry is at most 1 MiB there, as configured by default."""
+ANSWER_SECONDS_MAX = 10.0
 RENEW_AT = 0.6
 """Share of its life after which our own token is renewed."""
 _STANDBY_STATUS = frozenset({472, 473})
+_NOT_VAULT = "does not answer as Vault does; check the address"
 
 Reply = Mapping[str, Any]
 
@@ -94,6 +99,8 @@ class VaultSession:
         self._clock = clock
         session = requests.Session()
         session.trust_env = False
+        session.mount("https://", answers := BoundedAnswers(ANSWER_BYTES_MAX, ANSWER_SECONDS_MAX))
+        session.mount("http://", answers)
         self._client = hvac.Client(
             url=at.address,
             token="",
@@ -209,6 +216,8 @@ class VaultSession:
         sent = {} if body is None else {"json": body}
         try:
             reply = self._client.adapter.request(method, f"/v1/{path}", raise_exception=False, **sent)
+        except (AnswerTooLongError, RecursionError):
+            raise SourceFault(SourceState.MALFORMED, f"{self._at.address} {_NOT_VAULT}") from None
         except requests.exceptions.SSLError:
             message = f"{self._at.address}: its certificate cannot be verified; check ca_file"
             raise SourceFault(SourceState.UNREACHABLE, message) from None
@@ -217,6 +226,8 @@ class VaultSession:
             raise SourceFault(SourceState.UNREACHABLE, f"{self._at.address} {kind}") from None
         if isinstance(reply, Mapping):
             return reply
+        if not isinstance(reply, requests.Response):  # JSON, but no object
+            raise SourceFault(SourceState.MALFORMED, f"{self._at.address} {_NOT_VAULT}")
         if reply.status_code in {202, 204}:
             return {}
         raise _fault(self._at.address, reply)
@@ -242,7 +253,7 @@ def _fault(where: str, reply: requests.Response) -> SourceFault:
     elif "sealed" in said:
         state, words = SourceState.SEALED, "is sealed; unseal it"
     elif status < 300:
-        state, words = SourceState.MALFORMED, "does not answer as Vault does; check the address"
+        state, words = SourceState.MALFORMED, _NOT_VAULT
     return SourceFault(
         state,
         f"{where} {words}",

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.key_source import SourceFault, SourceState
+from leasehold_broker.ports.provider_keys import ProviderKeyFault
 
 T = TypeVar("T")
 
@@ -28,7 +30,8 @@ class WorkerThread:
         """What `work` gives.
 
         Raises:
-            SourceFault: UNREACHABLE when it took too long, or an earlier call hangs still; and what `work` raises.
+            SourceFault: UNREACHABLE when it took too long, or an earlier call hangs still; MALFORMED when a library was
+                surprised; and what `work` raises of its own.
         """
         return await self._result(self._begin(work))
 
@@ -42,7 +45,7 @@ class WorkerThread:
             work: calls what it is handed before each step.
 
         Raises:
-            SourceFault: as `run`; and what `work` raises.
+            SourceFault: as `run`.
         """
         given_up = threading.Event()
 
@@ -68,7 +71,7 @@ class WorkerThread:
     def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         if self._hanging is not None and not self._hanging.done():
             raise SourceFault(SourceState.UNREACHABLE, "the store has not answered an earlier question yet")
-        return asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return asyncio.get_running_loop().run_in_executor(self._executor, lambda: _understood(work))
 
     async def _result(self, future: "asyncio.Future[T]") -> T:
         try:
@@ -84,6 +87,17 @@ class WorkerThread:
         """Nobody asks for its result any more."""
         self._hanging = future
         future.add_done_callback(_forget_result)
+
+
+def _understood(work: Callable[[], T]) -> T:
+    """What `work` gives; a surprise of its library is a fault of the store, so that it ends nobody's loop."""
+    try:
+        return work()
+    except (SourceFault, ProviderKeyFault, Refusal, GivenUpError):
+        raise
+    except Exception as surprise:  # noqa: BLE001 - its text may hold anything, and is not told
+        message = f"the store's answer could not be read ({type(surprise).__name__})"
+        raise SourceFault(SourceState.MALFORMED, message) from None
 
 
 def _forget_result(future: "asyncio.Future[Any]") -> None:
