@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from tests.fakes.planted import planted
 
-from leasehold_broker.adapters.http_key_probe import HttpKeyProbe
+from leasehold_broker.adapters.http_key_probe import WHY_BYTES_MAX, HttpKeyProbe
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
 from leasehold_broker.domain.secret import Secret
@@ -20,6 +20,7 @@ class Vendor(BaseHTTPRequestHandler):
     """Answers the listing with one status; remembers what it was asked."""
 
     status = 200
+    body = b"{}"
     asked: list[tuple[str, dict]]
 
     def log_message(self, *_: object) -> None:
@@ -29,9 +30,9 @@ class Vendor(BaseHTTPRequestHandler):
         """One listing."""
         self.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
         self.send_response(self.status)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(self.body)
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ async def probe():
     """Makes a probe of vendors that answer with this status."""
     made = []
 
-    def make(status):
-        handler = type("Answering", (Vendor,), {"status": status, "asked": []})
+    def make(status, body=b"{}"):
+        handler = type("Answering", (Vendor,), {"status": status, "body": body, "asked": []})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, args=(0.02,), name="vendor").start()
         origin = f"http://127.0.0.1:{server.server_port}"
@@ -65,6 +66,25 @@ async def test_the_status_is_the_answer(probe, status):
     """What the provider says to the key is told as it is."""
     asks, _ = probe(status)
     assert await asks.probe(record("anthropic"), Secret(VALUE.encode())) == status
+
+
+INVALID = b'{"error":{"code":400,"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"%s"}]}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (400, INVALID % b"API_KEY_INVALID", 401),
+        (403, INVALID % b"CONSUMER_SUSPENDED", 401),
+        (403, INVALID % b"API_KEY_SERVICE_BLOCKED", 403),
+        (400, INVALID % b"API_KEY_INVALID" + b" " * WHY_BYTES_MAX, 400),
+        (400, b"<html>", 400),
+    ],
+)
+async def test_a_reason_says_more_than_a_status(probe, status, body, told):
+    """Google's 400 for a key that is none is told as 401; a restriction, or an answer too long, is what it is."""
+    asks, _ = probe(status, body)
+    assert await asks.probe(record("gemini"), Secret(VALUE.encode())) == told
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai", "gemini"])

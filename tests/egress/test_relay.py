@@ -283,6 +283,7 @@ async def test_what_an_error_says_of_the_key_is_told_with_its_end(body, told):
         outcome = await world.calls.outcome()
         assert (outcome.end, outcome.status) == (CallEnd.PROVIDER_REFUSED, 429)
         assert (outcome.wait_seconds, outcome.exhausted) == told
+        assert outcome.refused is told[1]
 
 
 async def test_a_good_answer_says_nothing_of_the_key():
@@ -291,4 +292,4 @@ async def test_a_good_answer_says_nothing_of_the_key():
         world.origin.answer = json_answer(headers=b"retry-after: 17\r\n")
         await world.exchange(world.post())
         outcome = await world.calls.outcome()
-        assert (outcome.wait_seconds, outcome.exhausted) == (None, False)
+        assert (outcome.wait_seconds, outcome.exhausted, outcome.refused) == (None, False, False)

@@ -253,7 +253,7 @@ class FakeProvider:
         """Reads a size out of an error; one that is "broken" breaks it."""
         if body == b"broken":
             raise RecursionError
-        return ToldLimit(float(headers.get("retry-after", 0)), exhausted=len(body) == 5)
+        return ToldLimit(float(headers.get("retry-after", 0)), exhausted=len(body) == 5, refused=len(body) == 5)
 
     def refusal_body(self, status: int, refusal: Refusal, request_id: str) -> bytes:
         """Vendor-like."""

@@ -66,6 +66,18 @@ async def test_a_key_that_the_provider_disabled_is_taken_out(core):
     assert (await core.lease()).scopes[0].key == SECOND.name
 
 
+async def test_a_key_that_google_calls_none_is_taken_out(core):
+    """Its 400 with the reason asks for a probe as a 401 does, and any other 400 does not."""
+    lease = await core.lease()
+    core.probe.statuses[KEY.name] = 401
+    await call(core, lease, 400)
+    assert core.probe.asked == []
+    await call(core, lease, 400, refused=True)
+    assert core.probe.asked == [KEY.name]
+    assert [event.details["key"] for event in events(core, "key.taken_out")] == [KEY.name]
+    assert await call(core, lease) == SECOND.name
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_an_agents_refusals_alone_take_nothing_out(core, status):
     """A hundred refusals that an agent provoked, while the probe is answered: the key stays, and probes are few."""

@@ -129,3 +129,34 @@ def test_what_an_agent_asked_is_no_word_of_the_provider(message):
 def test_a_body_that_is_none_says_nothing(body):
     """Hostile or broken: nothing is read, nothing breaks."""
     assert told_limit(429, {}, body) == ToldLimit(None, exhausted=False)
+
+
+def google(code: int, reason: str, message: str = "m", kind: str = "google.rpc.ErrorInfo") -> bytes:
+    """An error of a Google API with a reason."""
+    detail = {"@type": f"type.googleapis.com/{kind}", "reason": reason, "domain": "googleapis.com"}
+    return json.dumps({"error": {"code": code, "message": message, "details": [detail]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refused"),
+    [
+        (400, google(400, "API_KEY_INVALID", "API key not valid. Please pass a valid API key."), True),
+        (403, google(403, "CONSUMER_SUSPENDED"), True),
+        (403, b'{"error":{"code":403,"message":"Your API key was reported as leaked. Please use another."}}', True),
+        (400, b'{"error":{"code":400,"message":"Your API key was reported as leaked."}}', False),
+        (
+            400,
+            b'{"error":{"code":400,"message":"User location is not supported","status":"FAILED_PRECONDITION"}}',
+            False,
+        ),
+        (403, google(403, "API_KEY_SERVICE_BLOCKED"), False),
+        (403, google(403, "SERVICE_DISABLED"), False),
+        (400, google(400, "API_KEY_INVALID", kind="google.rpc.BadRequest"), False),
+        (400, b'{"error":{"code":400,"message":"contents: API_KEY_INVALID"}}', False),
+        (400, b'{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":["x"]}]}}', False),
+        (200, google(400, "API_KEY_INVALID"), False),
+    ],
+)
+def test_a_key_that_google_calls_none(status, body, refused):
+    """By its reason alone: a region, a restriction, a missing permission and what an agent wrote are not the key."""
+    assert told_limit(status, {}, body) == ToldLimit(None, exhausted=False, refused=refused)

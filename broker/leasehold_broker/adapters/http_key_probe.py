@@ -10,6 +10,9 @@ from leasehold_broker.ports.provider import Provider, Route
 from leasehold_broker.ports.upstream import Upstream, UpstreamFailure
 
 PROBE_SECONDS_MAX = 15.0
+WHY_BYTES_MAX = 64 * 1024
+_ASKED_WHY = frozenset({400, 403})
+"""Statuses that mean many things."""
 
 
 class HttpKeyProbe:
@@ -28,7 +31,7 @@ class HttpKeyProbe:
             return 0
         provider, origin = target
         request = provider.request(route, {}, None, None, record.kind)
-        waiting = _Status()
+        waiting = _Status(provider)
         call = self._upstream.send(origin, request, lambda: provider.key_header(key, record.kind), waiting)
         try:
             async with asyncio.timeout(PROBE_SECONDS_MAX):
@@ -52,26 +55,37 @@ def _models(provider: Provider) -> Route | None:
 
 
 class _Status:
-    """The listener of one answer, of which the status is enough."""
+    """The listener of one answer, of which the status is enough, where it says what is the matter."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: Provider) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._provider = provider
+        self._refused_with = 0
+        self._headers: Mapping[str, str] = {}
+        self._body = bytearray()
 
     def answer_started(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         """See the port."""
-        del headers
-        self._say(status)
+        if status in _ASKED_WHY:
+            self._refused_with, self._headers = status, dict(headers)
+        else:
+            self._say(status)
 
     def body_received(self, data: bytes) -> None:
         """See the port."""
+        if self._refused_with and len(self._body) + len(data) <= WHY_BYTES_MAX:
+            self._body += data
 
     def answer_finished(self) -> None:
         """See the port."""
+        if self._refused_with:
+            told = self._provider.told_limit(self._refused_with, self._headers, bytes(self._body))
+            self._say(401 if told.refused else self._refused_with)
 
     def answer_failed(self, failure: UpstreamFailure) -> None:
         """See the port."""
         del failure
-        self._say(0)
+        self._say(self._refused_with)
 
     def _say(self, status: int) -> None:
         if not self.status.done():

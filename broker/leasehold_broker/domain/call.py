@@ -105,6 +105,7 @@ class CallOutcome:
         output_bytes: bytes of answer body that came from the provider.
         wait_seconds: the provider asks to wait so long; None when it does not say.
         exhausted: the provider says that the key's account has nothing left.
+        refused: the provider says in words of its own that the key is no good; 401 says so without.
     """
 
     end: CallEnd
@@ -115,6 +116,7 @@ class CallOutcome:
     output_bytes: int = 0
     wait_seconds: float | None = None
     exhausted: bool = False
+    refused: bool = False
 
 
 @value

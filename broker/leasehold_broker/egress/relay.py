@@ -303,19 +303,31 @@ class Relay:
         usage, final = self._read_meter()
         end = self._end if self._sent or self._end is not CallEnd.UNKNOWN else CallEnd.NOT_SENT
         told = self._told_limit()
-        wait, exhausted = (None, False) if told is None else (told.wait_seconds, told.exhausted)
-        on_end(CallOutcome(end, self._sent, self._status, usage, final, self._output_bytes, wait, exhausted))
+        on_end(
+            CallOutcome(
+                end,
+                self._sent,
+                self._status,
+                usage,
+                final,
+                self._output_bytes,
+                told.wait_seconds,
+                told.exhausted,
+                told.refused,
+            )
+        )
 
-    def _told_limit(self) -> ToldLimit | None:
-        """What an error says of the key; None for every other answer."""
+    def _told_limit(self) -> ToldLimit:
+        """What an error says of the key; nothing for every other answer."""
+        nothing = ToldLimit(None, exhausted=False)
         if not self._refusal_headers:
-            return None
+            return nothing
         body = bytes(self._refusal_body) if len(self._refusal_body) <= REFUSAL_BYTES_MAX else b""
         try:
             return self._target.provider.told_limit(self._status, self._refusal_headers, body)
         except Exception as fault:  # noqa: BLE001 - as above: it read hostile bytes, and the call must be settled
             _log.error("meter_fault", provider=self._target.provider.name, kind=type(fault).__name__)
-            return None
+            return nothing
 
     def _read_meter(self) -> tuple[Usage | None, bool]:
         if self._meter is None:

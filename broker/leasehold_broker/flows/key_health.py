@@ -1,10 +1,10 @@
 """Whether providers take our keys. Owns what an answer says of the key it was asked with, probes, and who is told.
 
-An agent chooses its requests, so one refusal proves nothing of the key: a 401 or 403 asks for a probe, a harmless call
-of ours; only what the provider says to that takes a key out. A 429 or 402 makes a key rest for a while, as long as the
-provider says; longer where it says that the account has nothing left, which is told. While a key rests others are
-preferred, and it serves where there is no other. What was taken out is probed again from time to time, and is back with
-the provider's word or with its next version.
+An agent chooses its requests, so one refusal proves nothing of the key: a 401 or 403 (Google's 400 with its reason)
+asks for a probe, a harmless call of ours; only what the provider says to that takes a key out. A 429 or 402 makes a key
+rest for a while, as long as the provider says; longer where it says that the account has nothing left, which is told.
+While a key rests others are preferred, and it serves where there is no other. What was taken out is probed again from
+time to time, and is back with the provider's word or with its next version.
 """
 
 import asyncio
@@ -114,8 +114,8 @@ class KeyHealth:
         if record is None or record.version != version or not status:
             return Batch()
         health = self._of(record)
-        if status in {401, 403} and not health.out and not outcome.exhausted:
-            if status == 401:
+        if (status in {401, 403} or outcome.refused) and not health.out and not outcome.exhausted:
+            if status == 401 or outcome.refused:
                 self._on_refused(name)
             health.suspected = True
             self.look()

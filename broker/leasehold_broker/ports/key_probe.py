@@ -10,5 +10,8 @@ class KeyProbe(Protocol):
     """Makes a harmless call: it is free, changes nothing, and needs a good key."""
 
     async def probe(self, record: KeyRecord, key: Secret) -> int:
-        """The provider's status; 0 when no answer came, or there is no such call at this provider."""
+        """The provider's status; 0 when no answer came, or there is no such call at this provider.
+
+        401 also where a provider says under another status, with a reason, that the key is no good.
+        """
         ...

@@ -72,10 +72,12 @@ class ToldLimit:
     Args:
         wait_seconds: to ask again after this; None when it does not say.
         exhausted: its account has no money or quota left: waiting a little does not help.
+        refused: the key itself is no good, under a status that says something else at other providers.
     """
 
     wait_seconds: float | None
     exhausted: bool
+    refused: bool = False
 
 
 class Meter(Protocol):

@@ -1,7 +1,8 @@
-"""What a provider's error says of the key it was asked with: wait so long, or its account has nothing left. Pure.
+"""What a provider's error says of its key: wait so long, its account has nothing left, or it is no good. Pure.
 
-One reading for all dialects: their codes do not collide. Only codes are read, and the beginning of two of Anthropic's
-sentences, which have no code: an agent chooses the request, and errors repeat what was asked, but not there.
+One reading for all dialects: their codes do not collide. Only codes are read, and the beginnings of three sentences,
+which have no code: an agent chooses the request, and errors repeat what was asked, but not there. Most say with 401
+that a key is no good; Google answers 400 or 403, as to many other things, with a reason.
 """
 
 import re
@@ -30,6 +31,9 @@ _CODES: Final = frozenset(
     }
 )
 _SENTENCES: Final = ("Your credit balance is too low", "You have reached your specified API usage limits")
+_REFUSALS: Final = frozenset({"API_KEY_INVALID", "CONSUMER_INVALID", "CONSUMER_SUSPENDED"})
+_LEAKED: Final = "Your API key was reported as leaked"
+_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _QUOTA_FAILURE: Final = "type.googleapis.com/google.rpc.QuotaFailure"
 _DELAY: Final = re.compile(r"(\d{1,6})(?:\.\d{1,9})?s", re.ASCII)
@@ -54,7 +58,9 @@ def told_limit(status: int, headers: Mapping[str, str], body: bytes) -> ToldLimi
     codes = {kind, *(code for name in ("code", "type") if isinstance(code := error.get(name), str))}
     message = error.get("message")
     said = isinstance(message, str) and message.startswith(_SENTENCES)
-    return ToldLimit(wait, exhausted=status == 402 or bool(codes & _CODES) or said or any(_daily(details)))
+    exhausted = status == 402 or bool(codes & _CODES) or said or any(_daily(details))
+    leaked = status == 403 and isinstance(message, str) and message.startswith(_LEAKED)
+    return ToldLimit(wait, exhausted=exhausted, refused=leaked or any(_refusals(details)))
 
 
 def _wait(headers: Mapping[str, str], details: Iterable[Fields]) -> float | None:
@@ -70,6 +76,13 @@ def _wait(headers: Mapping[str, str], details: Iterable[Fields]) -> float | None
         if found is not None:
             return min(float(found[1]), float(RETRY_SECONDS_MAX))
     return None
+
+
+def _refusals(details: Iterable[Fields]) -> Iterable[bool]:
+    """Of Google's reasons: the key is none, is deleted or expired, or its project is suspended."""
+    for detail in details:
+        reason = detail.get("reason") if detail.get("@type") == _ERROR_INFO else None
+        yield isinstance(reason, str) and reason in _REFUSALS
 
 
 def _daily(details: Iterable[Fields]) -> Iterable[bool]:
