@@ -5,6 +5,7 @@ look Detection Finding (2004), all else Entity Management (3004). What OCSF has 
 Attributes are those of https://schema.ocsf.io/1.8.0; money stays integer micro-USD.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 from leasehold_broker.domain.audit_query import StoredRecord
 
 VERSION = "1.8.0"
+DIGITS_MAX = 18
 API_ACTIVITY, AUTHORIZE_SESSION, ENTITY_MANAGEMENT = 6003, 3003, 3004
 AUTHENTICATION, DETECTION_FINDING = 3002, 2004
 _CLASS_NAMES = {
@@ -133,13 +135,26 @@ def _kind_of(type_: str) -> _Kind:
 
 def _body(stored: StoredRecord) -> Json:
     try:
-        body = msgspec.json.decode(stored.record.body, type=dict[str, Any])
+        body = _decoded(stored.record.body)
         if not isinstance(body["type"], str) or type(body["wall_ms"]) is not int:
             raise ValueError  # noqa: TRY301 - told as one below
     except (ValueError, KeyError, msgspec.MsgspecError):
         message = f"the record at position {stored.position} has no event to export"
         raise ValueError(message) from None
     return body
+
+
+def _decoded(body: bytes) -> Json:
+    """Any event that the log has taken, whoever wrote it: one that cannot be exported would hold up all behind it."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        # Numbers that no integer or double holds are legal JSON: as text.
+        return dict(json.loads(body, parse_float=str, parse_int=_whole))
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= DIGITS_MAX else digits
 
 
 def _message(type_: str, body: Json) -> str:

@@ -77,7 +77,7 @@ def _sink(at: SinkAt, service: str) -> EventSink:
     target = HttpTarget(at.url, at.bearer_file, at.ca_file, at.timeout_seconds)
     match at.kind:
         case SinkKind.FILE:
-            return FileSink(at.path, form)
+            return FileSink(at.name, at.path, form)
         case SinkKind.WEBHOOK:
             return WebhookSink(at.name, target, form, at.key_file, lambda: int(time.time()))
         case SinkKind.OTLP:

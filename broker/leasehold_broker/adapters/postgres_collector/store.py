@@ -38,7 +38,7 @@ from leasehold_broker.domain.tiles import node_in_tiles
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
-from leasehold_broker.wire.event_body import encode_event, event_columns
+from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 PAGE_BYTES_MAX = 512 * 1024
 """Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
@@ -73,7 +73,7 @@ async def open_store(
         ValueError: the schema is of a newer version, or the server keeps no promise.
         Refusal: STORE_UNAVAILABLE.
     """
-    writer = LogWriter(stream, epoch, accept_gaps, encode_event, event_columns)
+    writer = LogWriter(stream, epoch, accept_gaps, encode_event, checked_columns)
     channel = f"leasehold_{at.schema}"
     partitions = Partitions(at.schema, at.partition_records)
     with translated("open"):

@@ -3,22 +3,24 @@
 Each sink has a thread of its own: one that hangs in a slow answer holds up no other.
 """
 
-import asyncio
+import contextlib
 import http.client
+import socket
 import ssl
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from leasehold_broker.adapters.private_files import NotPrivateError, read_private
+from leasehold_broker.adapters.sinks.own_thread import OwnThread
 from leasehold_broker.ports.event_sink import SinkFailedError
 
 ANSWER_BYTES_MAX = 64 * 1024
 TOKEN_BYTES_MAX = 16 * 1024
-CLOSE_SECONDS_MAX = 1.0
+TIMEOUTS_A_REQUEST = 6
+"""So many times the limit of one wait, a request may take in all: an answer that comes byte by byte ends, too."""
 WAIT_DIGITS_MAX = 6
 
 
@@ -30,7 +32,8 @@ class HttpTarget:
         url: https, or http on loopback (the configuration sees to that); "" when it is in `url_file`.
         bearer_file: its content is sent as bearer token; read for each request, so that it can be rotated.
         ca_file: roots for the server's certificate; None: the system's.
-        timeout_seconds: for the connection, and for each silence after it.
+        timeout_seconds: for the connection, and for each silence after it; all of it takes TIMEOUTS_A_REQUEST of them
+            at most.
         url_file: its content is the URL, where that is a secret itself; read for each request.
     """
 
@@ -61,9 +64,10 @@ class HttpPoster:
         """
         self._target = target
         self._tls = ssl.create_default_context(cafile=None if target.ca_file is None else str(target.ca_file))
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
+        self._thread = OwnThread(f"sink-{name}")
         self._connection: http.client.HTTPConnection | None = None
         self._origin = ("", "")
+        self._given_up = False
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> bytes:
         """The answer's body, after a 2xx.
@@ -83,16 +87,24 @@ class HttpPoster:
         Raises:
             SinkFailedError: there is none; the message names the host at most.
         """
-        work = partial(self._ask, body, dict(headers))
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        seconds = TIMEOUTS_A_REQUEST * self._target.timeout_seconds
+        return await self._thread.run(partial(self._ask, body, dict(headers)), seconds, self._abort)
 
     async def close(self) -> None:
-        """Let go of the connection; a request that hangs is given up with the process."""
-        letting_go = asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
-        await asyncio.wait([letting_go], timeout=CLOSE_SECONDS_MAX)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let go of the connection. A request that hangs has been given up by then, with whoever waited for it."""
+        self._disconnect()
+
+    def _abort(self) -> None:
+        """Wake the thread that waits at the connection: closing would not, and would race with it."""
+        self._given_up = True
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS, which would want to say goodbye first.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def _ask(self, body: bytes, headers: dict[str, str]) -> HttpAnswer:
+        self._given_up = False
         try:
             url = urlsplit(self._url())
             host = url.hostname or ""
@@ -108,7 +120,7 @@ class HttpPoster:
             answer = connection.getresponse()
             data = answer.read(ANSWER_BYTES_MAX)
             wait = answer.getheader("Retry-After", "")
-            whole = answer.isclosed() or not answer.read(1)
+            whole = (answer.isclosed() or not answer.read(1)) and not self._given_up
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._disconnect()
             message = f"{host}: {type(error).__name__}"

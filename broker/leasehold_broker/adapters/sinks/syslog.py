@@ -18,6 +18,11 @@ from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.ports.event_sink import SinkFailedError
 from leasehold_broker.wire.syslog import syslog_message
 
+DATAGRAM_BYTES_MAX = 65_507
+"""Of UDP over IPv4. An event that is longer is cut at its end (RFC 5424 section 6.1); its place is before that."""
+FULL_SECONDS = 0.01
+"""Pause while the kernel takes no datagram."""
+
 
 class Transport(StrEnum):
     """How it travels."""
@@ -99,7 +104,26 @@ class SyslogSink:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = found[0]
+        # The loop's own `sock_sendto` is missing in uvloop, on which a collector runs.
         with socket.socket(family, kind, protocol) as datagrams:
             datagrams.settimeout(0)
+            datagrams.connect(address)
             for message in messages:
-                await loop.sock_sendto(datagrams, message, address)
+                await self._datagram(datagrams, _cut(message))
+
+    @staticmethod
+    async def _datagram(datagrams: socket.socket, message: bytes) -> None:
+        while True:
+            try:
+                datagrams.send(message)
+            except BlockingIOError:
+                await asyncio.sleep(FULL_SECONDS)
+            else:
+                return
+
+
+def _cut(message: bytes) -> bytes:
+    """What fits a datagram, without half a character at its end (RFC 5424 section 6.1)."""
+    if len(message) <= DATAGRAM_BYTES_MAX:
+        return message
+    return message[:DATAGRAM_BYTES_MAX].decode(errors="ignore").encode()

@@ -29,7 +29,7 @@ from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar
-from leasehold_broker.wire.event_body import encode_event, event_columns
+from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 _INSERT_EVENT = (
     "INSERT INTO events (position, life, sequence, receive_wall_ms, wall_ms, type, outcome, lease, issuer, subject, "
@@ -53,7 +53,7 @@ class WriterMemory:
         self.stream = stream
         self.epoch = 0
         self.budget_change = 0
-        self._writer = LogWriter(stream, epoch, accept_gaps, encode_event, event_columns)
+        self._writer = LogWriter(stream, epoch, accept_gaps, encode_event, checked_columns)
         self._plan = LogPlan(self._writer, {stream}, StreamLives({stream}), TileEdge())
         self._issued: list[Revocation] = []
 

@@ -1,9 +1,14 @@
 """Each kind of sink against a receiver that listens: what is sent, what counts as taken, and what does not."""
 
 import asyncio
+import contextlib
 import json
+import os
 import re
 import ssl
+import subprocess
+import sys
+import threading
 
 import pytest
 from google.protobuf import json_format
@@ -104,6 +109,32 @@ async def test_a_silent_or_missing_receiver_is_a_failure(receiver):
     await nobody.close()
 
 
+async def test_an_answer_that_never_ends_is_given_up():
+    """A receiver that answers byte by byte keeps within each silence; the whole is bounded, and the next is sent."""
+    drips = asyncio.Event()
+
+    async def drip(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        drips.set()
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    sink = webhook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    async with asyncio.timeout(60), server:
+        for _ in range(2):
+            drips.clear()
+            with pytest.raises(SinkFailedError, match="has not ended after 3 s"):
+                await sink.deliver(stored())
+            assert drips.is_set()
+            await eventually(lambda: not sink._poster._thread._busy)
+        await sink.close()
+
+
 @pytest.mark.parametrize("what", ["key_file", "bearer_file"])
 async def test_a_secret_that_cannot_be_read_sends_nothing(receiver, tmp_path, what):
     """Without its key or its token a batch is not sent unsigned or unauthorised."""
@@ -172,6 +203,21 @@ async def test_syslog_is_rfc_5424(transport):
     assert json.loads(text)["event"]["type"] == "call.admitted"
 
 
+async def test_an_event_that_no_datagram_holds_is_cut():
+    """A long event goes with its place and without its end, between whole characters; those behind it go too."""
+    emitter = Emitter()
+    long = emitter.put(b'{"outcome":"denied","type":"x","wall_ms":1,"note":"' + "\u00e9".encode() * 34_000 + b'"}')
+    after = emitter.calls(1)[0]
+    async with SyslogReceiver() as receiver, asyncio.timeout(20):
+        sink = SyslogSink(SyslogTarget(Transport.UDP, "127.0.0.1", receiver.port), Format.LEASEHOLD, "host")
+        await sink.deliver([StoredRecord(1, 7, long), StoredRecord(2, 7, after)])
+        await eventually(lambda: len(receiver.messages) == 2)
+        await sink.close()
+    assert 65_500 < len(receiver.messages[0]) <= 65_507
+    assert 'position="1"' in parsed(receiver.messages[0])[6]
+    assert 'position="2"' in parsed(receiver.messages[1])[6]
+
+
 async def test_syslog_over_tls_checks_the_server(tmp_path):
     """A server whose certificate is not ours gets nothing."""
     authority = Authority()
@@ -228,7 +274,7 @@ async def test_a_hostile_event_stays_inside_its_message():
 async def test_a_file_is_appended_synced_and_followed(tmp_path):
     """Lines are appended; a file that was moved away is made anew; a line that a crash cut stays apart."""
     path = tmp_path / "audit.jsonl"
-    sink = FileSink(path, Format.OCSF)
+    sink = FileSink("lines", path, Format.OCSF)
     await sink.deliver(stored(2))
     assert path.stat().st_mode & 0o777 == 0o600
     assert [json.loads(line)["class_uid"] for line in path.read_text().splitlines()] == [6003, 6003]
@@ -247,8 +293,81 @@ async def test_a_file_is_appended_synced_and_followed(tmp_path):
 async def test_a_file_that_cannot_be_written_is_a_failure(tmp_path):
     """A missing folder, or a link that someone put there: nothing is written elsewhere."""
     with pytest.raises(SinkFailedError, match="cannot be written"):
-        await FileSink(tmp_path / "missing" / "a", Format.OCSF).deliver(stored(1))
+        await FileSink("lines", tmp_path / "missing" / "a", Format.OCSF).deliver(stored(1))
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(SinkFailedError, match="cannot be written"):
-        await FileSink(tmp_path / "link", Format.OCSF).deliver(stored(1))
+        await FileSink("lines", tmp_path / "link", Format.OCSF).deliver(stored(1))
     assert not (tmp_path / "target").exists()
+
+
+HOLD_OPEN = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
+"""Whoever opens the file from now on waits in the kernel, as at a disk that hangs, until this process ends."""
+
+
+@contextlib.contextmanager
+def hung(path):
+    """A file that hangs when it is opened; skipped where its file system has no leases."""
+    path.touch(mode=0o600)
+    command = [sys.executable, "-c", HOLD_OPEN, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as holder:
+        if holder.stdout.readline() != b"held\n":
+            pytest.skip("no leases on files here")
+        yield
+        holder.stdin.close()
+        holder.wait(30)
+
+
+async def test_files_that_hang_hold_up_nothing_else(tmp_path):
+    """More of them than the loop has threads: one beside them is written, the loop's threads are free, and all end."""
+    count = 2 * (os.cpu_count() or 1) + 8
+    sinks = [FileSink(f"hung-{number}", tmp_path / f"{number}", Format.OCSF, 0.5) for number in range(count)]
+    async with asyncio.timeout(60):
+        with contextlib.ExitStack() as all_hung:
+            for number in range(count):
+                all_hung.enter_context(hung(tmp_path / f"{number}"))
+            waiting = [asyncio.create_task(sink.deliver(stored(1))) for sink in sinks]
+            await FileSink("lines", tmp_path / "lines", Format.OCSF).deliver(stored(2))
+            assert await asyncio.to_thread(lambda: "free") == "free"
+            failures = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {str(failure) for failure in failures} == {"it has not ended after 0.5 s"}
+            with pytest.raises(SinkFailedError, match="hangs still"):
+                await sinks[0].deliver(stored(1))
+        assert len((tmp_path / "lines").read_text().splitlines()) == 2
+        await eventually(lambda: (tmp_path / "0").stat().st_size)
+        await eventually(lambda: not any(one.name.startswith("sink-hung") for one in threading.enumerate()))
+        await eventually(lambda: not sinks[0]._thread._busy)
+        await sinks[0].deliver(stored(1))
+    assert len((tmp_path / "0").read_text().splitlines()) == 2
+
+
+def test_a_process_ends_while_its_file_hangs(tmp_path):
+    """Whatever a sink is stuck in, the process does not wait for it at its end."""
+    program = (
+        "import asyncio, sys, pathlib, uvloop\n"
+        "from tests.fakes.streams import Emitter\n"
+        "from leasehold_broker.adapters.sinks import FileSink, Format\n"
+        "from leasehold_broker.domain.audit_query import StoredRecord\n"
+        "async def main():\n"
+        "    sink = FileSink('hung', pathlib.Path(sys.argv[1]), Format.OCSF)\n"
+        "    task = asyncio.create_task(sink.deliver([StoredRecord(1, 7, Emitter().calls(1)[0])]))\n"
+        "    await asyncio.sleep(0.2)\n"
+        "    task.cancel()\n"
+        "    await asyncio.wait([task])\n"
+        "asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())\n"
+    )
+    with hung(tmp_path / "file"):
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], timeout=30, check=False)
+    assert done.returncode == 0
+
+
+async def test_what_is_no_file_is_a_failure(tmp_path):
+    """A pipe keeps nothing, and nobody could tell: it is refused before a byte goes there."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(SinkFailedError, match="not a regular file"):
+        await FileSink("lines", tmp_path / "pipe", Format.OCSF).deliver(stored(1))
