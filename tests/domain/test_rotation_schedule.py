@@ -7,8 +7,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from tests.domain.test_rotation import planned
 
-from leasehold_broker.adapters.cron import next_time
-from leasehold_broker.domain.rotation import RotationState
+from leasehold_broker.adapters.cron import next_time, wrong_cron
+from leasehold_broker.config.read import ConfigError
+from leasehold_broker.config.rotations import RotationAt
+from leasehold_broker.domain.rotation import RotationLimits, RotationState
 from leasehold_broker.domain.rotation_schedule import (
     AFTER_FAILURE_MS,
     DAY_MS,
@@ -17,6 +19,7 @@ from leasehold_broker.domain.rotation_schedule import (
     RotationSchedule,
     counts_from,
 )
+from leasehold_broker.wiring.rotations import check_rotations
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -90,6 +93,62 @@ def test_blackouts_are_local_times(blackout, closed, open_):
     assert all(schedule.closed(ms(text)) for text in closed)
     assert not any(schedule.closed(ms(text)) for text in open_)
     assert not RotationSchedule(every_days=1, zone=UTC).closed(0)
+
+
+@pytest.mark.parametrize(
+    ("blackouts", "never"),
+    [
+        ((), False),
+        ((Blackout(DAYS, time(0), time(0)),), True),
+        ((Blackout(DAYS, time(6), time(18)), Blackout(DAYS, time(18), time(6))), True),
+        ((Blackout(DAYS, time(6), time(18)), Blackout(DAYS, time(18), time(5, 59))), False),
+        ((Blackout(DAYS[:5], time(0), time(0)), Blackout(("sat", "sun"), time(0), time(0))), True),
+        ((Blackout(DAYS[:6], time(0), time(0)), Blackout(("sun",), time(0, 1), time(0))), False),
+    ],
+)
+def test_blackouts_that_leave_no_minute_are_known(blackouts, never):
+    """All of every day, two halves that meet, the week and its end; one minute that is left is enough."""
+    assert RotationSchedule(every_days=1, blackouts=blackouts).never_open is never
+
+
+@pytest.mark.parametrize(
+    ("since", "due"),
+    [
+        ("2026-03-28 03:00", "2026-03-29 03:00"),
+        ("2026-03-29 03:00", "2026-03-30 02:30"),
+        ("2026-10-24 03:00", "2026-10-25 02:30"),
+        ("2026-10-25 02:30", "2026-10-26 02:30"),
+    ],
+)
+def test_a_time_that_the_clocks_skip_or_repeat_comes_once(since, due):
+    """Half past two does not exist on one night, and is there twice on another: the key is rotated once on each."""
+    schedule = RotationSchedule(cron="30 2 * * *", zone=BERLIN)
+    assert schedule.due_wall_ms("k", ms(since), next_time) == ms(due)
+
+
+def test_the_twenty_ninth_of_february_comes_in_leap_years():
+    """Named, it is waited for; no month has a thirtieth of February."""
+    schedule = RotationSchedule(cron="0 0 29 2 *", zone=BERLIN)
+    assert schedule.due_wall_ms("k", ms("2026-11-26 00:00"), next_time) == ms("2028-02-29 00:00")
+    assert wrong_cron("0 0 29 2 *") == ""
+    assert wrong_cron("0 0 30 2 *")
+
+
+@pytest.mark.parametrize("cron", ["* * * * * *", "0 3 * *", "@daily", "", "0 3 * * tue extra"])
+def test_a_schedule_has_five_fields(cron):
+    """The library takes six, the first of them seconds: "30 3 * * * *" would be every hour, at 3 minutes and 30."""
+    assert "not 5" in wrong_cron(cron)
+
+
+def test_a_schedule_that_never_comes_is_no_configuration():
+    """Refused at the start, naming the key: it would look like a key that is rotated."""
+    always = RotationSchedule(every_days=1, blackouts=(Blackout(DAYS, time(0), time(0)),))
+    at = RotationAt("openai-prod", object(), always, RotationLimits())
+    with pytest.raises(ConfigError, match="'openai-prod': closed leaves no minute"):
+        check_rotations([at])
+    check_rotations([replace(at, schedule=RotationSchedule(blackouts=always.blackouts))])
+    with pytest.raises(ConfigError, match="it has 6 fields"):
+        check_rotations([replace(at, schedule=RotationSchedule(cron="0 30 3 * * *"))])
 
 
 def test_since_when_a_key_counts():

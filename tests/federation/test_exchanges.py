@@ -23,8 +23,9 @@ from tests.federation.conftest import ACCOUNT, POOL, ROLE, RULES, exchanges, wor
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.token_endpoints import HttpTokenEndpoints
 from leasehold_broker.domain.secret import Secret
-from leasehold_broker.ports.token_exchange import ExchangeFault, ExchangeState, MintRequest
+from leasehold_broker.ports.token_exchange import ExchangeFault, ExchangeState, MintRequest, TokenAnswer
 from leasehold_broker.providers.exchanges import aws
+from leasehold_broker.providers.exchanges.google import GoogleExchange
 
 KINDS = sorted(exchanges(""))
 
@@ -138,6 +139,47 @@ async def test_a_life_can_be_asked_of_google(endpoints, services):
     minted = await mint(endpoints, services, "google", life=120)
     assert minted.life_seconds <= 120
     assert services.asked[-1]["lifetime"] == "120s"
+
+
+def test_google_s_token_may_not_outlive_what_is_promised():
+    """An end later than asked for, beyond what clocks may differ, is no token to hand out; for calls it serves."""
+
+    def ended(seconds, life):
+        exchanging = GoogleExchange(POOL, ACCOUNT).exchange(Secret(b"a.b.c"), wanted(life=life))
+        next(exchanging)
+        exchanging.send(TokenAnswer(200, {}, b'{"access_token":"federated","expires_in":3600}'))
+        end = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+        with pytest.raises(StopIteration) as caught:
+            exchanging.send(TokenAnswer(200, {}, json.dumps({"accessToken": "t", "expireTime": end}).encode()))
+        return caught.value.value.life_seconds
+
+    assert ended(290, 300) <= 290
+    assert ended(340, 300) == 300
+    with pytest.raises(ExchangeFault, match="lives longer than was asked for"):
+        ended(3600, 300)
+    assert ended(3600, None) == 900
+
+
+@pytest.mark.parametrize(
+    ("end", "raised"),
+    [
+        ("0001-01-01T00:00:00", ExchangeFault),
+        ("2020-01-01T00:00:00Z", ExchangeFault),
+        ("9999-12-31T23:59:59", StopIteration),
+        ("soon", StopIteration),
+    ],
+)
+def test_an_end_that_aws_does_not_give(end, raised):
+    """Long ago, also without a zone: a fault. Too late, or none: a session of the length that was asked for."""
+    exchanging = aws.BedrockExchange(ROLE, "eu-central-1").exchange(Secret(b"a.b.c"), wanted())
+    next(exchanging)
+    fields = {"AccessKeyId": "A", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": end}
+    body = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    with pytest.raises(raised) as caught:
+        exchanging.send(TokenAnswer(200, {}, body.encode()))
+    told = caught.value
+    told = told.value.life_seconds if isinstance(told, StopIteration) else told.state
+    assert told == (ExchangeState.MALFORMED if raised is ExchangeFault else aws.SESSION_SECONDS_MIN)
 
 
 async def test_anthropic_tokens_end_with_their_assertion(endpoints, services):

@@ -61,6 +61,13 @@ class RotationSchedule:
         """Nothing is ever due."""
         return not self.every_days and not self.cron
 
+    @property
+    def never_open(self) -> bool:
+        """Its blackouts leave no minute of any week."""
+        week = datetime(2026, 1, 5)  # noqa: DTZ001 - local time, of any week
+        minutes = (week + timedelta(minutes=minute) for minute in range(7 * 24 * 60))
+        return bool(self.blackouts) and all(any(each.holds(at) for each in self.blackouts) for at in minutes)
+
     def due_wall_ms(self, key: str, since_wall_ms: int, next_time: NextTime, there_wall_ms: int = 0) -> int | None:
         """When it is due.
 

@@ -85,6 +85,9 @@ def check_rotations(rotations: Sequence[RotationAt]) -> None:
         if at.schedule.cron and (why := cron.wrong_cron(at.schedule.cron)):
             message = f"[[rotations]] {at.key!r}: cron {at.schedule.cron!r}: {why}"
             raise ConfigError(message)
+        if not at.schedule.idle and at.schedule.never_open:
+            message = f"[[rotations]] {at.key!r}: closed leaves no minute of the week, so it would never be rotated"
+            raise ConfigError(message)
 
 
 @contextlib.asynccontextmanager

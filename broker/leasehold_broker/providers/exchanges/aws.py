@@ -164,4 +164,6 @@ def _session(answer: TokenAnswer) -> Session:
         end = datetime.fromisoformat(found["Expiration"])
     except ValueError:
         end = None
+    if end is not None and end.tzinfo is None:
+        end = end.replace(tzinfo=UTC)
     return Session(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], end)

@@ -26,6 +26,8 @@ STS_ORIGIN = "https://sts.googleapis.com"
 IAM_ORIGIN = "https://iamcredentials.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 WHO = "Google"
+CLOCK_SECONDS_MAX = 60
+"""So much later than asked for a token may end by our clock, which may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +83,8 @@ class GoogleExchange:
             left = int(until.timestamp() - wanted.wall_ms / 1000)
         except ValueError:
             raise malformed(WHO, "gave a token without a usable end") from None
+        if wanted.life_seconds_max is not None and left > life + CLOCK_SECONDS_MAX:
+            # It would be handed out under a promise that it does not keep.
+            raise malformed(WHO, "gave a token that lives longer than was asked for; check the clocks")
         # By our clock, which may be wrong: never longer than what was asked for.
         return minted(answered.get("accessToken"), min(left, life), WHO)
