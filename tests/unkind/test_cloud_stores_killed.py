@@ -116,11 +116,12 @@ async def reader(cloud):
     await found.aclose()
 
 
-async def test_a_rotation_survives_a_death_at_every_request(cloud, reader):
+async def test_a_rotation_survives_a_death_at_every_request(cloud, reader, progress):
     """Readers see the old value until the promotion, then the new one, and nothing else; the old one is gone."""
     secrets, store = cloud
     before = copy.deepcopy(secrets.secrets)
     for moment in moments(await count(cloud, reader, promoted=True), 0, 3):
+        progress(f"death {moment}")
         secrets.secrets = copy.deepcopy(before)
         life = Life(cloud, reader)
         life.dies_at = moment
@@ -134,11 +135,12 @@ async def test_a_rotation_survives_a_death_at_every_request(cloud, reader):
     await admin.aclose()
 
 
-async def test_a_rotation_that_is_given_up_survives_a_death_at_every_request(cloud, reader):
+async def test_a_rotation_that_is_given_up_survives_a_death_at_every_request(cloud, reader, progress):
     """Readers see the old value and nothing else; the new one cannot be read any more, and the next rotation works."""
     secrets, store = cloud
     before = copy.deepcopy(secrets.secrets)
     for moment in moments(await count(cloud, reader, promoted=False), 1, 5):
+        progress(f"death {moment}")
         secrets.secrets = copy.deepcopy(before)
         life = Life(cloud, reader)
         life.dies_at = moment

@@ -66,6 +66,7 @@ async def rotate(at, caplog):
     said = repr((at.log.events, at.log.rotations, at.told))
     assert scanner.hits("events", said.encode()) == []
     assert scanner.hits("logs", caplog.text.encode()) == []
+    caplog.clear()  # read once: a run has thousands of lives
 
 
 def scenarios(kind, requests):
@@ -81,7 +82,7 @@ def scenarios(kind, requests):
 
 
 @pytest.mark.parametrize("kind", OVER_HTTP)
-async def test_a_death_at_any_request_ends_with_the_new_key_alone(kind, tmp_path, caplog, request):
+async def test_a_death_at_any_request_ends_with_the_new_key_alone(kind, tmp_path, caplog, request, progress):
     """Whatever became of the request that was under way; a late one is swept before the old key's end is told."""
     caplog.set_level(logging.DEBUG)
     moto = request.getfixturevalue("moto_address") if kind in AT_AWS else ""
@@ -89,7 +90,9 @@ async def test_a_death_at_any_request_ends_with_the_new_key_alone(kind, tmp_path
         await rotate(at, caplog)
         requests = at.requests
     assert requests >= 5
-    for deaths in scenarios(kind, requests):
+    every = scenarios(kind, requests)
+    for number, deaths in enumerate(every):
+        progress(f"{number} of {len(every)} deaths")
         async with provider(kind, tmp_path, moto) as at:
             at.deaths_at = list(deaths)
             if any(fate is Fate.LATE for _, fate in deaths):
@@ -101,13 +104,14 @@ async def test_a_death_at_any_request_ends_with_the_new_key_alone(kind, tmp_path
                 raise
 
 
-async def test_a_death_at_any_effect_of_a_program_ends_with_the_new_key_alone(tmp_path, caplog):
+async def test_a_death_at_any_effect_of_a_program_ends_with_the_new_key_alone(tmp_path, caplog, progress):
     """The program has made a key and is killed before it says so, and we die around each of our own effects."""
     caplog.set_level(logging.DEBUG)
     async with provider("exec", tmp_path / "clean", "") as at:
         await rotate(at, caplog)
         moments = range(len(at.effects))
     for moment in moments if ALL else random.Random(SEED).sample(moments, 3):
+        progress(f"moment {moment} of {len(moments)}")
         async with provider("exec", tmp_path / str(moment), "") as at:
             at.deaths = [moment, 1 + moment % 5]
             at.world.lose_answer()
@@ -132,7 +136,9 @@ class AtVault(AtProvider):
         return passed
 
 
-async def test_a_death_at_any_request_leaves_a_static_role_with_one_new_password(bao, postgres, tmp_path, caplog):
+async def test_a_death_at_any_request_leaves_a_static_role_with_one_new_password(
+    bao, postgres, tmp_path, caplog, progress
+):
     """The role is rotated once more for each death at most; our store has what the database takes, and it alone."""
     caplog.set_level(logging.DEBUG)
     proxy = VaultProxy(bao.address)
@@ -152,7 +158,9 @@ async def test_a_death_at_any_request_leaves_a_static_role_with_one_new_password
 
     try:
         requests = await once(0, [])
-        for number, deaths in enumerate(scenarios("vault-static-role", requests), 1):
+        every = scenarios("vault-static-role", requests)
+        for number, deaths in enumerate(every, 1):
+            progress(f"{number} of {len(every)} deaths")
             await once(number, deaths)
     finally:
         proxy.close()

@@ -30,12 +30,13 @@ def check(account, stage):
     assert len(marks) == len(set(marks))
 
 
-def test_a_collector_that_is_killed_while_it_rotates():
+def test_a_collector_that_is_killed_while_it_rotates(progress):
     """Killed at random moments, it resumes; at the end every rotation is done, and only the last key is alive."""
     chance = random.Random(SEED)
     with tempfile.TemporaryDirectory(prefix="lh-") as folder, rotating_provider() as (account, origin):
         stage = RotationStage(Path(folder), origin)
-        for _ in range(KILLS):
+        for kill in range(KILLS):
+            progress(f"{kill} of {KILLS} kills, {account.minted} keys minted")
             with stage.process("collector") as process:
                 with stage.custodian() as client:
                     client.rotate(KEY)

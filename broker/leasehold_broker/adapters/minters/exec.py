@@ -129,6 +129,7 @@ class ExecKeys:
         except asyncio.CancelledError:
             given_up.set()
             await asyncio.wait([running])
+            running.exception()  # looked at: nobody waits for it any more, and asyncio would report it
             raise
         except TooLongError:
             message = f"took longer than {self._program.seconds_max:g} s and was killed; what it did is not known"
