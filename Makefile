@@ -105,7 +105,7 @@ unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide v
 rotate-load: $(VENV)/dev.stamp ## rotate a key under some 50 calls a second, a third of them streams (ROTATE_LOAD_THREADS=16)
 	@$(ENV) ROTATE_LOAD_THREADS=$${ROTATE_LOAD_THREADS:-12} pytest -q -rP --show-capture=stdout tests/e2e/test_rotation.py -k under_load
 
-rotate-crash: $(VENV)/dev.stamp ## kill -9 a collector 120 times while it rotates a key; die at every request of every minter (ROTATE_KILLS=20 ROTATE_SEED=1)
+rotate-crash: $(VENV)/servers.stamp ## kill -9 a collector 120 times while it rotates a key; die at every request of every minter (ROTATE_KILLS=20 ROTATE_SEED=1)
 	@$(ENV) ROTATE_KILLS=$${ROTATE_KILLS:-120} ROTATE_DEATHS=all pytest -q -rP --timeout=7200 --show-capture=stdout \
 	  tests/unkind/test_rotation_killed.py tests/unkind/test_rotation_at_providers.py tests/unkind/test_cloud_stores_killed.py
 

@@ -11,6 +11,7 @@ from tests.fakes.secret_scan import Scanner
 
 from leasehold_broker.adapters.minters.marks import mark
 from leasehold_broker.config.minters import AnthropicMinter
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
 
@@ -77,6 +78,8 @@ async def test_a_key_is_made_inactive_once(world):
         await world.minter().end(key_id)
         assert world.fake.keys[key_id]["status"] == status
     await world.minter().end("apikey_unknown")
+    await world.minter().disable(key_id)
+    assert world.minter().switch_off is SwitchOff.INACTIVE
     assert len([one for one in world.fake.asked if one.method == "POST"]) == 1
 
 

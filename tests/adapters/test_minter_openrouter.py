@@ -50,6 +50,15 @@ async def test_what_an_earlier_attempt_made_is_found_on_any_page_and_disabled_to
     assert [one.query["offset"] for one in world.fake.asked if one.method == "GET"] == ["0", "100", "200", "231"]
 
 
+async def test_a_key_that_does_not_say_it_is_disabled_is_not_taken_for_dead(world):
+    """MALFORMED: somebody has to look."""
+    key = await world.minter().mint("r")
+    world.fake.faults.append(Fault(200, on="PATCH", body={"data": {"disabled": False}}))
+    with pytest.raises(ProviderKeyFault) as caught:
+        await world.minter().disable(key.id)
+    assert caught.value.state is ProviderKeyState.MALFORMED
+
+
 async def test_a_key_that_does_not_say_it_is_deleted_is_not_taken_for_dead(world):
     """MALFORMED: somebody has to look."""
     key = await world.minter().mint("r")
@@ -67,6 +76,8 @@ def test_the_fake_is_what_the_official_sdk_takes():
         assert made.key in fake.living()
         listed = sdk.api_keys.list(include_disabled=True, offset=0)
         assert [one.hash for one in listed.data] == [made.data.hash]
+        assert sdk.api_keys.update(hash=made.data.hash, disabled=True).data.disabled
+        assert made.key not in fake.living()
         assert sdk.api_keys.delete(hash=made.data.hash).DELETED
         with pytest.raises(NotFoundResponseError):
             sdk.api_keys.delete(hash=made.data.hash)

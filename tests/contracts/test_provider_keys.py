@@ -7,6 +7,7 @@ from tests.fakes.planted import planted
 from tests.fakes.provider_admin.worlds import AT_AWS, world_of
 from tests.fakes.secret_scan import Scanner
 
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKeyFault, ProviderKeyState
 
@@ -95,6 +96,66 @@ async def test_what_is_ended_is_dead_and_ending_it_again_does_nothing(world):
     assert plain(other) in living
     await world.minter().end(key.id)
     assert set(world.living()) == living
+
+
+UNDONE = {SwitchOff.INACTIVE, SwitchOff.RESTORABLE}
+HOW = {
+    "openai": SwitchOff.DELETED,
+    "google": SwitchOff.RESTORABLE,
+    "aws-access-key": SwitchOff.INACTIVE,
+    "bedrock": SwitchOff.INACTIVE,
+    "azure": SwitchOff.REPLACED,
+    "openrouter": SwitchOff.INACTIVE,
+    "exec": SwitchOff.INACTIVE,
+    "webhook": SwitchOff.INACTIVE,
+}
+
+
+async def test_a_key_that_is_switched_off_is_dead_until_somebody_undoes_that(world, request):
+    """As each provider can: no other key is touched, again it does nothing, what is undone can be ended."""
+    key = await world.minter().mint(ROTATION)
+    world.current = plain(key)
+    other = await world.minter().mint("rotations/agents-prod/18")
+    how = world.minter().switch_off
+    assert how is HOW[kind_of(request)]
+    for _ in range(2):
+        await world.minter().disable(key.id)
+        living = set(world.living())
+        assert plain(key) not in living
+        assert plain(other) in living
+    if how is SwitchOff.INACTIVE:  # it is still there: a later rotation finds and ends it
+        assert await world.minter().current_id(key.value) == key.id
+    if how in UNDONE:
+        world.revive(key.id)
+        assert plain(key) in world.living()
+        await world.minter().disable(key.id)
+    await world.minter().end(key.id)
+    assert plain(key) not in world.living()
+    await world.minter().disable(key.id)
+    assert plain(other) in world.living()
+
+
+@pytest.mark.parametrize("world", ["exec", "webhook"], indirect=True)
+async def test_what_cannot_make_a_key_inactive_is_asked_to_end_it(world):
+    """By the configuration alone: an own program or service that was not said to know `disable` never hears of it."""
+    world.can_disable = False
+    key = await world.minter().mint(ROTATION)
+    assert world.minter().switch_off is SwitchOff.CUSTOM
+    await world.minter().disable(key.id)
+    assert plain(key) not in world.living()
+    with pytest.raises(KeyError):
+        world.revive(key.id)
+
+
+async def test_a_switch_off_that_is_denied_or_unheard_says_so(world):
+    """No fault is taken for a key that is off: an answer lost, and a right that is missing."""
+    key = await world.minter().mint(ROTATION)
+    world.current = plain(key)
+    for status, state in ((403, ProviderKeyState.DENIED), (503, None)):
+        world.fail(status)
+        fault = await fault_of(world.minter().disable(key.id))
+        assert state in {None, fault.state}
+        assert plain(key) in world.living()
 
 
 async def test_a_sweep_ends_what_a_rotation_has_made_but_for_one(world, request):

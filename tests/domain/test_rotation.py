@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold_broker.domain.rotation import OLD_SERVES, Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.rotation import (
+    OLD_SERVES,
+    Purpose,
+    Rotation,
+    RotationLimits,
+    RotationState,
+    SwitchOff,
+    Trigger,
+)
 from leasehold_broker.domain.rotation_transitions import (
     Done,
     Drained,
@@ -19,6 +27,7 @@ from leasehold_broker.domain.rotation_transitions import (
     Proven,
     Replaced,
     Stored,
+    SwitchedOff,
     after,
 )
 
@@ -124,6 +133,17 @@ def test_the_whole_way():
     rotation = walk(rotation, Done(), Probed(401), Probed(401), Probed(401), Done())
     assert (rotation.state, rotation.why) == (S.DONE, "")
     assert (rotation.old_key_id, rotation.new_key_id, rotation.version) == ("old", "new", 4)
+
+
+def test_what_was_done_to_a_key_that_is_switched_off_is_kept():
+    """Planned as one thing and done as another (the configuration was changed meanwhile): what was done is told."""
+    wanted = replace(planned(), purpose=Purpose.DISABLE, switch_off=SwitchOff.DELETED)
+    rotation = walk(wanted, Identified("old", 3), SwitchedOff(SwitchOff.INACTIVE))
+    assert (rotation.state, rotation.switch_off, rotation.version) == (S.VERIFYING, SwitchOff.INACTIVE, 3)
+    with pytest.raises(ValueError, match="ending"):
+        walk(wanted, Identified("old", 3), Done())
+    with pytest.raises(ValueError, match="ending"):
+        walk(replace(wanted, purpose=Purpose.REPLACE, state=S.ENDING), SwitchedOff(SwitchOff.INACTIVE))
 
 
 def test_one_refusal_is_not_steady():

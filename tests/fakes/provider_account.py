@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.fakes.planted import planted
 
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
@@ -32,6 +33,8 @@ class ProviderAccount:
         self.mint_fault: ProviderKeyFault | None = None
         self.mute = False
         self.tells_ids = True
+        self.switch_off = SwitchOff.INACTIVE
+        self.disabled: list[str] = []
 
     def alive(self) -> list[Made]:
         """Keys that work."""
@@ -77,6 +80,11 @@ class ProviderAccount:
         for key in self.keys:
             if key.id == key_id:
                 key.alive = False
+
+    async def disable(self, key_id: str) -> None:
+        """See the port."""
+        await self.end(key_id)
+        self.disabled.append(key_id)
 
     async def probe(self, _record: object, key: Secret) -> int:
         """See the port."""

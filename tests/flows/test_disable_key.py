@@ -80,7 +80,7 @@ def revoked(details):
 
 
 TOLD = {"epoch": 3, "revoked_by": "dora (local)", "key": KEY, "note": "in a paste"}
-TOLD |= {"disable_key": True, "disable_key_id": "key-1", "disable_key_version": 0}
+TOLD |= {"disable_key_by": "inactive", "disable_key": True, "disable_key_id": "key-1", "disable_key_version": 0}
 
 
 async def test_the_key_is_ended_and_seen_dead(desk):
@@ -88,6 +88,8 @@ async def test_the_key_is_ended_and_seen_dead(desk):
     over = await desk.over(await desk.asked())
     assert (over.state, over.purpose, over.old_key_id, over.confirmations) == (S.DONE, Purpose.DISABLE, "key-1", 3)
     assert desk.alive == []
+    assert desk.world.account.disabled == ["key-1"]
+    assert {event.details["switch_off"] for event in desk.world.log.events} == {over.switch_off} == {"inactive"}
     assert len(desk.world.account.keys) == 1
     entry = desk.world.store.entries[KEY]
     assert (entry.current, entry.pending, entry.previous) == (planted("old"), "", "")
@@ -227,7 +229,7 @@ async def test_a_key_that_lives_on_is_no_success(desk, monkeypatch):
     async def pretends(_key_id):
         return None
 
-    monkeypatch.setattr(desk.world.account, "end", pretends)
+    monkeypatch.setattr(desk.world.account, "disable", pretends)
     asked = await desk.asked()
 
     async def ended():

@@ -25,6 +25,7 @@ from leasehold_broker.wire.revocations import (
     revocation_to_proto,
     selector_from_proto,
 )
+from leasehold_broker.wire.rotations import switch_off_to_proto
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RevocationService"]
 
@@ -88,6 +89,7 @@ class RevocationDoor:
         return pb.RevokeLeasesResponse(
             rotation=rotation,
             disabled_key_id="" if disables is None else disables.id,
+            switch_off=switch_off_to_proto(None if disables is None else disables.switch_off),
             progress=None if issued.progress is None else progress_to_proto(issued.progress),
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,

@@ -127,6 +127,7 @@ class ExecMinter(Part, frozen=True, tag_field="minter", tag="exec"):
     arguments: tuple[str, ...] = ()
     admin_key: str = ""
     seconds_max: float = 60.0
+    can_disable: bool = False
 
 
 class WebhookMinter(Part, frozen=True, tag_field="minter", tag="webhook"):
@@ -135,6 +136,7 @@ class WebhookMinter(Part, frozen=True, tag_field="minter", tag="webhook"):
     url: str
     signing_key: str
     ca_file: str = ""
+    can_disable: bool = False
 
 
 AwsMinter = AwsAccessKeyMinter | BedrockMinter

@@ -52,20 +52,36 @@ class Purpose(StrEnum):
 
     REPLACE = "replace"
     DISABLE = "disable"
-    """The key that serves is ended at its provider, and none comes in its place."""
+    """The key that serves is switched off at its provider, and none comes in its place."""
+
+
+class SwitchOff(StrEnum):
+    """What becomes of a key that is switched off at its provider, and so whether that can be undone there."""
+
+    INACTIVE = "inactive"
+    """Whoever administers the account can make it active again."""
+    RESTORABLE = "restorable"
+    """Deleted; it can be brought back for some time."""
+    DELETED = "deleted"
+    REPLACED = "replaced"
+    """Another value has taken its place; nobody was shown that one."""
+    CUSTOM = "custom"
+    """What the operator's own program or service does when it ends a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisabledKey:
-    """The key that a revocation wants to be ended, as it was when that was asked for: another may serve by now.
+    """The key that a revocation wants to be switched off, as it was when that was asked for: another may serve by now.
 
     Args:
         id: the provider's; "" when it did not answer.
         version: of the key in its store; 0 when that did not answer.
+        switch_off: what will be done to it.
     """
 
     id: str = ""
     version: int = 0
+    switch_off: SwitchOff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,7 @@ class Rotation:
         why: what keeps it waiting, or why it failed; "" when all is well.
         purpose: what it is for.
         waited_ms: how long it was seen in this state, by all processes together; see `rotation_time`.
+        switch_off: what will be, and from VERIFYING on what was, done to a key that is switched off.
     """
 
     id: str
@@ -134,6 +151,7 @@ class Rotation:
     why: str = ""
     waited_ms: int = 0
     purpose: Purpose = Purpose.REPLACE
+    switch_off: SwitchOff | None = None
 
     @property
     def name(self) -> str:

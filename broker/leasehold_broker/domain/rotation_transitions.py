@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.key_shapes import without_secrets
 from leasehold_broker.domain.reasons import field_invalid
-from leasehold_broker.domain.rotation import OLD_SERVES, Purpose, Rotation, RotationLimits, RotationState, Trigger
+from leasehold_broker.domain.rotation import (
+    OLD_SERVES,
+    Purpose,
+    Rotation,
+    RotationLimits,
+    RotationState,
+    SwitchOff,
+    Trigger,
+)
 
 CONFIRMATIONS = 3
 """So many refusals of the old key in a row are steady."""
@@ -83,6 +91,13 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchedOff:
+    """The key was switched off at its provider, and how."""
+
+    how: SwitchOff
+
+
+@dataclass(frozen=True, slots=True)
 class Faulted:
     """The step could not be done. `final`: asking again would not help."""
 
@@ -90,7 +105,20 @@ class Faulted:
     final: bool = False
 
 
-Outcome = Identified | Minted | Replaced | Proven | NeedsPerson | Stored | Probed | Promoted | Drained | Done | Faulted
+Outcome = (
+    Identified
+    | Minted
+    | Replaced
+    | Proven
+    | NeedsPerson
+    | Stored
+    | Probed
+    | Promoted
+    | Drained
+    | Done
+    | SwitchedOff
+    | Faulted
+)
 
 
 def refused(status: int) -> bool:
@@ -223,7 +251,9 @@ def _draining(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rota
 
 def _ending(rotation: Rotation, outcome: Outcome, elapsed: float, limits: RotationLimits) -> Rotation:
     match outcome:
-        case Done():
+        case SwitchedOff(how) if rotation.purpose is Purpose.DISABLE:
+            return _to(rotation, RotationState.VERIFYING, switch_off=how)
+        case Done() if rotation.purpose is Purpose.REPLACE:
             return _to(rotation, RotationState.VERIFYING)
         case NeedsPerson(why):
             return _to(rotation, RotationState.VERIFYING, by_hand=True, why=why)

@@ -1,4 +1,4 @@
-"""Have a key ended at its provider, together with a revocation of its leases. Owns what is checked beforehand.
+"""Have a key switched off at its provider, together with a revocation of its leases. Owns what is checked beforehand.
 
 The wish is in the revocation's event, in one transaction with the entry. Whoever takes the call asks at once; what
 follows the log asks again for every such event, so a death between the two loses nothing, and both ask for the same.
@@ -10,7 +10,7 @@ from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Refusal, field_invalid
-from leasehold_broker.domain.rotation import DisabledKey, Rotation, Trigger
+from leasehold_broker.domain.rotation import DisabledKey, Rotation, SwitchOff, Trigger
 from leasehold_broker.flows.request_rotation import RequestRotation
 from leasehold_broker.flows.rotated_key import AnyRotated, RotatedKey
 from leasehold_broker.ports.event_sink import SinkFailedError
@@ -31,7 +31,7 @@ class DisableKey:
         self._keys = keys
 
     async def check(self, name: str) -> DisabledKey:
-        """What would be ended, as far as its provider and its store answer.
+        """What would be switched off and how, as far as its provider and its store answer.
 
         Raises:
             Refusal: FIELD_INVALID: it cannot be ended from here, and why.
@@ -41,21 +41,21 @@ class DisableKey:
             raise _never(name, "no [[rotations]] names it, so nobody here may end it at its provider")
         if not isinstance(key, RotatedKey):
             raise _never(name, "its engine makes a credential for each lease; revoking the leases ends those")
-        version = 0
+        version, how = 0, key.at_provider.switch_off
         try:
             version = await key.version()
             key_id = await key.at_provider.current_id(await key.store.staged(name, KeyStage.CURRENT))
         except ProviderKeyFault as fault:
             if fault.state in PROVIDER_FINAL or fault.state is ProviderKeyState.BY_HAND:
                 raise _never(name, str(fault)) from None
-            return DisabledKey("", version)
+            return DisabledKey("", version, how)
         except SourceFault as fault:
             if fault.state in FINAL:
                 raise _never(name, str(fault)) from None
-            return DisabledKey("", version)
+            return DisabledKey("", version, how)
         if not key_id:
             raise _never(name, "its provider does not tell which of its keys this one is")
-        return DisabledKey(key_id, version)
+        return DisabledKey(key_id, version, how)
 
     async def ask(
         self, epoch: int, revoked_by: str, key: str, ended: DisabledKey, note: str, subject: Subject | None = None
@@ -89,7 +89,9 @@ class DisableRevoked:
                 continue
             by, key, note = (str(details.get(name, "")) for name in ("revoked_by", "key", "note"))
             try:
-                ended = DisabledKey(str(details.get("disable_key_id", "")), version)
+                ended = DisabledKey(
+                    str(details.get("disable_key_id", "")), version, _how(details.get("disable_key_by"))
+                )
                 await self._disable.ask(epoch, by, key, ended, note)
             except Refusal as refusal:
                 if refusal.violations:  # it is configured no more
@@ -99,6 +101,11 @@ class DisableRevoked:
 
     async def close(self) -> None:
         """See the port."""
+
+
+def _how(told: object) -> SwitchOff | None:
+    """As an event tells it; earlier builds told nothing."""
+    return SwitchOff(told) if isinstance(told, str) and told in set(SwitchOff) else None
 
 
 def _never(name: str, why: str) -> Refusal:

@@ -1,11 +1,11 @@
-"""What each state of a switch-off asks to be done: the key that serves is ended at its provider; nothing follows it.
+"""What each state of a switch-off asks to be done: the key that serves is refused by its provider, and none follows.
 
 The value stays in its store: which one it is that has to be seen dead, its version tells. What a rotation of the same
-key has promoted meanwhile is not ended.
+key has promoted meanwhile is not touched.
 """
 
 from leasehold_broker.domain.rotation import Rotation, RotationState
-from leasehold_broker.domain.rotation_transitions import Done, Identified, NeedsPerson, Outcome, Probed
+from leasehold_broker.domain.rotation_transitions import Done, Identified, NeedsPerson, Outcome, Probed, SwitchedOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.rotated_key import RotatedKey
 from leasehold_broker.ports.key_admin import KeyStage
@@ -21,8 +21,8 @@ async def disable_step(rotation: Rotation, key: RotatedKey) -> Outcome:
         case RotationState.ENDING:
             if not rotation.old_key_id:
                 return NeedsPerson("its id cannot be told: end that key at the provider by hand")
-            await key.at_provider.end(rotation.old_key_id)
-            return Done()
+            await key.at_provider.disable(rotation.old_key_id)
+            return SwitchedOff(key.at_provider.switch_off)
         case RotationState.VERIFYING:
             return await _tried(rotation, key)
         case RotationState.FORGETTING:

@@ -76,7 +76,7 @@ class IssueRevocation:
             selector: what dies.
             note: why, in words.
             order: what else.
-            disables: with a key: what is to be ended at its provider too.
+            disables: with a key: what is to be switched off at its provider too.
             leases_max: refuse when more live leases match, or when it is not known how many; None: whatever matches.
             validate_only: change nothing.
 
@@ -149,7 +149,8 @@ def issued_event(entry: Revocation, draft: RevocationDraft) -> Event:
 
 
 def _disabling(key: DisabledKey) -> dict[str, Detail]:
-    return {"disable_key": True, "disable_key_id": key.id, "disable_key_version": key.version}
+    how: dict[str, Detail] = {} if key.switch_off is None else {"disable_key_by": key.switch_off.value}
+    return {"disable_key": True, "disable_key_id": key.id, "disable_key_version": key.version, **how}
 
 
 def check_selector(selector: Selector) -> None:

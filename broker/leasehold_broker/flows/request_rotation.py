@@ -59,7 +59,7 @@ class RequestRotation:
         subject: Subject | None = None,
         disables: DisabledKey | None = None,
     ) -> Rotation:
-        """The same for one of our own, whose request ids are names of what it saw; `disables`: end this."""
+        """The same for one of our own, whose request ids are names of what it saw; `disables`: switch this off."""
         known = self._known(key)
         now = self._clock.now().wall_ms
         wanted = Rotation(
@@ -74,8 +74,13 @@ class RequestRotation:
             note,
         )
         if disables is not None:
-            purpose = Purpose.DISABLE
-            wanted = replace(wanted, purpose=purpose, old_key_id=disables.id, version=disables.version)
+            wanted = replace(
+                wanted,
+                purpose=Purpose.DISABLE,
+                old_key_id=disables.id,
+                version=disables.version,
+                switch_off=disables.switch_off,
+            )
         rotation = await self._log.request(
             RotationRequest(wanted, request_id), lambda new: started(new, subject, request_id)
         )

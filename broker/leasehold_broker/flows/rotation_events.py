@@ -88,5 +88,6 @@ def _details(rotation: Rotation) -> dict[str, Detail]:
         "new_key_id": rotation.new_key_id,
         "version": rotation.version,
         "message": rotation.why,
+        "switch_off": "" if rotation.switch_off is None else rotation.switch_off.value,
     }
     return details | {name: value for name, value in more.items() if value}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 
 
@@ -59,6 +60,11 @@ class ProviderKey:
 class ProviderKeys(Protocol):
     """Makes and ends keys at one provider account. Every method raises ProviderKeyFault."""
 
+    @property
+    def switch_off(self) -> SwitchOff:
+        """What `disable` does here."""
+        ...
+
     async def mint(self, rotation: str) -> ProviderKey:
         """Make the key of this rotation, and mark it so at the provider, as far as the provider can carry a mark.
 
@@ -80,5 +86,12 @@ class ProviderKeys(Protocol):
         ...
 
     async def end(self, key_id: str) -> None:
-        """Disable or delete this key at the provider. Ended or unknown already: no effect."""
+        """End this key at the provider, for good where that is possible. Ended or unknown already: no effect."""
+        ...
+
+    async def disable(self, key_id: str) -> None:
+        """Have the provider refuse this key from now on: so that it can be undone where there is a way, else by `end`.
+
+        Disabled, ended or unknown already: no effect.
+        """
         ...

@@ -122,11 +122,12 @@ class Minters:
 
                 return vault_static_role(table, self._clock)
             case ExecMinter():
-                program = Program(table.program, table.arguments, table.seconds_max)
+                program = Program(table.program, table.arguments, table.seconds_max, table.can_disable)
                 return ExecKeys(program, key, self._reading(table.admin_key) if table.admin_key else None)
             case WebhookMinter():
                 signing = self._reading(table.signing_key)
-                return WebhookKeys(upstream, signing, key, table.url, lambda: self._clock.now().wall_ms // 1000)
+                seconds, knows = lambda: self._clock.now().wall_ms // 1000, table.can_disable
+                return WebhookKeys(upstream, signing, key, table.url, seconds, can_disable=knows)
             case _:
                 assert_never(table)
 

@@ -52,6 +52,7 @@ class IamAdmin(AdminFake):
             "CreateServiceSpecificCredential": self._create,
             "ListServiceSpecificCredentials": self._list,
             "DeleteServiceSpecificCredential": self._delete,
+            "UpdateServiceSpecificCredential": self._update,
         }.get(action)
         if act is None:
             return self._forwarded(request)
@@ -108,6 +109,15 @@ class IamAdmin(AdminFake):
         if request.body["ServiceSpecificCredentialId"] not in self.bedrock:
             raise AnswerError(404, self.error(404, request))
         del self.bedrock[request.body["ServiceSpecificCredentialId"]]
+        return ""
+
+    def _update(self, request: Request) -> str:
+        found = self.bedrock.get(request.body["ServiceSpecificCredentialId"])
+        if found is None or request.body.get("UserName") != found["UserName"]:
+            raise AnswerError(404, self.error(404, request))
+        if request.body.get("Status") not in {"Active", "Inactive"}:
+            raise AnswerError(400, self.error(400, request))
+        found["Status"] = request.body["Status"]
         return ""
 
 

@@ -11,6 +11,7 @@ KEYS_MAX = 60
 PAGE = 100
 WORKSPACE = "0df9e665-d932-5740-b2c7-b52af166bc11"
 KNOWN = {"name", "limit", "limit_reset", "include_byok_in_limit", "expires_at", "workspace_id"}
+CHANGED = {"name", "disabled", "limit", "limit_reset", "include_byok_in_limit"}
 
 
 @dataclass
@@ -50,6 +51,11 @@ class OpenRouterAdmin(AdminFake):
         if request.method == "DELETE":
             del self.keys[name]
             return 200, {"deleted": True}
+        if request.method == "PATCH":
+            if set(request.body) - CHANGED:
+                raise AnswerError(400, self.error(400, request))
+            self.keys[name][1].update(request.body)
+            return 200, {"data": self.shown(name)}
         raise AnswerError(405, self.error(405, request))
 
     def _create(self, request: Request) -> object:

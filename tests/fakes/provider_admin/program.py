@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def act(state: dict, action: str, key: str, rest: list[str], told: dict) -> dict:
-    """Mint, sweep, current or end."""
+    """Mint, sweep, current, disable or end."""
     if told.get("admin_key") != state["admin_key"]:
         raise SystemExit(77)
     keys = state["keys"]
@@ -53,6 +53,10 @@ def act(state: dict, action: str, key: str, rest: list[str], told: dict) -> dict
         return {}
     if action == "current":
         return {"id": next((number for number, one in keys.items() if one["value"] == told["value"]), "")}
+    if action == "disable":
+        if rest[0] in keys:
+            keys[rest[0]]["inactive"] = True
+        return {}
     keys.pop(rest[0], None)
     return {}
 

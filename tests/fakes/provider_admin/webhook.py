@@ -18,7 +18,7 @@ class WebhookService(AdminFake):
 
     def living(self) -> list[str]:
         """Every key that is taken."""
-        return [key["value"] for key in self.keys.values()]
+        return [key["value"] for key in self.keys.values() if not key.get("inactive")]
 
     def error(self, status: int, request: Request) -> object:
         """Echoes."""
@@ -42,6 +42,9 @@ class WebhookService(AdminFake):
         if action == "sweep":
             rotation, keep = request.body["rotation"], request.body["keep"]
             self.keys = {name: key for name, key in self.keys.items() if key["rotation"] != rotation or name == keep}
+            return 204, None
+        if action == "disable" and request.body["id"] in self.keys:
+            self.keys[request.body["id"]]["inactive"] = True
             return 204, None
         if action == "end" and self.keys.pop(request.body["id"], None) is not None:
             return 204, None

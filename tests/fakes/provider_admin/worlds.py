@@ -95,6 +95,10 @@ class World:
         """Values that the provider takes."""
         raise NotImplementedError
 
+    def revive(self, key_id: str) -> None:
+        """Somebody undoes a switch-off at the provider."""
+        raise NotImplementedError
+
     def fill(self) -> None:
         """It keeps no more keys."""
         raise NotImplementedError
@@ -158,10 +162,17 @@ class AtProgram(World):
         self.script.write_text(f"#!{sys.executable} -I\n" + Path(program.__file__).read_text())
         self.script.chmod(0o755)
         self.write(admin_key=ADMIN_KEY, keys={}, runs=[], faults=[], serial=0, keys_max=10)
+        self.can_disable = True
+
+    def revive(self, key_id):
+        """See above."""
+        keys = self.read()["keys"]
+        del keys[key_id]["inactive"]
+        self.write(keys=keys)
 
     def table(self):
         """See above."""
-        return ExecMinter(str(self.script), (str(self.state),), ADMIN, 120.0)
+        return ExecMinter(str(self.script), (str(self.state),), ADMIN, 120.0, self.can_disable)
 
     def read(self) -> dict:
         """Its state."""
@@ -176,7 +187,7 @@ class AtProgram(World):
 
     def living(self):
         """See above."""
-        return [one["value"] for one in self.read()["keys"].values()]
+        return [one["value"] for one in self.read()["keys"].values() if not one.get("inactive")]
 
     def fill(self):
         """See above."""
@@ -208,6 +219,10 @@ class AtGoogle(AtFake):
         """See above."""
         return GoogleMinter(ADMIN, google.PROJECT, (google.SERVICE,), origin=self.origin)
 
+    def revive(self, key_id):
+        """See above: undelete."""
+        self.fake.keys[key_id].deleted = False
+
     def fill(self):
         """See above."""
         for number in range(google.KEYS_MAX):
@@ -227,6 +242,10 @@ class AtOpenRouter(AtFake):
     def table(self):
         """See above."""
         return OpenRouterMinter(ADMIN, "", 25, Reset.MONTHLY, self.origin)
+
+    def revive(self, key_id):
+        """See above."""
+        self.fake.keys[key_id][1]["disabled"] = False
 
     def fill(self):
         """See above."""
@@ -297,7 +316,12 @@ class AtAccessKeys(AtIam):
 
     def living(self):
         """See above."""
-        return [f"{key.access_key_id}:{key.secret_access_key}" for key in self.users.get_user(self.user).access_keys]
+        keys = self.users.get_user(self.user).access_keys
+        return [f"{key.access_key_id}:{key.secret_access_key}" for key in keys if key.status == "Active"]
+
+    def revive(self, key_id):
+        """See above."""
+        self.users.update_access_key(self.user, key_id, "Active")
 
     def fill(self):
         """See above."""
@@ -316,7 +340,11 @@ class AtBedrock(AtIam):
 
     def living(self):
         """See above."""
-        return [one["ServiceCredentialSecret"] for one in self.fake.bedrock.values()]
+        return [one["ServiceCredentialSecret"] for one in self.fake.bedrock.values() if one["Status"] == "Active"]
+
+    def revive(self, key_id):
+        """See above."""
+        self.fake.bedrock[key_id]["Status"] = "Active"
 
     def fill(self):
         """See above."""
@@ -342,11 +370,16 @@ class AtWebhook(AtFake):
         super().__init__()
         self.fake = webhook.WebhookService()
         self.admin_keys.value = webhook.SIGNING_KEY
+        self.can_disable = True
         self.clock = SystemClock()
 
     def table(self):
         """See above."""
-        return WebhookMinter(f"{self.origin}/keys?tenant=a", ADMIN)
+        return WebhookMinter(f"{self.origin}/keys?tenant=a", ADMIN, can_disable=self.can_disable)
+
+    def revive(self, key_id):
+        """See above."""
+        del self.fake.keys[key_id]["inactive"]
 
     def fill(self):
         """See above."""

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from leasehold_broker.adapters.minters.admin_api import AdminApi, AdminPlace, Fields, Reading, part
 from leasehold_broker.adapters.minters.marks import fits_hint, mark
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 from leasehold_broker.ports.upstream import Upstream
@@ -19,6 +20,8 @@ PAGE_SIZE = 1000
 
 class AnthropicKeys:
     """Implements `ProviderKeys` for one organisation, as far as its API goes."""
+
+    switch_off = SwitchOff.INACTIVE
 
     def __init__(self, upstream: Upstream, admin: Reading, key: str, workspace: str = "", origin: str = "") -> None:
         """Find and end keys.
@@ -59,6 +62,10 @@ class AnthropicKeys:
         ended = await self._api.look("POST", f"{AT}/{part(key_id)}", {"status": "inactive"})
         if ended is not None and ended.get("status") != "inactive":
             raise self._api.malformed("did not say that it is inactive: " + key_id)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port: to end a key is no more than that here."""
+        await self.end(key_id)
 
     async def _all(self) -> list[Fields]:
         wanted = {"limit": str(PAGE_SIZE), "status": "active"}

@@ -11,6 +11,7 @@ extra `aws`; imported on use.
 
 import base64
 import binascii
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from leasehold_broker.adapters.minters.faults import key_fault
 from leasehold_broker.adapters.minters.marks import mark
 from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.domain.retry_after import retry_after_seconds
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
@@ -30,6 +32,7 @@ from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, 
 T = TypeVar("T")
 CALL_SECONDS_MAX = 60.0
 KEYS_MAX = 2
+INACTIVE = "Inactive"
 BEDROCK = "bedrock.amazonaws.com"
 _BEDROCK_PREFIX = "ABSK"
 _LOGIN = (ProviderKeyState.LOGIN_REFUSED, "refuses our credentials; check the admin key, the role and the clocks")
@@ -58,6 +61,8 @@ class IamUserKeys(ABC):
 
     tag = ""
     """Of the user, which carries the mark."""
+
+    switch_off = SwitchOff.INACTIVE
 
     def __init__(self, at: AwsAt, admin: Reading | None, key: str, user: str) -> None:
         """Make keys of this user.
@@ -107,6 +112,15 @@ class IamUserKeys(ABC):
         """See the port."""
         await self._ask(lambda iam: self._delete(iam, key_id))
 
+    async def disable(self, key_id: str) -> None:
+        """See the port."""
+
+        def work(iam: Any) -> None:
+            with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+                self._switch_off(iam, key_id)
+
+        await self._ask(work)
+
     @abstractmethod
     def _list(self, iam: Any) -> Mapping[str, str]:
         """What is public of each key, by its id."""
@@ -118,6 +132,10 @@ class IamUserKeys(ABC):
     @abstractmethod
     def _remove(self, iam: Any, key_id: str) -> None:
         """One less."""
+
+    @abstractmethod
+    def _switch_off(self, iam: Any, key_id: str) -> None:
+        """Make one inactive; it counts as before."""
 
     @abstractmethod
     def _shown(self, value: Secret) -> str:
@@ -155,10 +173,8 @@ class IamUserKeys(ABC):
             self._delete(iam, key_id)
 
     def _delete(self, iam: Any, key_id: str) -> None:
-        try:
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
             self._remove(iam, key_id)
-        except iam.exceptions.NoSuchEntityException:
-            return
 
     def _marked(self, iam: Any) -> list[str]:
         """The mark, and the keys that there were before it."""
@@ -206,6 +222,9 @@ class AccessKeys(IamUserKeys):
     def _remove(self, iam: Any, key_id: str) -> None:
         iam.delete_access_key(UserName=self._user, AccessKeyId=key_id)
 
+    def _switch_off(self, iam: Any, key_id: str) -> None:
+        iam.update_access_key(UserName=self._user, AccessKeyId=key_id, Status=INACTIVE)
+
     def _shown(self, value: Secret) -> str:
         return value.reveal().decode("ascii").partition(":")[0]
 
@@ -241,6 +260,9 @@ class BedrockKeys(IamUserKeys):
 
     def _remove(self, iam: Any, key_id: str) -> None:
         iam.delete_service_specific_credential(UserName=self._user, ServiceSpecificCredentialId=key_id)
+
+    def _switch_off(self, iam: Any, key_id: str) -> None:
+        iam.update_service_specific_credential(UserName=self._user, ServiceSpecificCredentialId=key_id, Status=INACTIVE)
 
     def _shown(self, value: Secret) -> str:
         """The alias: what stands before the colon, in base64 behind the prefix."""

@@ -9,6 +9,7 @@ import hashlib
 
 from leasehold_broker.adapters.minters.admin_api import AdminApi, AdminPlace, Reading, part
 from leasehold_broker.adapters.minters.marks import checked
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 from leasehold_broker.ports.upstream import Upstream
@@ -20,6 +21,8 @@ SLOTS = {"key1": "Key1", "key2": "Key2"}
 
 class AzureKeys:
     """Implements `ProviderKeys` for one account. The admin key is an Entra access token."""
+
+    switch_off = SwitchOff.REPLACED
 
     def __init__(
         self,
@@ -83,6 +86,10 @@ class AzureKeys:
         found = await self._keys("listKeys")
         if _id(slot, found[slot]) == key_id:
             await self._keys("regenerateKey", slot)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port: a slot is never empty."""
+        await self.end(key_id)
 
     async def _keys(self, action: str, slot: str = "") -> dict[str, Secret]:
         body = {"keyName": SLOTS[slot]} if slot else None

@@ -4,6 +4,7 @@
     PROGRAM [ARGUMENT...] current KEY            {"id": "..."}, "" when it cannot tell
     PROGRAM [ARGUMENT...] end KEY ID             nothing
     PROGRAM [ARGUMENT...] sweep KEY ROTATION ID  nothing; all of this rotation but ID, which may be ""
+    PROGRAM [ARGUMENT...] disable KEY ID         nothing; in a way that can be undone. Only with `can_disable`
 
 Input: one JSON object, {"admin_key": "..."} where one is configured, and {"value": "..."} for current. A secret goes
 through these two pipes only: arguments and environment are public on a machine. Exit status 0 means done; 69, 73, 75
@@ -26,10 +27,12 @@ from leasehold_broker.adapters.minters.handed import handed_id, handed_key
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.minters.program import OUTPUT_BYTES_MAX, Ended, TooLongError, run
 from leasehold_broker.adapters.private_files import NotPrivateError, check_folder
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 
 _NO_SUCH_ACTION = 64
+_SAY_NOTHING = frozenset({"end", "sweep", "disable"})
 _STATES = {
     69: (ProviderKeyState.UNREACHABLE, "cannot reach the provider"),
     73: (ProviderKeyState.FULL, "says that the provider keeps no more keys; end one that nobody needs"),
@@ -46,11 +49,13 @@ class Program:
         path: absolute; root's or our own, and writable by nobody else.
         arguments: before ours; not secret.
         seconds_max: it is killed after this.
+        can_disable: it knows how to make a key inactive.
     """
 
     path: str
     arguments: tuple[str, ...] = ()
     seconds_max: float = 60.0
+    can_disable: bool = False
 
 
 class ExecKeys:
@@ -61,6 +66,7 @@ class ExecKeys:
         self._program = program
         self._key = key
         self._admin = admin
+        self.switch_off = SwitchOff.INACTIVE if program.can_disable else SwitchOff.CUSTOM
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="minter")
 
     def close(self) -> None:
@@ -93,6 +99,14 @@ class ExecKeys:
         self._check_id(key_id)
         await self._run("end", key_id)
 
+    async def disable(self, key_id: str) -> None:
+        """See the port."""
+        if not self._program.can_disable:
+            return await self.end(key_id)
+        self._check_id(key_id)
+        await self._run("disable", key_id)
+        return None
+
     def _check_id(self, key_id: str) -> None:
         try:
             handed_id({"id": key_id})
@@ -114,7 +128,7 @@ class ExecKeys:
         if ended.status:
             state, said = _STATES.get(ended.status, (ProviderKeyState.FAILING, f"failed (status {ended.status})"))
             raise self._fault(state, said)
-        if not ended.output.strip() and words[0] not in {"end", "sweep"}:
+        if not ended.output.strip() and words[0] not in _SAY_NOTHING:
             raise self._fault(ProviderKeyState.UNREACHABLE, "ended without a word; what it did is not known")
         return self._object(ended.output)
 

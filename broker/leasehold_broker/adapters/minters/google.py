@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from leasehold_broker.adapters.minters.admin_api import AdminApi, AdminPlace, Fields, Reading, part
 from leasehold_broker.adapters.minters.marks import MARK_PREFIX, mark
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 from leasehold_broker.ports.upstream import Upstream
@@ -27,6 +28,8 @@ _STATUS = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 14: 503, 16: 401}
 
 class GoogleKeys:
     """Implements `ProviderKeys` for one project. The admin key is an OAuth access token."""
+
+    switch_off = SwitchOff.RESTORABLE
 
     def __init__(
         self,
@@ -97,6 +100,10 @@ class GoogleKeys:
         operation = await self._api.look("DELETE", f"{self._at}/{part(key_id)}")
         if operation is not None:
             await self._done(operation)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port: a deleted key can be brought back for 30 days."""
+        await self.end(key_id)
 
     async def _create(self, key_id: str, name: str) -> Fields | None:
         """What was made; None when the id is taken, by a deleted key or by an attempt that is under way."""

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from leasehold_broker.adapters.minters.admin_api import AdminApi, AdminPlace, Fields, Reading, part
 from leasehold_broker.adapters.minters.marks import fits_hint, mark
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey
 from leasehold_broker.ports.upstream import Upstream
@@ -20,6 +21,8 @@ _KEY_PREFIX = "key_"
 
 class OpenAIKeys:
     """Implements `ProviderKeys` for one project."""
+
+    switch_off = SwitchOff.DELETED
 
     def __init__(
         self, upstream: Upstream, admin: Reading, key: str, project: str, scopes: tuple[str, ...] = (), origin: str = ""
@@ -71,6 +74,10 @@ class OpenAIKeys:
     async def end(self, key_id: str) -> None:
         """See the port."""
         await self._delete("api_keys" if key_id.startswith(_KEY_PREFIX) else "service_accounts", key_id)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port: no key is kept and refused here."""
+        await self.end(key_id)
 
     async def _delete(self, what: str, name: str) -> None:
         gone = await self._api.look("DELETE", f"{self._at}/{what}/{part(name)}")

@@ -4,10 +4,12 @@
 its hash, which is no part of it.
 """
 
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from leasehold_broker.adapters.minters.admin_api import AdminApi, AdminPlace, Fields, Reading, part
 from leasehold_broker.adapters.minters.marks import fits_hint, mark
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey
 from leasehold_broker.ports.upstream import Upstream
@@ -18,6 +20,8 @@ AT = "/api/v1/keys"
 
 class OpenRouterKeys:
     """Implements `ProviderKeys` for the account of a management key."""
+
+    switch_off = SwitchOff.INACTIVE
 
     def __init__(
         self,
@@ -69,6 +73,13 @@ class OpenRouterKeys:
         gone = await self._api.look("DELETE", f"{AT}/{part(key_id)}")
         if gone is not None and gone.get("deleted") is not True:
             raise self._api.malformed("did not say that it is deleted: " + key_id)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port."""
+        told = await self._api.look("PATCH", f"{AT}/{part(key_id)}", {"disabled": True})
+        data = {} if told is None else told.get("data")
+        if told is not None and (not isinstance(data, Mapping) or data.get("disabled") is not True):
+            raise self._api.malformed("did not say that it is disabled: " + key_id)
 
     async def _all(self) -> list[Fields]:
         """All keys. Pages are told apart by an offset alone: the list ends with an empty one."""

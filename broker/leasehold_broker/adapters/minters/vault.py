@@ -12,6 +12,7 @@ from leasehold_broker.adapters.minters.faults import key_fault
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
 from leasehold_broker.adapters.worker_thread import WorkerThread
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.key_source import SourceFault, SourceState
@@ -32,6 +33,8 @@ class _Held:
 
 class VaultStaticRole:
     """Implements `ProviderKeys` for one static role of a database engine."""
+
+    switch_off = SwitchOff.REPLACED
 
     def __init__(self, at: VaultAt, mount: str, role: str, clock: Clock) -> None:
         """Talk to nobody yet."""
@@ -80,6 +83,10 @@ class VaultStaticRole:
                 self._rotate()
 
         await self._ask(work)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port: a role is never without a password."""
+        await self.end(key_id)
 
     def _rotate(self) -> None:
         self._session.request("post", f"{self._mount}/rotate-role/{self._role}", {})

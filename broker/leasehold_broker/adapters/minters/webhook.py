@@ -4,6 +4,7 @@
     {"action": "current", "key": KEY, "value": VALUE}        {"id": "..."}, "" when it cannot tell
     {"action": "end", "key": KEY, "id": ID}                  {}
     {"action": "sweep", "key": KEY, "rotation": ROTATION, "keep": ID}    {}; ends all of this rotation but ID or ""
+    {"action": "disable", "key": KEY, "id": ID}              {}; in a way that can be undone. Only with `can_disable`
 
 A request that is repeated has the same webhook-id: of mint, rotation and key decide it. Statuses mean what they mean at
 every admin API here; 507 says that the provider keeps no more keys, 404 to a sweep that there is no such action.
@@ -17,6 +18,7 @@ from leasehold_broker.adapters.minters.admin_api import ABSENT, AdminApi, AdminP
 from leasehold_broker.adapters.minters.handed import handed_id, handed_key
 from leasehold_broker.adapters.minters.marks import checked
 from leasehold_broker.adapters.standard_webhooks import signature, signing_key
+from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.provider_keys import ProviderKey, ProviderKeyFault, ProviderKeyState
 from leasehold_broker.ports.upstream import Upstream
@@ -26,7 +28,14 @@ class WebhookKeys:
     """Implements `ProviderKeys`."""
 
     def __init__(
-        self, upstream: Upstream, signing: Reading, key: str, url: str, wall_seconds: Callable[[], int]
+        self,
+        upstream: Upstream,
+        signing: Reading,
+        key: str,
+        url: str,
+        wall_seconds: Callable[[], int],
+        *,
+        can_disable: bool = False,
     ) -> None:
         """Post there.
 
@@ -36,7 +45,9 @@ class WebhookKeys:
             key: our name of the key.
             url: of the service.
             wall_seconds: Unix time, for the signature.
+            can_disable: the service knows how to make a key inactive.
         """
+        self.switch_off = SwitchOff.INACTIVE if can_disable else SwitchOff.CUSTOM
         parts = urlsplit(url)
         self._upstream = upstream
         self._signing = signing
@@ -73,6 +84,14 @@ class WebhookKeys:
         """See the port."""
         body: Mapping[str, object] = {"action": "end", "key": self._key, "id": key_id}
         await self._api("end", key_id).look("POST", self._path, body, ABSENT)
+
+    async def disable(self, key_id: str) -> None:
+        """See the port."""
+        if self.switch_off is not SwitchOff.INACTIVE:
+            return await self.end(key_id)
+        body: Mapping[str, object] = {"action": "disable", "key": self._key, "id": key_id}
+        await self._api("disable", key_id).look("POST", self._path, body, ABSENT)
+        return None
 
     def _api(self, action: str, of: str) -> "_SignedApi":
         name = "msg_" + hashlib.sha256(f"{action} {self._key} {of}".encode()).hexdigest()[:32]

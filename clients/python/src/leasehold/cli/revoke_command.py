@@ -13,6 +13,7 @@ from leasehold.cli.key_commands import follow
 from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, table, to_collector
 from leasehold.errors import DEADLINE
 from leasehold.operators import OperatorClient, selector
+from leasehold.v1 import key_service_pb2 as key
 from leasehold.v1 import revocation_service_pb2 as revocation
 
 _HELP = """Revoke every lease that matches and was issued before now. Name exactly one selector.
@@ -27,8 +28,9 @@ Calls in flight are cut and settled. The table shows which sidecars have acknowl
 have not), until all have, or until --wait is over; a sidecar that is silent for longer than its limit refuses by
 itself.
 
---disable-upstream also ends the key at its provider, and waits until that is seen. Where that cannot be done from here
-it is refused with the reason, and nothing is revoked.
+--disable-upstream also switches the key off at its provider, and waits until that is seen. With --dry-run it says what
+would become of the key there, and whether that can be undone. Where it cannot be done from here it is refused with the
+reason, and nothing is revoked.
 
 \b
 Exit codes:
@@ -43,6 +45,16 @@ _LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease com
 
 NAME is revocations/..., as 'leasehold revocations --blocks' lists it.
 {EXIT_CODES}"""
+
+_ENDED = "ended at its provider"
+_SWITCHED_OFF = {
+    key.SWITCH_OFF_INACTIVE: "made inactive at its provider, where it can be made active again",
+    key.SWITCH_OFF_RESTORABLE: "deleted at its provider, where it can be brought back for some time",
+    key.SWITCH_OFF_DELETED: "deleted at its provider, which cannot be undone",
+    key.SWITCH_OFF_REPLACED: "replaced at its provider by one that nobody is shown, which cannot be undone",
+    key.SWITCH_OFF_CUSTOM: "ended by your own minter; whether that can be undone, it knows",
+}
+"""What becomes of the key, as the collector says; `_ENDED` of one that says nothing."""
 
 ROWS_MAX = 40
 """A longer table shows only who has not acknowledged, and no more of them than this."""
@@ -106,7 +118,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
     "--disable-upstream",
     "disable_key",
     is_flag=True,
-    help="With --key: also have that key ended at its provider now, and none put in its place.",
+    help="With --key: also have that key switched off at its provider now, and none put in its place.",
 )
 @click.option("--block", is_flag=True, help="Also refuse new leases that match, until 'leasehold lift'.")
 @click.option("--block-for", metavar="LENGTH", help="The same, for so long: like 30m or 2h.")
@@ -246,6 +258,8 @@ def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, d
     if json_:
         told = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
         more = {"rotation": answer.rotation, "disabled_key_id": answer.disabled_key_id}
+        if answer.switch_off:
+            more["switch_off"] = key.SwitchOff.Name(answer.switch_off).removeprefix("SWITCH_OFF_").lower()
         click.echo(as_json(told | {name: text for name, text in more.items() if text}))
         return
     shown = answer.disabled_key_id or "of an id that is not known yet, as the provider does not answer"
@@ -253,14 +267,16 @@ def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, d
     if dry_run:
         click.echo(f"{count}; nothing was changed")
         if disables:
-            click.echo(f"the key {shown} would be ended at its provider")
+            click.echo(f"the key {shown} would be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}")
         for name in names:
             click.echo(f"  {name}")
     else:
         click.echo(f"{answer.progress.entry.name} is in force; {count}, as last reported")
         if answer.rotation:
-            what = f"the end of the key {shown} at its provider" if disables else "it"
-            click.echo(f"{answer.rotation}: {what} was asked for; 'leasehold keys rotations' shows how it stands")
+            asked = "it was asked for"
+            if disables:
+                asked = f"it was asked for that the key {shown} be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}"
+            click.echo(f"{answer.rotation}: {asked}; 'leasehold keys rotations' shows how it stands")
 
 
 def _wait(

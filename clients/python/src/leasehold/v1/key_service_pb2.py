@@ -25,43 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasehold/v1/key_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x02\n\x08Rotation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12.\n\x07trigger\x18\x04 \x01(\x0e\x32\x1d.leasehold.v1.RotationTrigger\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.leasehold.v1.RotationState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\t \x01(\t\x12\x12\n\nold_key_id\x18\n \x01(\t\x12\x12\n\nnew_key_id\x18\x0b \x01(\t\x12\x0b\n\x03why\x18\x0c \x01(\t\x12\x13\n\x0b\x65nd_by_hand\x18\r \x01(\x08\x12\x10\n\x08\x64isables\x18\x0e \x01(\x08\"A\n\x10RotateKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"=\n\x11RotateKeyResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"F\n\x10SupplyKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tkey_value\x18\x03 \x01(\t\"=\n\x11SupplyKeyResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"G\n\x15\x43\x61ncelRotationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"B\n\x16\x43\x61ncelRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"\"\n\x12GetRotationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"J\n\x14ListRotationsRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x15ListRotationsResponse\x12)\n\trotations\x18\x01 \x03(\x0b\x32\x16.leasehold.v1.Rotation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchRotationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x15WatchRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation*\x8a\x03\n\rRotationState\x12\x1e\n\x1aROTATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16ROTATION_STATE_PLANNED\x10\x01\x12\x1a\n\x16ROTATION_STATE_MINTING\x10\x02\x12\x1f\n\x1bROTATION_STATE_AWAITING_KEY\x10\x03\x12\x1a\n\x16ROTATION_STATE_PROBING\x10\x04\x12\x1c\n\x18ROTATION_STATE_PROMOTING\x10\x05\x12\x1b\n\x17ROTATION_STATE_DRAINING\x10\x06\x12\x19\n\x15ROTATION_STATE_ENDING\x10\x07\x12\x1c\n\x18ROTATION_STATE_VERIFYING\x10\x08\x12\x1d\n\x19ROTATION_STATE_FORGETTING\x10\t\x12\x1d\n\x19ROTATION_STATE_ABANDONING\x10\n\x12\x17\n\x13ROTATION_STATE_DONE\x10\x0b\x12\x19\n\x15ROTATION_STATE_FAILED\x10\x0c*\xcf\x01\n\x0fRotationTrigger\x12 \n\x1cROTATION_TRIGGER_UNSPECIFIED\x10\x00\x12\x1d\n\x19ROTATION_TRIGGER_SCHEDULE\x10\x01\x12\x1d\n\x19ROTATION_TRIGGER_OPERATOR\x10\x02\x12\x1d\n\x19ROTATION_TRIGGER_PIPELINE\x10\x03\x12\x1d\n\x19ROTATION_TRIGGER_INCIDENT\x10\x04\x12\x1e\n\x1aROTATION_TRIGGER_DISCLOSED\x10\x05\x32\x8f\x04\n\nKeyService\x12L\n\tRotateKey\x12\x1e.leasehold.v1.RotateKeyRequest\x1a\x1f.leasehold.v1.RotateKeyResponse\x12L\n\tSupplyKey\x12\x1e.leasehold.v1.SupplyKeyRequest\x1a\x1f.leasehold.v1.SupplyKeyResponse\x12[\n\x0e\x43\x61ncelRotation\x12#.leasehold.v1.CancelRotationRequest\x1a$.leasehold.v1.CancelRotationResponse\x12R\n\x0bGetRotation\x12 .leasehold.v1.GetRotationRequest\x1a!.leasehold.v1.GetRotationResponse\x12X\n\rListRotations\x12\".leasehold.v1.ListRotationsRequest\x1a#.leasehold.v1.ListRotationsResponse\x12Z\n\rWatchRotation\x12\".leasehold.v1.WatchRotationRequest\x1a#.leasehold.v1.WatchRotationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasehold/v1/key_service.proto\x12\x0cleasehold.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x03\n\x08Rotation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12.\n\x07trigger\x18\x04 \x01(\x0e\x32\x1d.leasehold.v1.RotationTrigger\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12*\n\x05state\x18\x06 \x01(\x0e\x32\x1b.leasehold.v1.RotationState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04note\x18\t \x01(\t\x12\x12\n\nold_key_id\x18\n \x01(\t\x12\x12\n\nnew_key_id\x18\x0b \x01(\t\x12\x0b\n\x03why\x18\x0c \x01(\t\x12\x13\n\x0b\x65nd_by_hand\x18\r \x01(\x08\x12\x10\n\x08\x64isables\x18\x0e \x01(\x08\x12+\n\nswitch_off\x18\x0f \x01(\x0e\x32\x17.leasehold.v1.SwitchOff\"A\n\x10RotateKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"=\n\x11RotateKeyResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"F\n\x10SupplyKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tkey_value\x18\x03 \x01(\t\"=\n\x11SupplyKeyResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"G\n\x15\x43\x61ncelRotationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"B\n\x16\x43\x61ncelRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"\"\n\x12GetRotationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13GetRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation\"J\n\x14ListRotationsRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x15ListRotationsResponse\x12)\n\trotations\x18\x01 \x03(\x0b\x32\x16.leasehold.v1.Rotation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchRotationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x15WatchRotationResponse\x12(\n\x08rotation\x18\x01 \x01(\x0b\x32\x16.leasehold.v1.Rotation*\x8a\x03\n\rRotationState\x12\x1e\n\x1aROTATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16ROTATION_STATE_PLANNED\x10\x01\x12\x1a\n\x16ROTATION_STATE_MINTING\x10\x02\x12\x1f\n\x1bROTATION_STATE_AWAITING_KEY\x10\x03\x12\x1a\n\x16ROTATION_STATE_PROBING\x10\x04\x12\x1c\n\x18ROTATION_STATE_PROMOTING\x10\x05\x12\x1b\n\x17ROTATION_STATE_DRAINING\x10\x06\x12\x19\n\x15ROTATION_STATE_ENDING\x10\x07\x12\x1c\n\x18ROTATION_STATE_VERIFYING\x10\x08\x12\x1d\n\x19ROTATION_STATE_FORGETTING\x10\t\x12\x1d\n\x19ROTATION_STATE_ABANDONING\x10\n\x12\x17\n\x13ROTATION_STATE_DONE\x10\x0b\x12\x19\n\x15ROTATION_STATE_FAILED\x10\x0c*\xcf\x01\n\x0fRotationTrigger\x12 \n\x1cROTATION_TRIGGER_UNSPECIFIED\x10\x00\x12\x1d\n\x19ROTATION_TRIGGER_SCHEDULE\x10\x01\x12\x1d\n\x19ROTATION_TRIGGER_OPERATOR\x10\x02\x12\x1d\n\x19ROTATION_TRIGGER_PIPELINE\x10\x03\x12\x1d\n\x19ROTATION_TRIGGER_INCIDENT\x10\x04\x12\x1e\n\x1aROTATION_TRIGGER_DISCLOSED\x10\x05*\xa3\x01\n\tSwitchOff\x12\x1a\n\x16SWITCH_OFF_UNSPECIFIED\x10\x00\x12\x17\n\x13SWITCH_OFF_INACTIVE\x10\x01\x12\x19\n\x15SWITCH_OFF_RESTORABLE\x10\x02\x12\x16\n\x12SWITCH_OFF_DELETED\x10\x03\x12\x17\n\x13SWITCH_OFF_REPLACED\x10\x04\x12\x15\n\x11SWITCH_OFF_CUSTOM\x10\x05\x32\x8f\x04\n\nKeyService\x12L\n\tRotateKey\x12\x1e.leasehold.v1.RotateKeyRequest\x1a\x1f.leasehold.v1.RotateKeyResponse\x12L\n\tSupplyKey\x12\x1e.leasehold.v1.SupplyKeyRequest\x1a\x1f.leasehold.v1.SupplyKeyResponse\x12[\n\x0e\x43\x61ncelRotation\x12#.leasehold.v1.CancelRotationRequest\x1a$.leasehold.v1.CancelRotationResponse\x12R\n\x0bGetRotation\x12 .leasehold.v1.GetRotationRequest\x1a!.leasehold.v1.GetRotationResponse\x12X\n\rListRotations\x12\".leasehold.v1.ListRotationsRequest\x1a#.leasehold.v1.ListRotationsResponse\x12Z\n\rWatchRotation\x12\".leasehold.v1.WatchRotationRequest\x1a#.leasehold.v1.WatchRotationResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasehold.v1.key_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROTATIONSTATE']._serialized_start=1241
-  _globals['_ROTATIONSTATE']._serialized_end=1635
-  _globals['_ROTATIONTRIGGER']._serialized_start=1638
-  _globals['_ROTATIONTRIGGER']._serialized_end=1845
+  _globals['_ROTATIONSTATE']._serialized_start=1286
+  _globals['_ROTATIONSTATE']._serialized_end=1680
+  _globals['_ROTATIONTRIGGER']._serialized_start=1683
+  _globals['_ROTATIONTRIGGER']._serialized_end=1890
+  _globals['_SWITCHOFF']._serialized_start=1893
+  _globals['_SWITCHOFF']._serialized_end=2056
   _globals['_ROTATION']._serialized_start=82
-  _globals['_ROTATION']._serialized_end=457
-  _globals['_ROTATEKEYREQUEST']._serialized_start=459
-  _globals['_ROTATEKEYREQUEST']._serialized_end=524
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=526
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=587
-  _globals['_SUPPLYKEYREQUEST']._serialized_start=589
-  _globals['_SUPPLYKEYREQUEST']._serialized_end=659
-  _globals['_SUPPLYKEYRESPONSE']._serialized_start=661
-  _globals['_SUPPLYKEYRESPONSE']._serialized_end=722
-  _globals['_CANCELROTATIONREQUEST']._serialized_start=724
-  _globals['_CANCELROTATIONREQUEST']._serialized_end=795
-  _globals['_CANCELROTATIONRESPONSE']._serialized_start=797
-  _globals['_CANCELROTATIONRESPONSE']._serialized_end=863
-  _globals['_GETROTATIONREQUEST']._serialized_start=865
-  _globals['_GETROTATIONREQUEST']._serialized_end=899
-  _globals['_GETROTATIONRESPONSE']._serialized_start=901
-  _globals['_GETROTATIONRESPONSE']._serialized_end=964
-  _globals['_LISTROTATIONSREQUEST']._serialized_start=966
-  _globals['_LISTROTATIONSREQUEST']._serialized_end=1040
-  _globals['_LISTROTATIONSRESPONSE']._serialized_start=1042
-  _globals['_LISTROTATIONSRESPONSE']._serialized_end=1133
-  _globals['_WATCHROTATIONREQUEST']._serialized_start=1135
-  _globals['_WATCHROTATIONREQUEST']._serialized_end=1171
-  _globals['_WATCHROTATIONRESPONSE']._serialized_start=1173
-  _globals['_WATCHROTATIONRESPONSE']._serialized_end=1238
-  _globals['_KEYSERVICE']._serialized_start=1848
-  _globals['_KEYSERVICE']._serialized_end=2375
+  _globals['_ROTATION']._serialized_end=502
+  _globals['_ROTATEKEYREQUEST']._serialized_start=504
+  _globals['_ROTATEKEYREQUEST']._serialized_end=569
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=571
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=632
+  _globals['_SUPPLYKEYREQUEST']._serialized_start=634
+  _globals['_SUPPLYKEYREQUEST']._serialized_end=704
+  _globals['_SUPPLYKEYRESPONSE']._serialized_start=706
+  _globals['_SUPPLYKEYRESPONSE']._serialized_end=767
+  _globals['_CANCELROTATIONREQUEST']._serialized_start=769
+  _globals['_CANCELROTATIONREQUEST']._serialized_end=840
+  _globals['_CANCELROTATIONRESPONSE']._serialized_start=842
+  _globals['_CANCELROTATIONRESPONSE']._serialized_end=908
+  _globals['_GETROTATIONREQUEST']._serialized_start=910
+  _globals['_GETROTATIONREQUEST']._serialized_end=944
+  _globals['_GETROTATIONRESPONSE']._serialized_start=946
+  _globals['_GETROTATIONRESPONSE']._serialized_end=1009
+  _globals['_LISTROTATIONSREQUEST']._serialized_start=1011
+  _globals['_LISTROTATIONSREQUEST']._serialized_end=1085
+  _globals['_LISTROTATIONSRESPONSE']._serialized_start=1087
+  _globals['_LISTROTATIONSRESPONSE']._serialized_end=1178
+  _globals['_WATCHROTATIONREQUEST']._serialized_start=1180
+  _globals['_WATCHROTATIONREQUEST']._serialized_end=1216
+  _globals['_WATCHROTATIONRESPONSE']._serialized_start=1218
+  _globals['_WATCHROTATIONRESPONSE']._serialized_end=1283
+  _globals['_KEYSERVICE']._serialized_start=2059
+  _globals['_KEYSERVICE']._serialized_end=2586
 # @@protoc_insertion_point(module_scope)

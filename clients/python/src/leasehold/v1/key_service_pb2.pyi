@@ -93,6 +93,40 @@ ROTATION_TRIGGER_DISCLOSED: RotationTrigger.ValueType  # 5
 """A lease ended under which the key had been handed out."""
 Global___RotationTrigger: _TypeAlias = RotationTrigger  # noqa: Y015
 
+class _SwitchOff:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SwitchOffEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SwitchOff.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SWITCH_OFF_UNSPECIFIED: _SwitchOff.ValueType  # 0
+    SWITCH_OFF_INACTIVE: _SwitchOff.ValueType  # 1
+    """Whoever administers the account can make it active again."""
+    SWITCH_OFF_RESTORABLE: _SwitchOff.ValueType  # 2
+    """Deleted; it can be brought back for some time."""
+    SWITCH_OFF_DELETED: _SwitchOff.ValueType  # 3
+    """Deleted for good."""
+    SWITCH_OFF_REPLACED: _SwitchOff.ValueType  # 4
+    """Another value has taken its place, which nobody was shown."""
+    SWITCH_OFF_CUSTOM: _SwitchOff.ValueType  # 5
+    """What the operator's own program or service does when it ends a key."""
+
+class SwitchOff(_SwitchOff, metaclass=_SwitchOffEnumTypeWrapper):
+    """What becomes of a key that is switched off at its provider, and so whether that can be undone there."""
+
+SWITCH_OFF_UNSPECIFIED: SwitchOff.ValueType  # 0
+SWITCH_OFF_INACTIVE: SwitchOff.ValueType  # 1
+"""Whoever administers the account can make it active again."""
+SWITCH_OFF_RESTORABLE: SwitchOff.ValueType  # 2
+"""Deleted; it can be brought back for some time."""
+SWITCH_OFF_DELETED: SwitchOff.ValueType  # 3
+"""Deleted for good."""
+SWITCH_OFF_REPLACED: SwitchOff.ValueType  # 4
+"""Another value has taken its place, which nobody was shown."""
+SWITCH_OFF_CUSTOM: SwitchOff.ValueType  # 5
+"""What the operator's own program or service does when it ends a key."""
+Global___SwitchOff: _TypeAlias = SwitchOff  # noqa: Y015
+
 @_typing.final
 class Rotation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -111,6 +145,7 @@ class Rotation(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     END_BY_HAND_FIELD_NUMBER: _builtins.int
     DISABLES_FIELD_NUMBER: _builtins.int
+    SWITCH_OFF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"rotations/<id>"."""
     key: _builtins.str
@@ -128,6 +163,8 @@ class Rotation(_message.Message):
     """A person has to end the old key at its provider."""
     disables: _builtins.bool
     """The key is ended and none comes in its place: it was asked for with a revocation."""
+    switch_off: Global___SwitchOff.ValueType
+    """With disables: what will be done to the key at its provider, and once it was done what that was."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -149,10 +186,11 @@ class Rotation(_message.Message):
         why: _builtins.str = ...,
         end_by_hand: _builtins.bool = ...,
         disables: _builtins.bool = ...,
+        switch_off: Global___SwitchOff.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disables", b"disables", "end_by_hand", b"end_by_hand", "environment", b"environment", "key", b"key", "name", b"name", "new_key_id", b"new_key_id", "note", b"note", "old_key_id", b"old_key_id", "requested_by", b"requested_by", "state", b"state", "state_time", b"state_time", "trigger", b"trigger", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disables", b"disables", "end_by_hand", b"end_by_hand", "environment", b"environment", "key", b"key", "name", b"name", "new_key_id", b"new_key_id", "note", b"note", "old_key_id", b"old_key_id", "requested_by", b"requested_by", "state", b"state", "state_time", b"state_time", "switch_off", b"switch_off", "trigger", b"trigger", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,49 +24,50 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from leasehold.v1 import key_service_pb2 as leasehold_dot_v1_dot_key__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasehold/v1/revocation_service.proto\x12\x0cleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x12RevocationSelector\x12\x0f\n\x05lease\x18\x01 \x01(\tH\x00\x12\x30\n\x07subject\x18\x02 \x01(\x0b\x32\x1d.leasehold.v1.SubjectSelectorH\x00\x12\r\n\x03key\x18\x03 \x01(\tH\x00\x12\x12\n\x08provider\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x65nvironment\x18\x05 \x01(\tH\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12,\n\x05label\x18\x07 \x01(\x0b\x32\x1b.leasehold.v1.LabelSelectorH\x00\x12\x11\n\x07sidecar\x18\x08 \x01(\tH\x00\x42\n\n\x08selector\"2\n\x0fSubjectSelector\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\",\n\rLabelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbe\x02\n\x0fRevocationEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x32\n\x08selector\x18\x03 \x01(\x0b\x32 .leasehold.v1.RevocationSelector\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x12\n\nrevoked_by\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1d.leasehold.v1.RevocationCause\x12\x11\n\tblock_new\x18\x08 \x01(\x08\x12\x31\n\x0e\x62lock_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0blifts_epoch\x18\n \x01(\x03\"\xaa\x01\n\x0fSidecarProgress\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x15\n\rapplied_epoch\x18\x03 \x01(\x03\x12\x14\n\x0cleases_ended\x18\x04 \x01(\x03\x12\x11\n\tcalls_cut\x18\x05 \x01(\x03\x12\x33\n\x0flast_heard_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x12RevocationProgress\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12/\n\x08sidecars\x18\x02 \x03(\x0b\x32\x1d.leasehold.v1.SidecarProgress\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\xc7\x02\n\x13RevokeLeasesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\x08selector\x18\x02 \x01(\x0b\x32 .leasehold.v1.RevocationSelector\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12,\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1d.leasehold.v1.RevocationCause\x12\x11\n\tblock_new\x18\x06 \x01(\x08\x12\x31\n\x0e\x62lock_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nleases_max\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrotate_key\x18\t \x01(\x08\x12\x13\n\x0b\x64isable_key\x18\n \x01(\x08\x42\r\n\x0b_leases_max\"\xab\x01\n\x14RevokeLeasesResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\x12\x17\n\x0fmatching_leases\x18\x02 \x03(\t\x12\x1b\n\x13matching_incomplete\x18\x03 \x01(\x08\x12\x10\n\x08rotation\x18\x04 \x01(\t\x12\x17\n\x0f\x64isabled_key_id\x18\x05 \x01(\t\"G\n\x15LiftRevocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"L\n\x16LiftRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\"$\n\x14GetRevocationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x15GetRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x17ListRevocationsResponse\x12\x32\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16WatchRevocationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x17WatchRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress*\x81\x02\n\x0fRevocationCause\x12 \n\x1cREVOCATION_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_CAUSE_KEY_LEAKED\x10\x01\x12&\n\"REVOCATION_CAUSE_AGENT_COMPROMISED\x10\x02\x12!\n\x1dREVOCATION_CAUSE_OVERSPENDING\x10\x03\x12 \n\x1cREVOCATION_CAUSE_OFFBOARDING\x10\x04\x12\"\n\x1eREVOCATION_CAUSE_POLICY_CHANGE\x10\x05\x12\x1a\n\x16REVOCATION_CAUSE_DRILL\x10\x06\x32\xe3\x03\n\x11RevocationService\x12U\n\x0cRevokeLeases\x12!.leasehold.v1.RevokeLeasesRequest\x1a\".leasehold.v1.RevokeLeasesResponse\x12[\n\x0eLiftRevocation\x12#.leasehold.v1.LiftRevocationRequest\x1a$.leasehold.v1.LiftRevocationResponse\x12X\n\rGetRevocation\x12\".leasehold.v1.GetRevocationRequest\x1a#.leasehold.v1.GetRevocationResponse\x12^\n\x0fListRevocations\x12$.leasehold.v1.ListRevocationsRequest\x1a%.leasehold.v1.ListRevocationsResponse\x12`\n\x0fWatchRevocation\x12$.leasehold.v1.WatchRevocationRequest\x1a%.leasehold.v1.WatchRevocationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasehold/v1/revocation_service.proto\x12\x0cleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eleasehold/v1/key_service.proto\"\xf4\x01\n\x12RevocationSelector\x12\x0f\n\x05lease\x18\x01 \x01(\tH\x00\x12\x30\n\x07subject\x18\x02 \x01(\x0b\x32\x1d.leasehold.v1.SubjectSelectorH\x00\x12\r\n\x03key\x18\x03 \x01(\tH\x00\x12\x12\n\x08provider\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x65nvironment\x18\x05 \x01(\tH\x00\x12\x14\n\neverything\x18\x06 \x01(\x08H\x00\x12,\n\x05label\x18\x07 \x01(\x0b\x32\x1b.leasehold.v1.LabelSelectorH\x00\x12\x11\n\x07sidecar\x18\x08 \x01(\tH\x00\x42\n\n\x08selector\"2\n\x0fSubjectSelector\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\",\n\rLabelSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbe\x02\n\x0fRevocationEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x32\n\x08selector\x18\x03 \x01(\x0b\x32 .leasehold.v1.RevocationSelector\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x12\n\nrevoked_by\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\x1d.leasehold.v1.RevocationCause\x12\x11\n\tblock_new\x18\x08 \x01(\x08\x12\x31\n\x0e\x62lock_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0blifts_epoch\x18\n \x01(\x03\"\xaa\x01\n\x0fSidecarProgress\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x15\n\rapplied_epoch\x18\x03 \x01(\x03\x12\x14\n\x0cleases_ended\x18\x04 \x01(\x03\x12\x11\n\tcalls_cut\x18\x05 \x01(\x03\x12\x33\n\x0flast_heard_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x12RevocationProgress\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12/\n\x08sidecars\x18\x02 \x03(\x0b\x32\x1d.leasehold.v1.SidecarProgress\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\xc7\x02\n\x13RevokeLeasesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x32\n\x08selector\x18\x02 \x01(\x0b\x32 .leasehold.v1.RevocationSelector\x12\x0c\n\x04note\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12,\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32\x1d.leasehold.v1.RevocationCause\x12\x11\n\tblock_new\x18\x06 \x01(\x08\x12\x31\n\x0e\x62lock_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nleases_max\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrotate_key\x18\t \x01(\x08\x12\x13\n\x0b\x64isable_key\x18\n \x01(\x08\x42\r\n\x0b_leases_max\"\xd8\x01\n\x14RevokeLeasesResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\x12\x17\n\x0fmatching_leases\x18\x02 \x03(\t\x12\x1b\n\x13matching_incomplete\x18\x03 \x01(\x08\x12\x10\n\x08rotation\x18\x04 \x01(\t\x12\x17\n\x0f\x64isabled_key_id\x18\x05 \x01(\t\x12+\n\nswitch_off\x18\x06 \x01(\x0e\x32\x17.leasehold.v1.SwitchOff\"G\n\x15LiftRevocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"L\n\x16LiftRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\"$\n\x14GetRevocationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x15GetRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x17ListRevocationsResponse\x12\x32\n\x0brevocations\x18\x01 \x03(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x16WatchRevocationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x17WatchRevocationResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .leasehold.v1.RevocationProgress*\x81\x02\n\x0fRevocationCause\x12 \n\x1cREVOCATION_CAUSE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bREVOCATION_CAUSE_KEY_LEAKED\x10\x01\x12&\n\"REVOCATION_CAUSE_AGENT_COMPROMISED\x10\x02\x12!\n\x1dREVOCATION_CAUSE_OVERSPENDING\x10\x03\x12 \n\x1cREVOCATION_CAUSE_OFFBOARDING\x10\x04\x12\"\n\x1eREVOCATION_CAUSE_POLICY_CHANGE\x10\x05\x12\x1a\n\x16REVOCATION_CAUSE_DRILL\x10\x06\x32\xe3\x03\n\x11RevocationService\x12U\n\x0cRevokeLeases\x12!.leasehold.v1.RevokeLeasesRequest\x1a\".leasehold.v1.RevokeLeasesResponse\x12[\n\x0eLiftRevocation\x12#.leasehold.v1.LiftRevocationRequest\x1a$.leasehold.v1.LiftRevocationResponse\x12X\n\rGetRevocation\x12\".leasehold.v1.GetRevocationRequest\x1a#.leasehold.v1.GetRevocationResponse\x12^\n\x0fListRevocations\x12$.leasehold.v1.ListRevocationsRequest\x1a%.leasehold.v1.ListRevocationsResponse\x12`\n\x0fWatchRevocation\x12$.leasehold.v1.WatchRevocationRequest\x1a%.leasehold.v1.WatchRevocationResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasehold.v1.revocation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REVOCATIONCAUSE']._serialized_start=2154
-  _globals['_REVOCATIONCAUSE']._serialized_end=2411
-  _globals['_REVOCATIONSELECTOR']._serialized_start=121
-  _globals['_REVOCATIONSELECTOR']._serialized_end=365
-  _globals['_SUBJECTSELECTOR']._serialized_start=367
-  _globals['_SUBJECTSELECTOR']._serialized_end=417
-  _globals['_LABELSELECTOR']._serialized_start=419
-  _globals['_LABELSELECTOR']._serialized_end=463
-  _globals['_REVOCATIONENTRY']._serialized_start=466
-  _globals['_REVOCATIONENTRY']._serialized_end=784
-  _globals['_SIDECARPROGRESS']._serialized_start=787
-  _globals['_SIDECARPROGRESS']._serialized_end=957
-  _globals['_REVOCATIONPROGRESS']._serialized_start=960
-  _globals['_REVOCATIONPROGRESS']._serialized_end=1093
-  _globals['_REVOKELEASESREQUEST']._serialized_start=1096
-  _globals['_REVOKELEASESREQUEST']._serialized_end=1423
-  _globals['_REVOKELEASESRESPONSE']._serialized_start=1426
-  _globals['_REVOKELEASESRESPONSE']._serialized_end=1597
-  _globals['_LIFTREVOCATIONREQUEST']._serialized_start=1599
-  _globals['_LIFTREVOCATIONREQUEST']._serialized_end=1670
-  _globals['_LIFTREVOCATIONRESPONSE']._serialized_start=1672
-  _globals['_LIFTREVOCATIONRESPONSE']._serialized_end=1748
-  _globals['_GETREVOCATIONREQUEST']._serialized_start=1750
-  _globals['_GETREVOCATIONREQUEST']._serialized_end=1786
-  _globals['_GETREVOCATIONRESPONSE']._serialized_start=1788
-  _globals['_GETREVOCATIONRESPONSE']._serialized_end=1863
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=1865
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=1928
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=1930
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=2032
-  _globals['_WATCHREVOCATIONREQUEST']._serialized_start=2034
-  _globals['_WATCHREVOCATIONREQUEST']._serialized_end=2072
-  _globals['_WATCHREVOCATIONRESPONSE']._serialized_start=2074
-  _globals['_WATCHREVOCATIONRESPONSE']._serialized_end=2151
-  _globals['_REVOCATIONSERVICE']._serialized_start=2414
-  _globals['_REVOCATIONSERVICE']._serialized_end=2897
+  _globals['_REVOCATIONCAUSE']._serialized_start=2231
+  _globals['_REVOCATIONCAUSE']._serialized_end=2488
+  _globals['_REVOCATIONSELECTOR']._serialized_start=153
+  _globals['_REVOCATIONSELECTOR']._serialized_end=397
+  _globals['_SUBJECTSELECTOR']._serialized_start=399
+  _globals['_SUBJECTSELECTOR']._serialized_end=449
+  _globals['_LABELSELECTOR']._serialized_start=451
+  _globals['_LABELSELECTOR']._serialized_end=495
+  _globals['_REVOCATIONENTRY']._serialized_start=498
+  _globals['_REVOCATIONENTRY']._serialized_end=816
+  _globals['_SIDECARPROGRESS']._serialized_start=819
+  _globals['_SIDECARPROGRESS']._serialized_end=989
+  _globals['_REVOCATIONPROGRESS']._serialized_start=992
+  _globals['_REVOCATIONPROGRESS']._serialized_end=1125
+  _globals['_REVOKELEASESREQUEST']._serialized_start=1128
+  _globals['_REVOKELEASESREQUEST']._serialized_end=1455
+  _globals['_REVOKELEASESRESPONSE']._serialized_start=1458
+  _globals['_REVOKELEASESRESPONSE']._serialized_end=1674
+  _globals['_LIFTREVOCATIONREQUEST']._serialized_start=1676
+  _globals['_LIFTREVOCATIONREQUEST']._serialized_end=1747
+  _globals['_LIFTREVOCATIONRESPONSE']._serialized_start=1749
+  _globals['_LIFTREVOCATIONRESPONSE']._serialized_end=1825
+  _globals['_GETREVOCATIONREQUEST']._serialized_start=1827
+  _globals['_GETREVOCATIONREQUEST']._serialized_end=1863
+  _globals['_GETREVOCATIONRESPONSE']._serialized_start=1865
+  _globals['_GETREVOCATIONRESPONSE']._serialized_end=1940
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=1942
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=2005
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=2007
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=2109
+  _globals['_WATCHREVOCATIONREQUEST']._serialized_start=2111
+  _globals['_WATCHREVOCATIONREQUEST']._serialized_end=2149
+  _globals['_WATCHREVOCATIONRESPONSE']._serialized_start=2151
+  _globals['_WATCHREVOCATIONRESPONSE']._serialized_end=2228
+  _globals['_REVOCATIONSERVICE']._serialized_start=2491
+  _globals['_REVOCATIONSERVICE']._serialized_end=2974
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from leasehold.v1 import key_service_pb2 as _key_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -289,8 +290,8 @@ class RevokeLeasesRequest(_message.Message):
     rotate_key: _builtins.bool
     """Also rotate the provider key; with a key as selector only. Its old value dies within about a minute."""
     disable_key: _builtins.bool
-    """Also end the provider key at its provider, now, and put none in its place; with a key as selector only, and not with
-    rotate_key. Refused, before anything is revoked, where it cannot be done from here.
+    """Also switch the provider key off at its provider, now, and put none in its place; with a key as selector only, and
+    not with rotate_key. Refused, before anything is revoked, where it cannot be done from here.
     """
     @_builtins.property
     def selector(self) -> Global___RevocationSelector: ...
@@ -331,12 +332,15 @@ class RevokeLeasesResponse(_message.Message):
     MATCHING_INCOMPLETE_FIELD_NUMBER: _builtins.int
     ROTATION_FIELD_NUMBER: _builtins.int
     DISABLED_KEY_ID_FIELD_NUMBER: _builtins.int
+    SWITCH_OFF_FIELD_NUMBER: _builtins.int
     matching_incomplete: _builtins.bool
     """True when a sidecar holds more leases than it could list, or more match than fit this answer."""
     rotation: _builtins.str
     """"rotations/<id>" when rotate_key or disable_key was set: of the new key, or of the old one's end."""
     disabled_key_id: _builtins.str
     """With disable_key, also on validate_only: the provider's id of the key that is ended; empty while it does not answer."""
+    switch_off: _key_service_pb2.SwitchOff.ValueType
+    """With disable_key, also on validate_only: what is done to that key."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
         """Unset on validate_only."""
@@ -353,10 +357,11 @@ class RevokeLeasesResponse(_message.Message):
         matching_incomplete: _builtins.bool = ...,
         rotation: _builtins.str = ...,
         disabled_key_id: _builtins.str = ...,
+        switch_off: _key_service_pb2.SwitchOff.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation", "switch_off", b"switch_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
