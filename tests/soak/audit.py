@@ -14,11 +14,12 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -212,6 +213,18 @@ async def killed(process: asyncio.subprocess.Process) -> None:
         process._transport.close()
 
 
+@contextlib.contextmanager
+def folder_of_a_run() -> Iterator[Path]:
+    """For a run's files: thrown away when it holds, kept for whoever looks when it does not."""
+    folder = Path(tempfile.mkdtemp(prefix="leasehold-soak-"))
+    try:
+        yield folder
+    except BaseException:
+        sys.stderr.write(f"the files of this run are kept in {folder}\n")
+        raise
+    shutil.rmtree(folder)
+
+
 def main() -> None:
     """Run and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,8 +233,8 @@ def main() -> None:
     parser.add_argument("--life-seconds", type=float, default=8.0, help="longest life of a process")
     asked = parser.parse_args()
     os.umask(0o077)
-    with tempfile.TemporaryDirectory(prefix="leasehold-soak-") as folder:
-        outcome = asyncio.run(Soak(Path(folder), asked.events, asked.seed, asked.life_seconds).run())
+    with folder_of_a_run() as folder:
+        outcome = asyncio.run(Soak(folder, asked.events, asked.seed, asked.life_seconds).run())
     sys.stdout.write(
         f"{outcome.committed} events told durable, {outcome.events} in the log, 0 lost, 0 doubled; "
         f"kill -9: {outcome.kills['sidecar']} of the sidecar, {outcome.kills['collector']} of the collector; "

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.fakes.centre import ORIGIN
 from tests.fakes.nats import NatsServer
 from tests.fakes.replicas import shared_key
 from tests.fakes.rpc import SystemClock
-from tests.soak.audit import Soak
+from tests.soak.audit import Soak, folder_of_a_run
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.nats_bus import NatsAt
@@ -132,11 +131,11 @@ def main() -> None:
     asked = parser.parse_args()
     os.umask(0o077)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="leasehold-soak-"))
+        folder = stack.enter_context(folder_of_a_run())
         database = stack.enter_context(postgres.cluster())
         database.start()
         bus = stack.enter_context(nats.running(sync_interval="2m")) if asked.nats else None
-        soak = ScaleSoak(Path(folder), asked.events, asked.seed, asked.life_seconds, database, asked.replicas, bus)
+        soak = ScaleSoak(folder, asked.events, asked.seed, asked.life_seconds, database, asked.replicas, bus)
         outcome = asyncio.run(soak.run())
     kills = ", ".join(f"{count} of {name}" for name, count in sorted(outcome.kills.items()))
     sys.stdout.write(

@@ -25,6 +25,7 @@ from tests.unkind.crashing_sidecar import book, served
 
 from leasehold import LeaseholdClient
 from leasehold.audit import verify
+from leasehold.errors import LeaseholdError
 from leasehold.http import anthropic_kwargs
 from leasehold.lease import LeaseHandle
 from leasehold.operators import OperatorClient
@@ -41,6 +42,9 @@ PAUSE_SECONDS = 0.02
 SKEW = 2.0
 """Each sidecar calls half as often as the one before."""
 USABLE_PERCENT = 95
+POSTGRES = "PostgreSQL"
+SIDECARS_KILLED = 0.6
+"""Of the kills, once each part of the centre has had one."""
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Found:
     quiet_messages: int = 0
     silent_calls: int = 0
     silent_bytes: int = 0
+    calls_without_database: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -71,12 +76,13 @@ class Found:
 class FleetStage(Stage):
     """Sidecars with one budget over all; each stays on one port over its lives, and reaches the centre by a relay."""
 
-    def __init__(self, root: Path, sidecars: int, cap: int, database: postgres.Postgres | None) -> None:
+    def __init__(self, root: Path, sidecars: int, cap: int, database: postgres.Cluster | None) -> None:
         """So many sidecars; with a database the centre is two replicas over it."""
         self.names = tuple(f"sidecar-{number}" for number in range(sidecars))
         super().__init__(root, chunk_ms=1, sidecars=self.names, authority_seconds=60)
         self.relays: dict[str, CountingRelay] = {}
         self.centres = ("collector",) if database is None else ("collector", "collector-2")
+        self.parts = self.centres if database is None else (*self.centres, POSTGRES)
         self._cap, self._database = cap, database
         self._stack = contextlib.AsyncExitStack()
 
@@ -101,12 +107,21 @@ class FleetStage(Stage):
             self.relays[name] = await self._stack.enter_async_context(relay)
             text = text.replace(f"unix://{self.layout.socket('collector')}", f"unix://{relay.path}")
             files.write(config, text.replace("127.0.0.1:0", f"127.0.0.1:{_free_port()}", 1))
-        if name.startswith("collector-"):
+        if name == POSTGRES:
+            await asyncio.to_thread(self._database.start)
+        elif name.startswith("collector-"):
             running = await self.processes.start(name, broker("collector", "--config", str(config)))
             self._serving[name] = running
             await self.processes.until_healthy(running, self.layout.socket(name))
         else:
             await super().start(name)
+
+    async def crash(self, name: str) -> None:
+        """Kill one on the spot; the database recovers from its log when it is started again."""
+        if name == POSTGRES:
+            await asyncio.to_thread(self._database.crash)
+        else:
+            await super().crash(name)
 
     async def __aexit__(self, *error) -> None:
         """Relays go last."""
@@ -124,7 +139,7 @@ class FleetStage(Stage):
         if self._database is None:
             return text
         password = files.write(self.layout.root / "password", postgres.PASSWORD)
-        url = self._database.url().replace(f":{postgres.PASSWORD}@", "@")
+        url = self._database.server.url().replace(f":{postgres.PASSWORD}@", "@")
         text += f'\n[store]\nengine = "postgres"\nurl = "{url}"\npassword_file = "{password}"\n'
         key = self.layout.root / "checkpoint.key"
         return text + f'\n[audit]\norigin = "log.test/fleet"\nkey_file = "{key}"\n'
@@ -143,14 +158,13 @@ class FleetStage(Stage):
         sockets = [self.layout.socket(one) for one in self.centres]
         return sockets if self.names.index(name) % 2 == 0 else sockets[::-1]
 
-    def standing(self) -> pb.FleetBudget:
-        """How the budget stands, as an operator is told by a replica that answers."""
+    def standing(self) -> pb.FleetBudget | None:
+        """How the budget stands, as an operator is told by a replica that answers; None: none can say just now."""
         for name in self.centres:
-            if name in self._serving:
-                with OperatorClient(f"unix://{self.layout.socket(name)}") as operator:
-                    (one,) = [each for each in operator.budgets().fleet_budgets if each.budget == BUDGET]
-                    return one
-        raise RuntimeError("no replica is up")
+            with contextlib.suppress(LeaseholdError), OperatorClient(f"unix://{self.layout.socket(name)}") as operator:
+                (one,) = [each for each in operator.budgets().fleet_budgets if each.budget == BUDGET]
+                return one
+        return None
 
 
 def _free_port() -> int:
@@ -209,7 +223,9 @@ def crash_a_fleet(sidecars: int, cap: int, kills: int, seed: int, *, shared: boo
     """Run it; gives what was found, after everything was checked. `shared`: two replicas over PostgreSQL."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="leasehold-"))
-        database = stack.enter_context(postgres.running()) if shared else None
+        database = stack.enter_context(postgres.cluster()) if shared else None
+        if database is not None:
+            database.start()
         return asyncio.run(_crash_a_fleet(FleetStage(Path(folder), sidecars, cap, database), cap, kills, seed))
 
 
@@ -220,11 +236,11 @@ async def _crash_a_fleet(stage: FleetStage, cap: int, kills: int, seed: int) -> 
         try:
             await _quiet(stage, agents, found)
             await _silent(stage, agents, found)
-            for _ in range(kills):
+            for together in victims(stage, kills, rng):
                 with agents.calling():
-                    await _kill(stage, rng, found)
+                    await _kill(stage, together, rng, found)
             with agents.calling():
-                await _until(lambda: _pool(stage.standing()) <= cap * (100 - USABLE_PERCENT) // 100, "E8: not usable")
+                await _until(lambda: _left(stage) <= cap * (100 - USABLE_PERCENT) // 100, "E8: not usable")
         finally:
             agents.end()
         found.refusals = agents.refusals
@@ -279,18 +295,33 @@ async def _silent(stage: FleetStage, agents: Agents, found: Found) -> None:
         found.silent_bytes = sum(one.passed for one in relays) - passed
 
 
-async def _kill(stage: FleetStage, rng: random.Random, found: Found) -> None:
-    """One process, soon after it has done something; it comes back at once, or somewhat later."""
-    name = rng.choice(stage.names) if rng.random() < 0.75 else rng.choice(stage.centres)
-    calls = len(book(stage))
-    if _pool(stage.standing()) > stage._cap // 4:
-        await _more_calls(stage, calls + 1)
+def victims(stage: FleetStage, kills: int, rng: random.Random) -> list[tuple[str, ...]]:
+    """Who is killed in each round, at times two together: a sidecar and each part of the centre, then at random."""
+    parts = [(one,) for one in stage.parts]
+    if POSTGRES in stage.parts:
+        parts.append((POSTGRES, rng.choice(stage.centres)))
+    rounds = [(rng.choice(stage.names),), *parts]
+    while len(rounds) < kills:
+        rounds.append((rng.choice(stage.names),) if rng.random() < SIDECARS_KILLED else rng.choice(parts))
+    rounds = rounds[:kills]
+    rng.shuffle(rounds)
+    return rounds
+
+
+async def _kill(stage: FleetStage, together: tuple[str, ...], rng: random.Random, found: Found) -> None:
+    """Soon after something was done; they come back at once, or somewhat later, in this order."""
+    if await asyncio.to_thread(_left, stage) > stage._cap // 4:
+        await _more_calls(stage, len(book(stage)) + 1)
     await asyncio.sleep(rng.choice((0.02, 0.2, 0.8)) * rng.random())
-    await stage.crash(name)
-    await asyncio.sleep(rng.choice((0.0, 0.0, 0.5)))
+    for name in together:
+        await stage.crash(name)
+    calls = len(book(stage))
+    await asyncio.sleep(rng.choice((0.0, 0.0, 0.5, 2.0)))
+    found.calls_without_database += (len(book(stage)) - calls) * (POSTGRES in together)
     stage.refresh_tokens()
-    await stage.start(name)
-    found.kills["sidecar" if name in stage.names else "collector"] += 1
+    for name in together:
+        await stage.start(name)
+        found.kills["sidecar" if name in stage.names else name] += 1
 
 
 async def _reckon(stage: FleetStage, found: Found) -> None:
@@ -299,7 +330,10 @@ async def _reckon(stage: FleetStage, found: Found) -> None:
 
     def agree() -> bool:
         nonlocal one
-        one = stage.standing()
+        standing = stage.standing()
+        if standing is None:
+            return False
+        one = standing
         found.spent = one.spent
         found.lost = (
             one.cap
@@ -328,8 +362,11 @@ async def _reckon(stage: FleetStage, found: Found) -> None:
     assert verdict.holds, f"A2: {verdict}"
 
 
-def _pool(one: pb.FleetBudget) -> int:
-    """What somebody may still be granted, or has and may spend."""
+def _left(stage: FleetStage) -> int:
+    """What somebody may still be granted, or has and may spend; all of it while nobody can say."""
+    one = stage.standing()
+    if one is None:
+        return stage._cap
     open_ = sum(each.granted - each.returned - each.spent for each in one.slices if each.state == "open")
     return one.free + open_
 

@@ -4,6 +4,7 @@ import argparse
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 
@@ -113,23 +114,32 @@ def main() -> int:
 
 
 def sweep(first: int, count: int, steps: int) -> int:
-    """Many seeds; 1 when they never met what they should."""
+    """Many seeds, also after one that failed; 1 when any did, or when they never met what they should."""
     seen: Counter[str] = Counter()
-    turns, started, said = 0, time.monotonic(), 0.0
+    failed: list[int] = []
+    turns, seconds, started, said = 0, 0.0, time.monotonic(), 0.0
     for number, seed in enumerate(range(first, first + count), start=1):
-        outcome = run_seed(seed, steps=steps)
+        try:
+            outcome = run_seed(seed, steps=steps)
+        except Exception as failure:  # noqa: BLE001 - whatever it was, it is told, and the sweep fails for it
+            failed.append(seed)
+            _say("".join(traceback.format_exception(failure)))
+            continue
         seen.update(outcome.seen)
         turns += outcome.steps
+        seconds += outcome.seconds
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             _say(f"  {number} of {count} seeds, {turns} steps, {said - started:.0f} s")
-    _say(f"{count} seeds, {turns} steps, {time.monotonic() - started:.0f} s: A1-A8, E1-E9, R1-R6 hold after each step")
+    held = f"A1-A8, E1-E9, R1-R6 hold after each step of {count - len(failed)} seeds"
+    _say(f"{held}: {turns} steps, {seconds:.0f} s of virtual time, {time.monotonic() - started:.0f} s")
     for name, times in sorted(seen.items()):
         _say(f"  {name:36} {times}")
     if missing(seen):
         _say(f"never met: {', '.join(missing(seen))}")
-        return 1
-    return 0
+    if failed:
+        _say(f"failed: {', '.join(map(str, failed))}")
+    return 1 if failed or missing(seen) else 0
 
 
 def _progress() -> Callable[[World], None]:
