@@ -95,7 +95,7 @@ crash: $(VENV)/dev.stamp ## kill -9: 200 times a whole sidecar and 200 times its
 
 .PHONY: crash-fleet
 crash-fleet: $(VENV)/servers.stamp ## a fleet budget over 6 sidecars, one collector and then two replicas, killed 30 times at random (FLEET_KILLS=10 FLEET_SEED=3)
-	@$(ENV) FLEET_KILLS=$${FLEET_KILLS:-30} pytest -q -rP --timeout=7200 --show-capture=stdout tests/unkind/test_crashing_fleet.py
+	@$(ENV) FLEET_KILLS=$${FLEET_KILLS:-30} pytest -q -x -rP --timeout=7200 --show-capture=stdout tests/unkind/test_crashing_fleet.py
 
 .PHONY: unkind
 unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide versions: packets, disks, clocks (UNKIND_PULSES=5)

@@ -97,7 +97,7 @@ class ScaleSoak(Soak):
 
     async def _keep_crashing(self, name: str, crash: Callable[[], None]) -> None:
         while True:
-            await asyncio.sleep(self._chance.uniform(1.0, 3 * self._life_seconds))
+            await asyncio.sleep(self._chance.uniform(1.0, 3 * self._longest))
             await asyncio.to_thread(crash)
             self.outcome.kills[name] += 1
 
