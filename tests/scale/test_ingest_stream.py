@@ -12,10 +12,10 @@ from tests.fakes.bus import BusEngine
 from tests.fakes.streams import Emitter, call_event
 from tests.scale.test_replicas import whole
 
-from leasehold_broker.adapters.nats_bus import NatsIngest
+from leasehold_broker.adapters.nats_bus import NatsIngest, NatsRevocations
 from leasehold_broker.adapters.nats_bus.batches import decode_batch, encode_batch
 from leasehold_broker.adapters.nats_bus.connection import open_session
-from leasehold_broker.adapters.nats_bus.reader import PENDING_BYTES_MAX
+from leasehold_broker.adapters.nats_bus.reader import PENDING_BYTES_MAX, Reader
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.checked_record import check_records
 from leasehold_broker.domain.events import EventType
@@ -48,6 +48,36 @@ async def sequences(replica, stream: str) -> list[int]:
     while page := await replica.page(EventFilter(stream=stream), found[-1].position if found else 0, 1000):
         found.extend(page)
     return [one.record.sequence for one in found]
+
+
+@pytest.mark.parametrize("kind", [NatsIngest, NatsRevocations])
+@pytest.mark.parametrize("turns", [1, 2, 3, 4])
+async def test_who_is_cancelled_while_a_session_ends_is_cancelled(shared, kind, turns):
+    """A replica that stops while its session begins anew stops: it does not go on with the next session for ever."""
+    adapter = kind(shared.bus, "a")
+    await adapter.connect()
+    again = asyncio.create_task(adapter.connect())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    again.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+    await adapter.close()
+
+
+async def test_who_is_cancelled_while_a_reader_ends_is_cancelled(shared):
+    """The same, of a reader that the server pushes to."""
+    adapter = NatsIngest(shared.bus, "a")
+    await adapter.connect()
+    session = adapter._open()
+    reader = Reader(session, f"{shared.bus.prefix}-ingest", f"{shared.bus.prefix}-ingest.*")
+    assert not await reader.read(0, 1)
+    closing = asyncio.create_task(reader.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await adapter.close()
 
 
 async def test_one_sidecar_may_come_through_any_replica(shared):

@@ -28,7 +28,10 @@ SERVER_MIN = (2, 10)
 PAYLOAD_BYTES_MIN = 1024 * 1024
 
 FAILURES = (NatsError, OSError, TimeoutError, asyncio.CancelledError)
-"""What a session raises; the last when the library lets go of a request because the session ended."""
+"""What a session raises; the last when the library lets go of a request because the session ended.
+
+Caught only of a task of its own: a cancellation that is meant for who asks is not one of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,7 @@ class Session:
     async def close(self) -> None:
         """End it."""
         self._over.set()
-        with contextlib.suppress(*FAILURES):
-            async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await self._connection.close()
+        await attempted(self._connection.close())
 
     async def ask(self, question: Awaitable[Any]) -> Any:
         """The answer; when the session ends first, no answer.
@@ -104,6 +105,26 @@ class Session:
             for task in (asking, ending):
                 task.cancel()
             await asyncio.gather(asking, ending, return_exceptions=True)
+
+
+async def attempted(work: Awaitable[Any]) -> None:
+    """Do this to its end, whatever comes of it, for `CONNECT_SECONDS_MAX` at most.
+
+    Raises:
+        asyncio.CancelledError: who waits here is cancelled, once it is done; what the library cancels goes no further.
+    """
+
+    async def bounded() -> None:
+        with contextlib.suppress(*FAILURES):
+            async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                await work
+
+    task = asyncio.ensure_future(bounded())
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():
+            await asyncio.wait([task])
 
 
 async def open_session(at: NatsAt, name: str) -> Session:

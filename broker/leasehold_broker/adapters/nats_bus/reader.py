@@ -4,14 +4,13 @@ What the server pushes may be lost on the way, and a reader there may be forgott
 nothing comes the stream is asked how far it is. Either way a new reader begins behind the last message that was read.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from leasehold_broker.adapters.nats_bus.connection import FAILURES, Session
+from leasehold_broker.adapters.nats_bus.connection import Session, attempted
 
 WAIT_SECONDS = 1.0
 DOUBT_SECONDS = 5.0
@@ -59,8 +58,7 @@ class Reader:
         """Have nothing more pushed."""
         pushed, self._pushed = self._pushed, None
         if pushed is not None:
-            with contextlib.suppress(*FAILURES):
-                await pushed.unsubscribe()
+            await attempted(pushed.unsubscribe())
 
     async def _in_order(self, messages: Sequence[Any]) -> Sequence[Any]:
         found: list[Any] = []
