@@ -122,3 +122,8 @@ def test_which_vendors_can_be_probed():
     from leasehold_broker.adapters.http_key_probe import _models  # noqa: PLC0415 - the rule itself
 
     assert sorted(name for name, provider in PROVIDERS.items() if _models(provider) is None) == ["bedrock"]
+    probe = HttpKeyProbe(HttpUpstream([]), {name: (each, "https://x.test") for name, each in PROVIDERS.items()})
+    assert [name for name in (*PROVIDERS, "own-not-declared") if not probe.asks(name)] == [
+        "bedrock",
+        "own-not-declared",
+    ]

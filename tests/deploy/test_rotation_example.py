@@ -11,7 +11,7 @@ from leasehold_broker.adapters.keys_local import LocalKeys
 from leasehold_broker.adapters.master_keys import FileMasterKey
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.config import ConfigError, load_collector
-from leasehold_broker.config.collector import _Pipeline
+from leasehold_broker.config.pipelines import Pipeline
 from leasehold_broker.config.rotations import Closed, Limits, RotationTable
 from leasehold_broker.wiring.rotations import check_rotations
 
@@ -72,6 +72,13 @@ def test_it_is_accepted(load):
     assert dict(pipeline.claims)["repository"] == "acme/agents"
 
 
+@pytest.mark.parametrize("claim", ["repository_id", "sub", "workflow_ref"])
+def test_any_claim_that_says_whose_will_do(load, claim):
+    """Beside whatever else is asked."""
+    (pipeline,) = load(CLAIMS, f'claims = {{ {claim} = "x", ref = "refs/heads/main" }}').pipelines
+    assert pipeline.claims == (("ref", "refs/heads/main"), (claim, "x"))
+
+
 def test_a_key_in_any_store_elsewhere_may_be_rotated(load):
     """Where the secret is the key itself."""
     config = load(FIRST, f'{ELSEWHERE}\nkey = "openai-prod"'.replace(', field = "key"', ""))
@@ -81,7 +88,7 @@ def test_a_key_in_any_store_elsewhere_may_be_rotated(load):
 def test_every_setting_is_named():
     """What can be configured is explained, apart from the minters, which have a page of their own."""
     text = ROTATIONS.read_text()
-    names = {name for shape in (Closed, Limits, _Pipeline) for name in settings_of(shape)}
+    names = {name for shape in (Closed, Limits, Pipeline) for name in settings_of(shape)}
     names |= set(RotationTable.__struct_fields__) - {"limits"}
     assert not {name for name in names if not re.search(rf"(^|[\s{{]){name} =", text, re.MULTILINE)}
 
@@ -98,6 +105,13 @@ def test_every_setting_is_named():
         ('project = "proj_..."', 'project = ""', "project is empty"),
         ('keys = ["openai-prod"]', 'keys = ["other"]', "names key 'other', which no"),
         (CLAIMS, "claims = {}", "needs claims"),
+        (CLAIMS, 'claims = { environment = "production" }', "the token of anybody's job"),
+        (
+            CLAIMS,
+            'claims = { job_workflow_ref = "acme/shared/.github/workflows/r.yml@refs/heads/main" }',
+            "anybody's job",
+        ),
+        (CLAIMS, "claims = { repository = 7 }", "Expected text, got a whole number"),
         ('master_key_file = "master.key"', "", "asks for no passphrase"),
         (AT, ROOT, "rotates what a key of [[keys.engines]] stands on"),
         (FIRST, f'{ELSEWHERE}\nkey = "openai-prod"', "its secret is a JSON object"),

@@ -22,7 +22,11 @@ from leasehold import LeaseholdClient
 from leasehold.http import openai_kwargs
 from leasehold.operators import OperatorClient
 from leasehold.v1 import key_service_pb2 as pb
-from leasehold_broker.demo.stage import client
+from leasehold_broker.adapters.keys_local import LocalKeys
+from leasehold_broker.adapters.master_keys import FileMasterKey
+from leasehold_broker.adapters.system_clock import SystemClock
+from leasehold_broker.demo.stage import broker, client
+from leasehold_broker.domain.secret import Secret
 
 pytestmark = [pytest.mark.timeout(240)]
 WATCH_SECONDS = 120
@@ -125,6 +129,23 @@ def told(collector, *arguments):
     assert not done.returncode, done.stderr
     assert done.stderr == ""
     return done.stdout
+
+
+def test_a_key_that_cannot_be_tried_is_refused_at_the_start(world_files):
+    """Every rotation of it would make a key, give it up and begin again: it is to be said that nothing is proven."""
+    _, stage = world_files
+    store = LocalKeys(str(stage.root / "keys.json"), FileMasterKey(str(stage.root / "master.key")), SystemClock())
+    store.add("bedrock-test", "bedrock", "test", Secret(planted("bedrock").encode()))
+    file = stage.root / "collector.toml"
+    file.write_text(file.read_text().replace(f'key = "{KEY}"', 'key = "bedrock-test"'))
+    arguments = broker("collector", "--config", str(file))
+    refused = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "no harmless call at 'bedrock'" in refused.stderr
+    assert "set probe = false" in refused.stderr
+    file.write_text(file.read_text().replace("[[rotations]]", "[[rotations]]\nprobe = false"))
+    with stage.process("collector"):
+        pass
 
 
 def test_an_incident_revokes_and_rotates(world):

@@ -75,8 +75,9 @@ class Users:
 class RotationWorld:
     """One key, its provider and store, and the log; `life` is one process that rotates it."""
 
-    def __init__(self, store=None, log=None):
+    def __init__(self, store=None, log=None, pace=PACE):
         """All is well; nothing was asked for."""
+        self.pace = pace
         self.clock = ManualClock()
         self.account = ProviderAccount()
         self.store = store or MemoryKeySource()
@@ -136,7 +137,7 @@ class RotationWorld:
         steps = RotationSteps(self.users)
         log = _Dying(self.log, self.effect) if effect is None else _Dying(self.log, effect, (*EFFECTS, "take_lead"))
         tell = lambda what, why: self.told.append((what, why))  # noqa: E731
-        return RotateKeys(log, {KEY: self.key(effect)}, steps, self.clock, f"life-{self._lives}", PACE, tell)
+        return RotateKeys(log, {KEY: self.key(effect)}, steps, self.clock, f"life-{self._lives}", self.pace, tell)
 
     async def ask(self, number=1, trigger=Trigger.OPERATOR):
         """A wish for a new key."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.fakes.planted import MARKER, planted
 from tests.fakes.provider_account import Made
-from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, Crash, RotationWorld
+from tests.fakes.rotation_world import EFFECTS, KEY, LIMITS, PACE, Crash, RotationWorld
 
 from leasehold_broker.domain.leads import HeldLead
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -106,6 +106,30 @@ async def test_while_something_is_down_it_waits_and_says_so(place):
     assert (await world.until_over()).state is S.DONE
     delayed = [event for event in world.log.events if event.type.value == "key.rotation_delayed"]
     assert len(delayed) == 1
+
+
+@pytest.mark.parametrize(("asked", "slept"), [(45.0, 45.0), (3600.0, 60.0)])
+async def test_a_provider_that_says_when_is_not_asked_before(monkeypatch, asked, slept):
+    """Its Retry-After comes before our own pauses, also before the second attempt; a minute at a time at most."""
+    world = RotationWorld(pace=replace(PACE, retry_max=60.0))
+    await world.ask()
+    pauses, answers, plain, sleep = [], 2, world.effect, asyncio.sleep
+
+    def fail(where):
+        nonlocal answers
+        plain(where)
+        if where == "before mint" and answers:
+            answers -= 1
+            raise ProviderKeyFault(ProviderKeyState.RATE_LIMITED, "limits our rate", asked)
+
+    async def slept_for(seconds):
+        pauses.append(seconds)
+        await sleep(0)
+
+    world.effect = fail
+    monkeypatch.setattr("leasehold_broker.flows.rotate_keys.asyncio.sleep", slept_for)
+    assert (await world.until_over()).state is S.DONE
+    assert pauses.count(slept) == 2
 
 
 @pytest.mark.parametrize("state", [ProviderKeyState.DENIED, ProviderKeyState.FULL, ProviderKeyState.LOGIN_REFUSED])

@@ -23,6 +23,11 @@ class HttpKeyProbe:
         self._upstream = upstream
         self._targets = dict(targets)
 
+    def asks(self, provider: str) -> bool:
+        """True when there is a harmless call at this provider, and it is known where it is made."""
+        target = self._targets.get(provider)
+        return target is not None and _models(target[0]) is not None
+
     async def probe(self, record: KeyRecord, key: Secret) -> int:
         """See the port."""
         target = self._targets.get(record.provider)

@@ -23,6 +23,7 @@ from leasehold_broker.config.parts import (
     check_logging,
     issuer_rules,
 )
+from leasehold_broker.config.pipelines import Pipeline, wrong_pipelines
 from leasehold_broker.config.providers import Provider, ProviderAt, providers_at
 from leasehold_broker.config.read import ConfigError, absolute, read_config
 from leasehold_broker.config.rotations import RotationAt, RotationTable, rotations_at
@@ -81,13 +82,6 @@ class _Operator(Part, frozen=True):
     values: tuple[str, ...] = ()
 
 
-class _Pipeline(Part, frozen=True):
-    name: str
-    issuer: str
-    claims: dict[str, str]
-    keys: tuple[str, ...]
-
-
 class _File(Part, frozen=True):
     collector: _Collector
     issuers: tuple[Issuer, ...]
@@ -99,7 +93,7 @@ class _File(Part, frozen=True):
     keys: Keys | None = None
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     rotations: tuple[RotationTable, ...] = ()
-    pipelines: tuple[_Pipeline, ...] = ()
+    pipelines: tuple[Pipeline, ...] = ()
     sinks: tuple[Sink, ...] = ()
     alerts: tuple[AlertEndpointPart, ...] = ()
     fleet_budgets: tuple[FleetBudgetPart, ...] = ()
@@ -291,7 +285,8 @@ def _check(file: _File, path: Path) -> None:
             wrong.append(f"the operator rule for {operator.issuer!r} needs claim and values")
     if not any(operator.role is Role.RESPONDER for operator in file.operators):
         wrong.append("no [[operators]] has the role responder: nobody could revoke")
-    wrong += _wrong_pipelines(file)
+    wrong += wrong_pipelines(file.pipelines, {each.key for each in file.rotations})
+    wrong += _wrong_keys(file)
     if wrong:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
@@ -332,23 +327,10 @@ def _asks_for_certificates(tls: Tls | None) -> bool:
     return tls is not None and bool(tls.client_ca)
 
 
-def _wrong_pipelines(file: _File) -> list[str]:
-    wrong: list[str] = []
-    rotated = {each.key for each in file.rotations}
-    for pipeline in file.pipelines:
-        if not pipeline.claims or not all(pipeline.claims.values()):
-            wrong.append(
-                f"pipeline {pipeline.name!r} needs claims: the issuer signs tokens for everybody's pipelines, and only "
-                "its claims tell which one is yours"
-            )
-        wrong += [
-            f"pipeline {pipeline.name!r} names key {key!r}, which no [[rotations]] has"
-            for key in pipeline.keys
-            if key not in rotated
-        ]
+def _wrong_keys(file: _File) -> list[str]:
     if file.keys is not None and file.keys.file and not file.keys.master_key_file and file.keys.transit is None:
-        wrong.append("[keys] a collector asks for no passphrase: give master_key_file or [keys.transit]")
-    return wrong
+        return ["[keys] a collector asks for no passphrase: give master_key_file or [keys.transit]"]
+    return []
 
 
 def _roles_of_uid(operators: tuple[_Operator, ...]) -> dict[int, frozenset[Role]]:

@@ -99,10 +99,11 @@ class SwitchedOff:
 
 @dataclass(frozen=True, slots=True)
 class Faulted:
-    """The step could not be done. `final`: asking again would not help."""
+    """The step could not be done. `final`: asking again would not help; `wait_seconds`: nor would it before that."""
 
     why: str
     final: bool = False
+    wait_seconds: float = 0.0
 
 
 Outcome = (

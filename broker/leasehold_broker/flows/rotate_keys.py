@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState
 from leasehold_broker.domain.rotation_time import StateTime
-from leasehold_broker.domain.rotation_transitions import after
+from leasehold_broker.domain.rotation_transitions import Faulted, after
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.rotated_key import AnyRotated
 from leasehold_broker.flows.rotation_events import stepped
@@ -35,7 +35,7 @@ class Pace:
     Args:
         look: for new rotations, and to keep the lead.
         lead: for so long another process has to see no look of the leader, to take the lead.
-        retry, retry_max: before a step is tried again; doubled each time.
+        retry, retry_max: before a step is tried again; doubled each time, or as a provider or store asks.
         poll: while a drain, a person or the old key's death is waited for.
         tell: a changed reason for waiting is written down no more often.
         note: so often the time of a state that lasts is written down: a process that dies costs at most that.
@@ -166,11 +166,11 @@ class RotateKeys:
         since, told_ns, tries = self._clock.now(), 0, 0
         spent = StateTime(rotation.waited_ms, since)
         while not rotation.over and self.leads:
-            next_ = await self._step(rotation, key, since, spent, earlier)
+            next_, wait = await self._step(rotation, key, since, spent, earlier)
             waits = next_ == rotation or next_ == replace(rotation, why=next_.why)
             silent = waits and (next_ == rotation or self._clock.now().boot_ns < told_ns)
             if silent:
-                await self._pause(rotation.state, tries)
+                await self._pause(rotation.state, tries, wait)
                 tries, next_ = tries + 1, rotation
             if next_.state is rotation.state:
                 next_ = replace(next_, waited_ms=spent.waited_ms(self._clock.now()))
@@ -183,6 +183,7 @@ class RotateKeys:
                 spent = StateTime(0, since)
             if waits and not silent:
                 told_ns = self._clock.now().after(self._pace.tell)
+                await asyncio.sleep(wait)
             rotation = next_
         self._steps.forget(rotation)
         self._wake.set()
@@ -214,26 +215,29 @@ class RotateKeys:
 
     async def _step(
         self, rotation: Rotation, key: AnyRotated, since: Instant, spent: StateTime, earlier: Rotation | None
-    ) -> Rotation:
+    ) -> tuple[Rotation, float]:
+        """What follows, and for how many seconds nothing more is to be asked."""
         try:
             outcome = await self._steps.take(rotation, key, since, earlier)
         except Exception as fault:  # noqa: BLE001 - a library's surprise: its text may hold anything, and is not told
             self._told(rotation.name, type(fault).__name__)
-            return rotation
+            return rotation, 0.0
         now = self._clock.now()
-        return after(rotation, outcome, spent.seconds(now), key.limits, now.wall_ms)
+        # A longer one is waited for in pieces: a rotation that is given up meanwhile must be undone.
+        wait = min(outcome.wait_seconds, self._pace.retry_max) if isinstance(outcome, Faulted) else 0.0
+        return after(rotation, outcome, spent.seconds(now), key.limits, now.wall_ms), wait
 
     async def _earlier(self, rotation: Rotation) -> Rotation | None:
         found = await self._log.last_rotations(rotation.key, EARLIER_MAX, rotation.id)
         replaced = [each for each in found if each.purpose is Purpose.REPLACE]
         return replaced[0] if replaced and replaced[0].over else None
 
-    async def _pause(self, state: RotationState, failures: int) -> None:
-        pause = min(self._pace.retry_max, self._pace.retry * 2.0 ** min(failures, 30))
+    async def _pause(self, state: RotationState, failures: int, wait: float) -> None:
+        pause = max(wait, min(self._pace.retry_max, self._pace.retry * 2.0 ** min(failures, 30)))
         if state is RotationState.AWAITING_KEY:
             await self.changed(self._pace.poll)
         else:
-            await asyncio.sleep(self._pace.poll if state in _POLLED else pause)
+            await asyncio.sleep(max(wait, self._pace.poll) if state in _POLLED else pause)
 
     def _tell_watchers(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

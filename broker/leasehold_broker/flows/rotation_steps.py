@@ -196,11 +196,11 @@ async def _guarded(step: Callable[[], Awaitable[Outcome]]) -> Outcome:
     try:
         return await step()
     except SourceFault as fault:
-        return Faulted(f"key store: {fault}", final=fault.state in _STORE_FINAL)
+        return Faulted(f"key store: {fault}", fault.state in _STORE_FINAL, fault.retry_after_seconds or 0.0)
     except ProviderKeyFault as fault:
         if fault.state is ProviderKeyState.BY_HAND:
             return NeedsPerson(str(fault))
-        return Faulted(f"provider: {fault}", final=fault.state in PROVIDER_FINAL)
+        return Faulted(f"provider: {fault}", fault.state in PROVIDER_FINAL, fault.retry_after_seconds or 0.0)
 
 
 async def _promoted(key: RotatedKey) -> Outcome:

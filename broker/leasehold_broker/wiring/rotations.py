@@ -169,6 +169,13 @@ def _rotated_keys(
     limits = {at.key: at.limits for at in plan.rotations}
     for key in tables:
         provider, environment = _whose(keys, key)
+        if limits[key].probed and not probe.asks(provider):
+            message = (
+                f"[[rotations]] {key!r}: no harmless call at {provider!r} is known by which a new key could be tried, "
+                "so each rotation would be given up; set probe = false (then nothing is proven), or add "
+                f"[providers.{provider}]"
+            )
+            raise ConfigError(message)
         at_provider = minters.build(key, _reading(stores[key], key))
         found[key] = RotatedKey(key, provider, environment, stores[key], at_provider, probe, limits[key])
     return found
