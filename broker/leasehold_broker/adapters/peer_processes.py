@@ -63,7 +63,7 @@ class PidfdProcesses:
         """See the port."""
         descriptor = self._descriptor_of(peer.connection)
         if descriptor is None:
-            raise _cannot("the connection has closed")
+            raise _cannot("the connection has closed, or is a proxy's")
         pid, pidfd = _peer_process(descriptor)
         mark = self._mark(pid)
         if _has_ended(pidfd):

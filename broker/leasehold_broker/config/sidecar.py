@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from leasehold_broker.config.doors import Door, Listen, loopback_address
+from leasehold_broker.config.envoy import Envoy, EnvoyAt, envoy_at
 from leasehold_broker.config.keys import Keys, KeysAt, keys_at
 from leasehold_broker.config.parts import (
     STREAM_NAME,
@@ -75,6 +76,7 @@ class _File(Part, frozen=True):
     issuers: tuple[Issuer, ...]
     grpc: _Grpc = _Grpc()
     egress: _Egress = _Egress()
+    envoy: Envoy | None = None
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     prices: _Prices = _Prices()
     honeytokens: Honeytokens = Honeytokens()
@@ -132,6 +134,7 @@ class SidecarConfig:
     grpc: Listen
     egress: Listen
     egress_hosts: tuple[str, ...]
+    envoy: EnvoyAt | None
     body_bytes_max: int
     policy: PolicyFilesAt
     keys: KeysAt
@@ -158,6 +161,7 @@ def load_sidecar(path: Path) -> SidecarConfig:
     base = path.parent
     _check(file, path)
     keys = keys_at(file.keys, path)
+    envoy = _envoy(file, path)
     return SidecarConfig(
         path=path,
         name=file.sidecar.name,
@@ -165,7 +169,8 @@ def load_sidecar(path: Path) -> SidecarConfig:
         drain_seconds=file.sidecar.drain_seconds,
         grpc=file.grpc.listen("grpc", path, tls_always=True),
         egress=file.egress.listen("egress", path),
-        egress_hosts=file.egress.hosts,
+        egress_hosts=(*file.egress.hosts, *(() if envoy is None else envoy.hosts)),
+        envoy=envoy,
         body_bytes_max=file.egress.body_bytes_max,
         policy=_policy(file.policy, base),
         keys=keys,
@@ -202,14 +207,23 @@ def _check(file: _File, path: Path) -> None:
     if file.spool.bytes_max < 64 * 1024:
         wrong.append("[spool] bytes_max must be at least 65536")
     wrong += [
-        f'issuer {issuer.name!r}: proof = "mtls" needs [grpc] with [grpc.tls]: no certificate is asked for without it'
+        f'issuer {issuer.name!r}: proof = "mtls" needs [grpc] with [grpc.tls]: no certificate is asked for without it '
+        "(or [envoy] with callers)"
         for issuer in file.issuers
-        if issuer.proof is Proof.MTLS and file.grpc.tls is None
+        if issuer.proof is Proof.MTLS and file.grpc.tls is None and not (file.envoy and file.envoy.callers)
     ]
     if wrong:
         message = f"{path}: " + "; ".join(wrong)
         raise ConfigError(message)
     check_logging(file.logging, path)
+
+
+def _envoy(file: _File, path: Path) -> EnvoyAt | None:
+    if file.envoy is None:
+        return None
+    sockets = bool(file.grpc.socket and file.egress.socket)
+    tls = file.grpc.tls is not None or file.egress.tls is not None
+    return envoy_at(file.envoy, path, sockets=sockets, tls=tls)
 
 
 def _policy(policy: _Policy, base: Path) -> PolicyFilesAt:

@@ -7,6 +7,7 @@ A caller that closes its sending side has gone.
 import asyncio
 import hashlib
 from collections.abc import Coroutine
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -362,13 +363,13 @@ def peer_of(transport: asyncio.Transport, parts: EgressParts) -> Peer:
     certificate = tls.getpeercert(binary_form=True) if tls is not None else None
     digest = hashlib.sha256(certificate).hexdigest() if certificate else ""
     try:
-        uid = parts.peers.peer_of(transport.get_extra_info("socket")).uid
+        peer = parts.peers.peer_of(transport.get_extra_info("socket"))
     except Refusal:
         if not digest:
             raise
-        uid = None
-    if uid is None and not digest:
+        peer = Peer(None)
+    if peer.uid is None and not digest:
         raise Refusal(
             Reason.PEER_MISMATCH, "who is calling is not known; use the Unix socket, loopback or a client certificate"
         )
-    return Peer(uid, digest)
+    return replace(peer, certificate_sha256=digest)

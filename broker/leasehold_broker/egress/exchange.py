@@ -1,4 +1,4 @@
-"""One request and its answer. Owns the order of the gate: host, provider, route, lease, headers, then the body.
+"""One request and its answer. Owns the order of the gate: host, caller, provider, route, lease, headers, then the body.
 
 Every refusal leaves through one exit: recorded, then answered. Every admitted call is ended exactly once, in one step
 that no cancellation reaches.
@@ -17,7 +17,7 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.egress.answers import refusal_answer, status_of
 from leasehold_broker.egress.body_gate import check_media, parse_object
 from leasehold_broker.egress.form_gate import form_boundary, parse_form
-from leasehold_broker.egress.header_gate import check_origin, shown_credentials, without_credentials
+from leasehold_broker.egress.header_gate import caller_through, check_origin, shown_credentials, without_credentials
 from leasehold_broker.egress.http1 import RequestHead, too_large
 from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.relay import Client, Relay
@@ -88,6 +88,8 @@ class Exchange:
         self._method = head.method
         self._parts.counts.requests += 1
         check_origin(head.headers, hosts)
+        caller, headers = caller_through(self._parts.proxy, peer, head.headers)
+        self._peer = caller
         name, slash, below = head.path[1:].partition("/")
         target = self._parts.targets.get(name) if slash else None
         if target is None or head.method not in METHODS:
@@ -100,9 +102,9 @@ class Exchange:
         provider = target.provider
         self._provider_name = provider.name
         self._route = route = provider.route(head.method, slash + below, head.query)
-        token = provider.credential(head.headers, head.query)
-        self._lease, _ = self._parts.calls.authenticate(token, peer, provider.name)
-        self._headers = without_credentials(head.headers)
+        token = provider.credential(headers, head.query)
+        self._lease, _ = self._parts.calls.authenticate(token, caller, provider.name)
+        self._headers = without_credentials(headers)
         if route.takes_body:
             if route.form:
                 form_boundary(head.headers)

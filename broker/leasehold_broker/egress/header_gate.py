@@ -7,11 +7,15 @@ sees the headers. Which of the other headers are taken is the provider module's 
 import re
 from collections.abc import Mapping
 
+from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.trusted_proxy import CLIENT_CERTIFICATE, TrustedProxy
 
 CREDENTIAL_HEADERS = frozenset({"api-key", "authorization", "x-api-key", "x-goog-api-key"})
 """Where SDKs put the lease token; taken out once it has been looked at."""
 
+_OF_PROXIES = ("x-envoy-", "x-forwarded-")
+"""What Envoy adds to a request for the next proxy; no vendor gets to see it."""
 _BROWSERS = frozenset(("origin", "referer", "sec-fetch-site", "access-control-request-method"))
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
@@ -44,6 +48,21 @@ def check_origin(headers: Mapping[str, str], hosts: frozenset[str]) -> None:
         )
     if not _BROWSERS.isdisjoint(headers):
         raise Refusal(Reason.HEADER_NOT_ALLOWED, "browsers may not call this egress; call it from the agent's process")
+
+
+def caller_through(
+    proxy: TrustedProxy | None, peer: Peer, headers: Mapping[str, str]
+) -> tuple[Peer, Mapping[str, str]]:
+    """Who calls, and the headers that are the caller's own. From anyone but the proxy, its headers are not known.
+
+    Raises:
+        Refusal: PEER_MISMATCH: the proxy does not say who calls, or may not speak for them.
+    """
+    if proxy is None or not proxy.speaks_through(peer):
+        return peer, headers
+    said = [headers[CLIENT_CERTIFICATE]] if CLIENT_CERTIFICATE in headers else []
+    own = {name: value for name, value in headers.items() if not name.startswith(_OF_PROXIES)}
+    return proxy.caller(peer, said), own
 
 
 def shown_credentials(headers: Mapping[str, str], query: str) -> list[str]:

@@ -13,6 +13,7 @@ from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.scope import Scope
+from leasehold_broker.domain.trusted_proxy import TrustedProxy
 from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.flows.call import Admitted
 from leasehold_broker.ports.entropy import Entropy
@@ -129,6 +130,7 @@ class EgressParts:
         counts: see `EgressCounts`.
         host_names: further Host values to take, lower case, with or without a port.
         sprung_by: the honeytoken among what a refused caller presents.
+        proxy: whose word on who calls is taken; None for nobody's.
         reader: where large bodies are read: one at a time, so that many hostile ones cost one thread.
     """
 
@@ -142,4 +144,5 @@ class EgressParts:
     counts: EgressCounts = field(default_factory=EgressCounts)
     host_names: frozenset[str] = frozenset()
     sprung_by: Callable[[list[str]], Honeytoken | None] = field(default=lambda _credentials: None)
+    proxy: TrustedProxy | None = None
     reader: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "egress-reader"))

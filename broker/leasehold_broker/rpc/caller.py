@@ -20,6 +20,8 @@ CREDENTIALS = (AUTHORIZATION, DPOP, WORKLOAD_IDENTITY_TOKEN, "x-api-key", "api-k
 
 PeerOf = Callable[[str], Peer | None]
 """From gRPC's name of a transport (`context.peer()`) to the kernel-verified peer; None for a stranger (refused)."""
+CallerOf = Callable[[Peer, Sequence[str]], Peer]
+"""From the peer, and the certificates that it says it has verified, to whoever calls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,14 @@ from leasehold.v1.rpc_errors_pb2 import RpcStatus
 from leasehold_broker.domain.honeytokens import Honeytoken, TrapSprung
 from leasehold_broker.domain.identity import Identity, Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.trusted_proxy import CLIENT_CERTIFICATE
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.rpc.access import Access, Audit, Deadline, Method
 from leasehold_broker.rpc.caller import (
     Authenticate,
     CallContext,
+    CallerOf,
     PeerOf,
     ReadRecorder,
     Recorder,
@@ -71,6 +73,7 @@ class Surroundings:
 
     Args:
         peer_of: names the other end of a transport.
+        caller_of: who calls through it: another than the peer where that is a trusted proxy. Raises PEER_MISMATCH.
         authenticate: one for each access class that is served.
         recorder: writes refusals; awaited before the answer.
         read_recorder: writes readings; needed when a served method has `Audit.READ`.
@@ -90,6 +93,7 @@ class Surroundings:
     entropy: Entropy
     calls: Occupancy
     streams: Occupancy
+    caller_of: CallerOf = lambda peer, _certificates: peer
     read_recorder: ReadRecorder | None = None
     certificates: Certificates = Certificates.NONE
     sprung_by: Callable[[list[str]], Honeytoken | None] = lambda _credentials: None
@@ -139,12 +143,14 @@ class Surround:
         context.set_trailing_metadata(((REQUEST_ID_HEADER, known.request_id),))
         try:
             known.peer = self._peer(context)
+            known.peer = self._with.caller_of(known.peer, metadata.get(CLIENT_CERTIFICATE, []))
             self._check_certificate(known.peer)
             _check_metadata(metadata)
             _check_deadline(method, context)
             holder = known.peer.share
             with self._with.calls.held(holder), self._with.streams.held(holder) if stream else nullcontext():
                 call = await self._admit(path, method, metadata, known, known.peer)
+                self._with.admitted(context.peer())
                 if stream:
                     with self._streams_of(path, method).held(
                         f"{call.identity.subject.issuer} {call.identity.subject.subject}"
@@ -182,7 +188,6 @@ class Surround:
         shown = read_shown(peer, path, metadata)
         identity = await self._with.authenticate[method.access](shown, now)
         known.identity = identity
-        self._with.admitted(peer.connection)
         if method.audit is Audit.READ and self._with.read_recorder is not None:
             await self._with.read_recorder.rpc_read(path, identity, peer, known.request_id)
         return CallContext(path, known.request_id, peer, identity, now)

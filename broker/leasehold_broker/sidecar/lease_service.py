@@ -1,6 +1,6 @@
 """The door for leases: proto in, one flow, proto out. Decides nothing; refusals pass through to the surrounding."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 
 from leasehold.v1 import lease_service_pb2, types_pb2
@@ -37,6 +37,7 @@ class LeaseDoor:
         endpoints: Sequence[types_pb2.Endpoint],
         direct: Sequence[types_pb2.Endpoint] = (),
         local: Sequence[types_pb2.Endpoint] = (),
+        proxied: Mapping[str, Sequence[types_pb2.Endpoint]] | None = None,
     ) -> None:
         """Take the flows.
 
@@ -51,6 +52,7 @@ class LeaseDoor:
             endpoints: where each provider is reached through this sidecar; a lease's answer shows those it covers.
             direct: where it is reached without; shown for credentials that are handed out.
             local: the same as `endpoints` for leases that are bound to a user, where users have another way in.
+            proxied: the same by binding, for leases that are bound to a proxy.
         """
         self._acquire = acquire
         self._delegate = delegate
@@ -62,6 +64,7 @@ class LeaseDoor:
         self._endpoints = tuple(endpoints)
         self._direct = tuple(direct)
         self._local = tuple(local) or self._endpoints
+        self._proxied = dict(proxied or {})
 
     def handlers(self) -> Handlers:
         """For `RpcServer.serve(SERVICE, ...)`."""
@@ -185,7 +188,8 @@ class LeaseDoor:
         return leases.lease_to_proto(lease, now, self._read.usage(lease), renew_after_seconds(lease, now, jitter))
 
     def _covered(self, lease: Lease) -> list[types_pb2.Endpoint]:
-        brokered = self._local if lease.binding.startswith("uid:") else self._endpoints
+        usual = self._local if lease.binding.startswith("uid:") else self._endpoints
+        brokered = self._proxied.get(lease.binding, usual)
         shown = brokered if lease.mode is Mode.BROKERED else self._direct
         return [endpoint for endpoint in shown if lease.scope_for(endpoint.provider) is not None]
 

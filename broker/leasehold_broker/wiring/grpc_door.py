@@ -1,18 +1,19 @@
 """Puts a gRPC door together: accept shim, kernel peers, private listener, server."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.x509_svid import spiffe_id_of
 from leasehold_broker.config.doors import Listen, Tls
 from leasehold_broker.domain.honeytokens import Honeytoken
+from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.rpc.access import Access
-from leasehold_broker.rpc.caller import Authenticate, ReadRecorder, Recorder
+from leasehold_broker.rpc.caller import Authenticate, CallerOf, ReadRecorder, Recorder
 from leasehold_broker.rpc.occupancy import Occupancy
 from leasehold_broker.rpc.server import RpcServer, ServerLimits
 from leasehold_broker.rpc.surround import Certificates, Surroundings
@@ -39,10 +40,12 @@ class GrpcDoor:
         limits: ServerLimits | None = None,
         crowd: ShimLimits | None = None,
         sprung_by: Callable[[list[str]], Honeytoken | None] = lambda _credentials: None,
+        caller_of: CallerOf | None = None,
     ) -> None:
         """Build it; nothing listens yet.
 
-        `on_refused` is told connections that nobody can name, `sprung_by` what refused callers present.
+        `on_refused` is told connections that nobody can name, `sprung_by` what refused callers present; `caller_of` is
+        asked who calls through a peer.
 
         Raises:
             RuntimeError: the certificates cannot be used.
@@ -62,6 +65,7 @@ class GrpcDoor:
         self.server = RpcServer(
             Surroundings(
                 peer_of=self._shim.peer_of,
+                caller_of=caller_of or _itself,
                 authenticate=authenticate,
                 recorder=recorder,
                 clock=clock,
@@ -119,6 +123,11 @@ class GrpcDoor:
         self._shim.stop_accepting()
         await self.server.stop(STOP_GRACE_SECONDS)
         await self._shim.close()
+
+
+def _itself(peer: Peer, _certificates: Sequence[str]) -> Peer:
+    """Nobody is a proxy."""
+    return peer
 
 
 def _certificates(tls: Tls | None) -> Certificates:

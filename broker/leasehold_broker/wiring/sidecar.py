@@ -146,6 +146,7 @@ class Sidecar:
             self._entropy,
             self._connection_refused,
             sprung_by=self._traps.sprung_by,
+            caller_of=None if config.envoy is None else config.envoy.proxy.caller,
         )
         self._tasks.show(self.door.show_degraded)
         self._processes = PidfdProcesses(self.door.descriptor_of)
@@ -306,6 +307,7 @@ class Sidecar:
             self._egress.endpoints(),
             self._egress.direct_endpoints(),
             self._egress.local_endpoints(),
+            self._egress.proxied_endpoints(),
         )
         self.door.server.serve(lease_service.SERVICE, leases.handlers())
         await self.door.start(lambda: self.fail("the gRPC socket was taken over by another process"))

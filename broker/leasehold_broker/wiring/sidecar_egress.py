@@ -9,6 +9,7 @@ from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.config import SidecarConfig
 from leasehold_broker.domain.honeytokens import Honeytoken
+from leasehold_broker.domain.identity import Peer
 from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.egress.parts import EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
@@ -63,6 +64,7 @@ class SidecarEgress:
                 ),
                 host_names=frozenset(config.egress_hosts),
                 sprung_by=sprung_by,
+                proxy=None if config.envoy is None else config.envoy.proxy,
             )
         )
 
@@ -85,19 +87,33 @@ class SidecarEgress:
         await (asyncio.Event().wait() if self._tls is None else self._tls.watch())
 
     def endpoints(self) -> list[types_pb2.Endpoint]:
-        """Where agents call each provider through us; once we listen."""
+        """Where agents call each provider through us; once we listen. Through Envoy where it sees certificates."""
+        envoy = self._config.envoy
+        return self._own_endpoints() if envoy is None or not envoy.proxy.callers else self._reached(envoy.url, "")
+
+    def proxied_endpoints(self) -> dict[str, list[types_pb2.Endpoint]]:
+        """The same for leases that are bound to Envoy itself, by their binding."""
+        envoy = self._config.envoy
+        if envoy is None or envoy.proxy.callers:
+            return {}
+        return {Peer(envoy.proxy.uid).binding: self._reached(envoy.url, "")}
+
+    def _own_endpoints(self) -> list[types_pb2.Endpoint]:
         at = self._config.egress
         host = f"[{at.host}]" if ":" in at.host else at.host or "localhost"
         scheme = "http" if at.tls is None else "https"
-        return self._reached(f"{scheme}://{host}:{self.port}" if at.host else f"{scheme}://{host}")
+        return self._reached(
+            f"{scheme}://{host}:{self.port}" if at.host else f"{scheme}://{host}", str(at.socket or "")
+        )
 
     def local_endpoints(self) -> list[types_pb2.Endpoint]:
-        """The same for users of this machine, where it differs: through the socket there is no TLS."""
-        at = self._config.egress
-        return [] if at.tls is None or at.socket is None else self._reached("http://localhost")
+        """The same for users of this machine, where it differs: for them there is no TLS and no Envoy."""
+        at, envoy = self._config.egress, self._config.envoy
+        if at.tls is not None and at.socket is not None:
+            return self._reached("http://localhost", str(at.socket))
+        return self._own_endpoints() if envoy is not None and envoy.proxy.callers else []
 
-    def _reached(self, at: str) -> list[types_pb2.Endpoint]:
-        socket = str(self._config.egress.socket or "")
+    def _reached(self, at: str, socket: str) -> list[types_pb2.Endpoint]:
         return [
             types_pb2.Endpoint(provider=name, base_url=f"{at}/{name}{one.sdk_path}", unix_socket=socket)
             for name, one in self._providers.items()

@@ -1,0 +1,95 @@
+"""Envoy in front of the egress: whose call it is, and what of Envoy's headers goes on."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+from tests.egress.test_listeners import Seen, lost
+from tests.fakes.egress import running
+
+from leasehold_broker.adapters.kernel_peers import KernelPeers
+from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
+from leasehold_broker.domain.identity import Peer
+from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.domain.trusted_proxy import TrustedProxy
+from leasehold_broker.egress.server import EgressServer
+
+AGENT, DIGEST = "spiffe://prod.example/agent", "ab" * 32
+SAID = f"x-forwarded-client-cert: Hash={DIGEST};URI={AGENT}\r\n"
+OF_ENVOY = "x-forwarded-proto: https\r\nx-envoy-expected-rq-timeout-ms: 0\r\n"
+
+
+@contextlib.asynccontextmanager
+async def behind(tmp_path, proxy):
+    """A way to send headers to an egress on a Unix socket, and what it saw; `proxy` gets this process's uid."""
+    kernel = KernelPeers()
+    async with running() as world:
+        seen = Seen(world.calls)
+        own = (tmp_path / ".").stat().st_uid
+        parts = replace(world.server.parts, calls=seen, peers=kernel, proxy=proxy and proxy(own))
+        server = EgressServer(parts)
+        path = tmp_path / "private" / "egress.sock"
+        await server.listen_unix(PublicSocket(SocketPlace(path)), lost)
+
+        async def send(headers):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            extra = f"connection: close\r\n{headers}".encode()
+            writer.write(world.post(extra=extra).replace(world.host, b"localhost"))
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+        try:
+            yield world, seen, send
+        finally:
+            await server.drain()
+            kernel.close()
+
+
+async def test_a_call_is_that_of_the_certificate_that_envoy_tells(tmp_path):
+    """The lease is looked up for the agent's certificate, and Envoy's headers reach no provider's gate."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, frozenset({AGENT}))) as (world, seen, send):
+        answer = await send(SAID + OF_ENVOY)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert seen.peers == [Peer(None, DIGEST, AGENT)]
+    assert len(world.calls.admitted) == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["", SAID.replace(AGENT, f"{AGENT}-2"), SAID.replace(DIGEST, "cd"), SAID.replace(";", ",")]
+)
+async def test_a_call_of_nobody_is_refused_before_its_lease(tmp_path, said):
+    """Envoy said nothing of use: nothing is looked up, held or sent, and the refusal says why in the log."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, frozenset({AGENT}))) as (world, seen, send):
+        answer = await send(said)
+        recorded = world.refusals.recorded
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert [reason for reason, *_ in recorded] == [Reason.PEER_MISMATCH]
+    assert (seen.peers, world.calls.admitted) == ([], [])
+
+
+async def test_a_certificate_is_refused_where_envoy_has_no_callers(tmp_path):
+    """What would be somebody else's identity is not passed over."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, frozenset())) as (world, seen, send):
+        forged, plain = await send(SAID), await send(OF_ENVOY)
+
+    assert forged.startswith(b"HTTP/1.1 401 ")
+    assert plain.startswith(b"HTTP/1.1 200 ")
+    assert len(seen.peers) == len(world.calls.admitted) == 1
+
+
+@pytest.mark.parametrize("proxy", [None, lambda uid: TrustedProxy(uid + 1, frozenset({AGENT}))])
+@pytest.mark.parametrize("said", [SAID, OF_ENVOY])
+async def test_from_anyone_else_these_headers_are_unknown(tmp_path, proxy, said):
+    """Another user's word is not taken: the header is refused as any that no SDK sends, and names nobody."""
+    async with behind(tmp_path, proxy) as (world, seen, send):
+        answer = await send(said)
+        recorded = world.refusals.recorded
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert [reason for reason, *_ in recorded] == [Reason.HEADER_NOT_ALLOWED]
+    assert {peer.certificate_sha256 for peer in seen.peers} == {""}
+    assert world.calls.admitted == []
