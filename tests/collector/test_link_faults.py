@@ -114,18 +114,29 @@ def test_authority_starts_when_the_answered_heartbeat_was_sent():
     authority = Authority(clock.now())
     first = authority.heartbeat(clock.now())
     clock.advance(4)
-    authority.answered(Push(2, (), 10.0, first), applied_epoch=1)
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=1, history=b"")
     assert authority.lapsed_seconds(clock.now()) is not None
-    authority.answered(Push(2, (), 10.0, 0), applied_epoch=2)
+    authority.answered(Push(2, (), 10.0, 0), applied_epoch=2, history=b"")
     assert authority.lapsed_seconds(clock.now()) is not None
-    authority.answered(Push(2, (), 10.0, first), applied_epoch=2)
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=2, history=b"")
     clock.advance(5.9)
     assert authority.lapsed_seconds(clock.now()) is None
     clock.advance(0.2)
     assert authority.lapsed_seconds(clock.now()) is not None
     authority.new_session()
-    authority.answered(Push(2, (), 10.0, first), applied_epoch=2)
+    authority.answered(Push(2, (), 10.0, first), applied_epoch=2, history=b"")
     assert authority.lapsed_seconds(clock.now()) is not None
+
+
+def test_r4_an_answer_of_another_history_gives_no_authority():
+    """The number is the same and the content is not: what the centre has revoked is not in force here."""
+    clock = ManualClock()
+    authority = Authority(clock.now())
+    first = authority.heartbeat(clock.now())
+    authority.answered(Push(2, (), 10.0, first, history=b"c" * 32), applied_epoch=2, history=b"s" * 32)
+    assert authority.lapsed_seconds(clock.now()) is not None
+    authority.answered(Push(2, (), 10.0, first, history=b"c" * 32), applied_epoch=2, history=b"c" * 32)
+    assert authority.lapsed_seconds(clock.now()) is None
 
 
 def test_an_earlier_answer_never_shortens_authority():
@@ -135,8 +146,8 @@ def test_an_earlier_answer_never_shortens_authority():
     first = authority.heartbeat(clock.now())
     clock.advance(5)
     second = authority.heartbeat(clock.now())
-    authority.answered(Push(0, (), 10.0, second), applied_epoch=0)
-    authority.answered(Push(0, (), 10.0, first), applied_epoch=0)
+    authority.answered(Push(0, (), 10.0, second), applied_epoch=0, history=b"")
+    authority.answered(Push(0, (), 10.0, first), applied_epoch=0, history=b"")
     clock.advance(9.9)
     assert authority.lapsed_seconds(clock.now()) is None
 

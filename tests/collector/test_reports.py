@@ -37,3 +37,13 @@ def test_what_was_written_to_a_stream_that_broke_is_told_again():
     reports.answered(1)
     reports.new_session()
     assert reports.due(5) == ()
+
+
+def test_what_numbers_meant_that_are_lost_is_told_no_more():
+    """A restored centre knows other entries under them; what is left is told from the start again."""
+    reports = Reports()
+    reports.add(AppliedRevocation(epoch, epoch, 0) for epoch in (1, 2, 3))
+    reports.written(3, 1)
+    reports.forget(1)
+    reports.answered(1)
+    assert [one.epoch for one in reports.due(9)] == [1]

@@ -15,6 +15,7 @@ from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.merkle import EMPTY_ROOT, root_of
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import ByKey, Everything, Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import LifeState
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
@@ -50,6 +51,30 @@ async def test_what_was_appended_is_there_after_reopening(engine):
         assert [one.position for one in stored] == [1, 2, 3, 4, 5]
         assert heads == await second.heads()
         assert second.last_position() == 5
+
+
+async def test_the_history_is_that_of_its_entries_in_every_life(engine):
+    """What sidecars are compared with covers each entry that was issued, repeats aside, also after reopening."""
+    async with engine.open("c1") as first:
+        assert len(first.history()) == 0
+        made = [await first.issue(draft(f"r{number}", ByKey(f"k{number}")), described) for number in range(3)]
+        await first.issue(draft("r0", ByKey("k0")), described)
+        assert first.epoch() == len(first.history()) == 3
+    async with engine.open("c2") as second:
+        made.append(await second.issue(draft("r9"), described))
+        assert (second.epoch(), len(second.history())) == (4, 4)
+        wanted = RevocationHistory(made)
+        assert [second.history().digest_at(n) for n in range(5)] == [wanted.digest_at(n) for n in range(5)]
+
+
+async def test_a_history_longer_than_what_is_kept_in_memory_is_whole(engine):
+    """The entries that are pushed from memory are the newest; digests are of all."""
+    async with engine.open("c1") as store:
+        made = await asyncio.gather(*(store.issue(draft(f"r{number}"), described) for number in range(1100)))
+    wanted = RevocationHistory(sorted(made, key=lambda entry: entry.epoch)).digest_at(1100)
+    async with engine.open("c2") as store:
+        assert store.history().digest_at(store.epoch()) == wanted
+        assert [entry.epoch for entry in await store.after(1095, 9)] == list(range(1096, 1101))
 
 
 async def test_a_record_sent_twice_is_stored_once(store):

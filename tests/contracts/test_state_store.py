@@ -29,6 +29,7 @@ from leasehold_broker.ports.state_store import (
     DropHold,
     DropLease,
     DropRequest,
+    DropRevocation,
     PutAccount,
     PutEngineLease,
     PutHold,
@@ -182,6 +183,29 @@ async def test_everything_that_was_committed_is_there_after_reopening(harness) -
     state = store.load()
     assert (list(state.leases), list(state.holds), list(state.accounts)) == ([], [], [])
     assert asked not in list(state.requests)
+    await store.close()
+
+
+async def test_an_entry_is_dropped_replaced_and_set_aside_under_a_negative_number(harness) -> None:
+    """The last word on a number counts, in one commit or in several, and they come back in order of it."""
+    store = harness.open()
+    first, second = (
+        Revocation(1, ByLease("leases/x"), "", "alice", 5),
+        Revocation(2, ByLease("leases/y"), "", "alice", 5),
+    )
+    aside, anew = replace(second, epoch=-1), replace(second, note="anew")
+    await store.commit([], [PutRevocation(first), PutRevocation(second)])
+    await store.commit([], [DropRevocation(2), PutRevocation(aside)])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().revocations) == [aside, first]
+    dropped = [PutRevocation(replace(first, epoch=3)), DropRevocation(3)]
+    await store.commit(
+        [], [DropRevocation(1), PutRevocation(replace(first, note="other")), PutRevocation(anew), *dropped]
+    )
+    await store.close()
+    store = harness.open()
+    assert list(store.load().revocations) == [aside, replace(first, note="other"), anew]
     await store.close()
 
 

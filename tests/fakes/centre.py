@@ -32,6 +32,7 @@ from leasehold_broker.domain.ledger import Ledger
 from leasehold_broker.domain.proof import UnverifiedProof
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease
 from leasehold_broker.domain.time import Instant
 from leasehold_broker.flows.change_budget import ChangeBudget
@@ -126,7 +127,7 @@ class Centre:
         self.escrow = FleetEscrow(
             fleet_budgets, authority_seconds, opened.escrow, self.store, self.clock, shared=opened.shared
         )
-        self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock)
+        self.sync = SyncSidecar(self.fleet, self.escrow, self.store, self.store, self.clock, accept_gaps=accept_gaps)
         self.ingest = IngestEvents(opened.taker, self.store, self.clock, may_take)
         self.issuer = FleetRevocations(self.fleet, self.store, self.clock)
         self.enrolment = Enrolment(self.fleet, self.store.register, self.issuer, self.sync, self.escrow, self.clock)
@@ -273,6 +274,7 @@ class MemorySink:
     def __init__(self) -> None:
         """Nothing applied."""
         self.applied: list[Revocation] = []
+        self.kept_aside: list[Revocation] = []
         self.changed = asyncio.Event()
 
     def applied_epoch(self) -> int:
@@ -284,6 +286,19 @@ class MemorySink:
         self.applied.extend(revocations)
         self.changed.set()
         return [AppliedRevocation(entry.epoch, 2, 1) for entry in revocations]
+
+    def history_digest(self) -> bytes:
+        """As the port says."""
+        return RevocationHistory(self.applied).digest_at(len(self.applied))
+
+    def numbered(self, epoch: int) -> Revocation | None:
+        """As the port says."""
+        return self.applied[epoch - 1] if 0 < epoch <= len(self.applied) else None
+
+    async def set_aside(self, above_epoch: int) -> None:
+        """As the port says."""
+        self.kept_aside += self.applied[above_epoch:]
+        del self.applied[above_epoch:]
 
     async def reached(self, epoch: int) -> None:
         """Return once this epoch is applied."""

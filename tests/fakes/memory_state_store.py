@@ -29,6 +29,7 @@ from leasehold_broker.ports.state_store import (
     DropHold,
     DropLease,
     DropRequest,
+    DropRevocation,
     PutAccount,
     PutBudgetChange,
     PutEngineLease,
@@ -238,7 +239,9 @@ class MemoryStateStore:
             case DropRequest(scope, request_id):
                 disk.requests.pop((scope, request_id), None)
             case PutRevocation(entry):
-                disk.revocations.setdefault(entry.epoch, entry)
+                disk.revocations[entry.epoch] = entry
+            case DropRevocation(epoch):
+                disk.revocations.pop(epoch, None)
             case PutBudgetChange(made):
                 disk.budget_changes.setdefault(made.number, made)
             case PutEngineLease(made_for_us):

@@ -45,8 +45,14 @@ class Replay:
         elif kind in ENDINGS:
             self.live.pop(lease, None)
             self.ended.add(lease)
-        elif kind == "revocation.applied":
+        elif kind.startswith("revocation."):
+            self._revocation(kind, details)
+
+    def _revocation(self, kind: str, details: dict) -> None:
+        if kind == "revocation.applied":
             self.epoch = max(self.epoch, details["epoch"])
+        elif kind == "revocation.set_aside":
+            self.epoch = details["agreed_epoch"]
 
     def warn(self, details: dict) -> None:
         """Take a warning: in one metric of one account it comes later only with more settled."""

@@ -9,13 +9,16 @@ ENDING = "flows/ending.py"
 FLEET = "tests/simulation/test_fleet.py"
 LINK_TESTS = "tests/collector/test_link.py"
 FAULT_TESTS = "tests/collector/test_link_faults.py"
+RESTORED_TESTS = "tests/collector/test_restored.py"
+ASIDE_TESTS = "tests/flows/test_set_aside.py"
+HISTORY_TESTS = "tests/domain/test_revocation_history.py"
 
 REVOCATION_MUTANTS = (
     Mutant(
         "revocation: a start forgets what was applied",
         "R1",
         "flows/recover.py",
-        "        books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)",
+        "        books.epoch = books.durable_epoch = max((entry.epoch for entry in books.revocations), default=0)",
         "        books.epoch = books.durable_epoch = 0",
         (FLEET,),
     ),
@@ -30,9 +33,9 @@ REVOCATION_MUTANTS = (
     Mutant(
         "revocation: the youngest leases survive",
         "R2",
-        "domain/revocation.py",
-        "        return lease.revocation_epoch < self.epoch and selects",
-        "        return lease.revocation_epoch + 1 < self.epoch and selects",
+        APPLY,
+        "            if not revocation.order.lifts and selects(",
+        "            if lease.revocation_epoch + 1 < revocation.epoch and not revocation.order.lifts and selects(",
         (FLEET,),
     ),
     Mutant(
@@ -90,6 +93,62 @@ REVOCATION_MUTANTS = (
         "        epoch = self._log.epoch()\n        entries",
         "        epoch = max(self._sent, self._log.epoch() - 1)\n        entries",
         (FLEET,),
+    ),
+    Mutant(
+        "revocation: the centre compares numbers alone",
+        "R4",
+        SYNC,
+        "    return log.history().begins_with(message.applied_epoch, message.history)",
+        "    return message.applied_epoch <= log.epoch()",
+        (RESTORED_TESTS,),
+    ),
+    Mutant(
+        "revocation: an answer of another history gives authority",
+        "R4",
+        AUTHORITY,
+        "        if push.history is not None and history != push.history:\n            return",
+        "        if False:\n            return",
+        (FAULT_TESTS,),
+    ),
+    Mutant(
+        "revocation: what a snapshot lacks is taken for applied",
+        "R4",
+        "domain/sync.py",
+        "            if numbered(entry.epoch) != entry:\n                return self._equal",
+        "            if numbered(entry.epoch) is None:\n                return self._equal",
+        (RESTORED_TESTS, HISTORY_TESTS),
+    ),
+    Mutant(
+        "revocation: a set aside block is forgotten",
+        "R2",
+        APPLY,
+        "            kept = replace(entry, epoch=next_epoch, order=replace(entry.order, block_new=blocks))",
+        "            kept = replace(entry, epoch=next_epoch, order=replace(entry.order, block_new=False))",
+        (ASIDE_TESTS,),
+    ),
+    Mutant(
+        "revocation: a lease that knew a lost number survives what has it now",
+        "R2",
+        APPLY,
+        "                books.put_lease(replace(lease, revocation_epoch=above))",
+        "                books.put_lease(lease)",
+        (ASIDE_TESTS,),
+    ),
+    Mutant(
+        "revocation: lost numbers stay on the disk",
+        "R1",
+        APPLY,
+        "        changes: list[Change] = [DropRevocation(entry.epoch) for entry in gone]",
+        "        changes: list[Change] = []",
+        (ASIDE_TESTS,),
+    ),
+    Mutant(
+        "revocation: a digest covers selectors alone",
+        "R4",
+        "domain/revocation_history.py",
+        '        "order": order_to_words(entry.order),\n',
+        "",
+        (HISTORY_TESTS,),
     ),
     Mutant(
         "revocation: a gap in a push is taken",

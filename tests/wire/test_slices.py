@@ -8,6 +8,7 @@ from leasehold.v1 import sidecar_service_pb2 as pb
 from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.fleet_budget import FLEET_BUDGETS_MAX, KEEP_ALL, Applies, SliceReport, SliceTold
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation_history import NOTHING
 from leasehold_broker.domain.sync import Hello, Push, SyncMessage
 from leasehold_broker.wire.slices import REPORTS_MAX, TOTAL_MAX, reports_from_proto, slices_from_proto
 from leasehold_broker.wire.sync import message_from_proto, message_to_proto, push_from_proto, push_to_proto
@@ -41,7 +42,7 @@ def test_what_a_sidecar_says_comes_back_the_same(said: list[SliceReport], life: 
 @given(st.none() | st.lists(told, max_size=4))
 def test_what_the_centre_says_comes_back_the_same(said: list[SliceTold] | None) -> None:
     """Every slice; that there are none, and that nothing is known of fleet budgets, are two answers."""
-    push = Push(0, (), 60.0, 0, slices=None if said is None else tuple(said))
+    push = Push(0, (), 60.0, 0, slices=None if said is None else tuple(said), history=NOTHING)
     assert push_from_proto(push_to_proto(push)) == push
 
 

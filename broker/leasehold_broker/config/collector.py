@@ -114,7 +114,7 @@ class AuditConfig:
         checkpoint_seconds: at most one checkpoint in this time.
         checkpoint_copy: the newest checkpoint is copied here, and the log must continue it at the next start.
         retention_days: content older than this is dropped; 0: kept for good.
-        accept_gaps: streams may go on behind records that this log has lost.
+        accept_gaps: streams may go on behind records that this log has lost, and sidecars behind lost revocations.
     """
 
     origin: str

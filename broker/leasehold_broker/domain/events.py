@@ -44,6 +44,7 @@ class EventType(StrEnum):
     REVOCATION_ISSUED = "revocation.issued"
     REVOCATION_APPLIED = "revocation.applied"
     REVOCATION_REFUSED = "revocation.refused"
+    REVOCATION_SET_ASIDE = "revocation.set_aside"
     REVOCATION_LAGGING = "revocation.lagging"
     REVOCATION_COMPLETE = "revocation.complete"
     POLICY_LOADED = "policy.loaded"

@@ -7,6 +7,7 @@ that heartbeat, so whatever it had revoked before `sent` is in it: a sidecar nev
 clocks may have: as `received` is never before `sent`, the sidecar refuses by then.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
@@ -48,6 +49,7 @@ class SyncMessage:
         budgets: how they stand, now and then; else None.
         slices: of fleet budgets, all of them.
         key_uses: full list, when it has changed; else None.
+        history: digest of what is applied; None: from a build that tells none.
     """
 
     hello: Hello | None
@@ -59,6 +61,7 @@ class SyncMessage:
     budgets: BudgetRows | None = None
     slices: tuple[SliceReport, ...] = ()
     key_uses: tuple[KeyUse, ...] | None = None
+    history: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Push:
         budget_changes: the next ones, in order, without a gap.
         slices: of fleet budgets, all that there are for this sidecar; None: the centre knows no fleet budgets.
         report_spread_seconds: what the entries end may be told so much later.
+        history: digest of the entries up to `revocation_epoch`; None: from a build that tells none.
+        snapshot: the session's entries begin with the first there is.
     """
 
     revocation_epoch: int
@@ -85,6 +90,8 @@ class Push:
     budget_changes: tuple[BudgetChange, ...] = ()
     slices: tuple[SliceTold, ...] | None = None
     report_spread_seconds: float = 0.0
+    history: bytes | None = None
+    snapshot: bool = False
 
 
 def report_spread(sidecars: int) -> float:
@@ -107,6 +114,35 @@ def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:
             message = f"epoch {entry.epoch} where {due} was due"
             raise ValueError(message)
     return fresh
+
+
+class Matching:
+    """Finds up to where the entries of a snapshot are those applied here, push by push."""
+
+    def __init__(self) -> None:
+        """Nothing compared."""
+        self._equal = 0
+
+    def agreed(self, push: Push, numbered: Callable[[int], Revocation | None]) -> int | None:
+        """The last number that means the same on both sides; None while more has to come.
+
+        Args:
+            push: the next of the session.
+            numbered: what a number means here.
+
+        Raises:
+            ValueError: a gap (R5).
+        """
+        for entry in push.revocations:
+            if entry.epoch <= self._equal:
+                continue
+            if entry.epoch != self._equal + 1:
+                message = f"epoch {entry.epoch} where {self._equal + 1} was due in a snapshot"
+                raise ValueError(message)
+            if numbered(entry.epoch) != entry:
+                return self._equal
+            self._equal = entry.epoch
+        return self._equal if self._equal >= push.revocation_epoch else None
 
 
 def silence_seconds(authority_seconds: float) -> float:

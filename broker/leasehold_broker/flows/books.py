@@ -20,6 +20,7 @@ from leasehold_broker.domain.ledger import AccountId, Ledger
 from leasehold_broker.domain.price import ModelPrice
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.domain.time import Instant, SteadyTime
 from leasehold_broker.flows.slices import Slices
@@ -93,8 +94,12 @@ class Books:
         self.requests: dict[tuple[str, str], PutRequest] = {}
         self.fresh_tokens: dict[str, Secret] = {}
         self.revocations: list[Revocation] = []
+        self.revocation_history = RevocationHistory()
+        """Of these."""
+        self.revocations_set_aside: list[Revocation] = []
+        """Whose numbers the centre has lost; kept with negative ones, newest last."""
         self.blocks: dict[int, Revocation] = {}
-        """Those of them that block new leases and are not lifted, by epoch."""
+        """Those of both that block new leases and are not lifted, by epoch."""
         self.epoch = 0
         self.durable_epoch = 0
         self.budget_changes: dict[str, dict[Metric, BudgetChange]] = {}

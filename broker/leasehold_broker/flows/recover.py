@@ -99,9 +99,12 @@ class Recover:
         for change in state.budget_changes:
             books.put_budget_change(change)
         books.durable_budget_change = books.budget_change
-        books.revocations = list(state.revocations)
+        books.revocations = [entry for entry in state.revocations if entry.epoch > 0]
+        books.revocation_history.extend(books.revocations)
+        set_aside = [entry for entry in state.revocations if entry.epoch < 0]
+        books.revocations_set_aside = sorted(set_aside, key=lambda entry: -entry.epoch)
         books.blocks = blocks_in_force(state.revocations)
-        books.epoch = books.durable_epoch = max((entry.epoch for entry in state.revocations), default=0)
+        books.epoch = books.durable_epoch = max((entry.epoch for entry in books.revocations), default=0)
 
     def _charge(self, put: PutHold, now: Instant) -> Batch:
         hold: Hold = put.hold

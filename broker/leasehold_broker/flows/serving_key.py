@@ -9,6 +9,7 @@ from dataclasses import replace
 from leasehold_broker.domain.keys import KeyRecord, KeyState
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.revocation import selects
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.key_health import KeyHealth
@@ -62,4 +63,8 @@ class ServingKey:
         """True when a revocation since the lease was issued would have ended it, had it been of this key."""
         scopes = tuple(replace(one, key=record.name) for one in lease.scopes if one.provider == record.provider)
         as_if = replace(lease, scopes=scopes)
-        return any(entry.kills(as_if, frozenset(), self._books.sidecar) for entry in reversed(self._books.revocations))
+        books = self._books
+        if any(entry.kills(as_if, frozenset(), books.sidecar) for entry in reversed(books.revocations)):
+            return True
+        # Of what is set aside nobody knows any more whether the lease is older: it counts as if.
+        return any(selects(entry.selector, as_if, frozenset(), books.sidecar) for entry in books.revocations_set_aside)

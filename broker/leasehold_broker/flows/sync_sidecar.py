@@ -1,9 +1,13 @@
 """Keep one sidecar in step with the centre. Owns the session: supersession, pushes, heartbeats, acknowledgements.
 
+A sidecar speaks for the centre only when what it has applied is how the log begins, content and all: by its number
+alone, a collector that was restored from an older copy would count a revocation as applied that never was.
+
 A session holds one pending wake-up and re-reads from the last epoch it sent: a slow sidecar costs no memory.
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,6 +16,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
+from leasehold_broker.domain.revocation_history import NOTHING
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage, report_spread
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
@@ -21,6 +26,8 @@ from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.revocation_log import KnownSidecar, RevocationLog
 
 PUSH_ENTRIES_MAX = 200
+CURRENT_SECONDS_MAX = 5.0
+"""How long a replica may take to read what another has committed, before a sidecar that knows more is told to wait."""
 
 
 class SyncLog(RevocationLog, BudgetChangeLog, Protocol):
@@ -39,8 +46,10 @@ class SyncSession:
         member: Member,
         first: SyncMessage,
         expire_ns: int,
+        *,
+        snapshot: bool,
     ) -> None:
-        """Made by `SyncSidecar.open`."""
+        """Made by `SyncSidecar.open`; `snapshot`: what the sidecar has applied is not how the log begins."""
         self._fleet = fleet
         self._escrow = escrow
         self._life = "" if first.hello is None else first.hello.life
@@ -48,7 +57,8 @@ class SyncSession:
         self._clock = clock
         self._member = member
         self._number = member.session
-        self._sent = first.applied_epoch
+        self._snapshot = snapshot
+        self._sent = 0 if snapshot else first.applied_epoch
         self._sent_change = first.applied_budget_change
         self._heartbeat = 0
         self._answerable = 0
@@ -67,6 +77,9 @@ class SyncSession:
         member = self._member
         if self._superseded():
             return
+        if self._snapshot and not agrees(message, self._log):
+            # It speaks of entries that are unknown here.
+            message = replace(message, applied_epoch=0, applied=(), history=NOTHING)
         check_history(message, self._log)
         if self._life and message.heartbeat:  # what asks for no answer says nothing of slices
             self._escrow.heard(member.known.name, self._life, message.slices)
@@ -151,6 +164,7 @@ class SyncSession:
         entries = tuple(entry for entry in entries if entry.epoch <= epoch)
         if entries:
             self._sent = entries[-1].epoch
+        history = self._log.history().digest_at(epoch)
         newest = self._log.budget_change_number()
         changes = tuple(await self._log.budget_changes_after(self._sent_change, PUSH_ENTRIES_MAX))
         changes = tuple(change for change in changes if change.number <= newest)
@@ -158,7 +172,18 @@ class SyncSession:
             self._sent_change = changes[-1].number
         slices = self._escrow.told(self._member.known.name, self._life, self._clock.now()) if self._life else None
         spread = report_spread(self._fleet.session_count) if entries else 0.0
-        return Push(epoch, entries, self._fleet.authority_seconds, answers, newest, changes, slices, spread)
+        return Push(
+            epoch,
+            entries,
+            self._fleet.authority_seconds,
+            answers,
+            newest,
+            changes,
+            slices,
+            spread,
+            history,
+            self._snapshot,
+        )
 
     def _superseded(self) -> bool:
         return self._member.session != self._number
@@ -177,8 +202,22 @@ class SyncSession:
 class SyncSidecar:
     """Opens sessions."""
 
-    def __init__(self, fleet: Fleet, escrow: FleetEscrow, log: SyncLog, events: EventLog, clock: Clock) -> None:
-        """Serve this fleet, and its shared budgets, from this log."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        escrow: FleetEscrow,
+        log: SyncLog,
+        events: EventLog,
+        clock: Clock,
+        *,
+        accept_gaps: bool = False,
+    ) -> None:
+        """Serve this fleet, and its shared budgets, from this log.
+
+        With `accept_gaps`, sidecars that have applied what this log has lost are given all that it has, instead of
+        being refused.
+        """
+        self._accept_gaps = accept_gaps
         self._fleet = fleet
         self._escrow = escrow
         self._log = log
@@ -206,13 +245,16 @@ class SyncSidecar:
                 Reason.SIDECAR_BANNED,
                 f"this identity belongs to sidecar {name!r}, not to {hello.sidecar!r}; correct the sidecar's name",
             )
-        check_history(first, self._log)
+        snapshot = await self._lacks(first)
+        if not snapshot:
+            check_history(first, self._log)
+        applied_epoch = 0 if snapshot else first.applied_epoch
         now = self._clock.now()
         authority_ms = math.ceil(self._fleet.authority_seconds * 1000)
         earlier = self._fleet.members.get(name)
         if earlier is not None:
             authority_ms = max(authority_ms, earlier.known.authority_ms)
-        known = KnownSidecar(name, hello.environment, hello.version, first.applied_epoch, now.wall_ms, authority_ms)
+        known = KnownSidecar(name, hello.environment, hello.version, applied_epoch, now.wall_ms, authority_ms)
         await self._log.heard(known, ())
         await self._events.record(
             Event(
@@ -224,10 +266,30 @@ class SyncSidecar:
                     "environment": hello.environment,
                     "version": hello.version,
                     "applied_epoch": first.applied_epoch,
+                    **({"snapshot": True} if snapshot else {}),
                 },
             )
         )
-        return await self._install(known, first, now.after(seconds_max))
+        return await self._install(known, first, now.after(seconds_max), snapshot=snapshot)
+
+    async def _lacks(self, first: SyncMessage) -> bool:
+        """True when this log lacks what the sidecar has applied, and that is accepted.
+
+        Raises:
+            Refusal: CENTRE_BEHIND.
+        """
+        if agrees(first, self._log):
+            return False
+        current = asyncio.Event()
+        self._log.when_current(current, current.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CURRENT_SECONDS_MAX):
+                await current.wait()
+        if agrees(first, self._log):
+            return False
+        if not current.is_set() or not self._accept_gaps:
+            raise behind(first.applied_epoch, self._log.epoch())
+        return True
 
     def expel(self, name: str, refusal: Refusal) -> None:
         """End the open session of this sidecar, once it was sent what is revoked by now."""
@@ -235,7 +297,7 @@ class SyncSidecar:
         if session is not None:
             session.expel(refusal)
 
-    async def _install(self, known: KnownSidecar, first: SyncMessage, expire_ns: int) -> SyncSession:
+    async def _install(self, known: KnownSidecar, first: SyncMessage, expire_ns: int, *, snapshot: bool) -> SyncSession:
         member = self._fleet.members.setdefault(known.name, Member(known, self._clock.now()))
         member.known = known
         member.session += 1
@@ -245,7 +307,9 @@ class SyncSidecar:
         member.key_uses = None
         member.elsewhere = False
         older = self._open.get(known.name)
-        session = SyncSession(self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns)
+        session = SyncSession(
+            self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns, snapshot=snapshot
+        )
         self._open[known.name] = session
         if older is not None:
             older.end()
@@ -260,12 +324,12 @@ class SyncSidecar:
 
 
 def check_history(message: SyncMessage, log: SyncLog) -> None:
-    """A sidecar never knows more than the centre.
+    """A sidecar never knows more than the centre, and nothing else.
 
     Raises:
         Refusal: CENTRE_BEHIND, FIELD_INVALID.
     """
-    if message.applied_epoch > log.epoch():
+    if not agrees(message, log):
         raise behind(message.applied_epoch, log.epoch())
     if any(entry.epoch > message.applied_epoch for entry in message.applied):
         raise field_invalid("applied", "names an epoch above applied_epoch")
@@ -273,12 +337,19 @@ def check_history(message: SyncMessage, log: SyncLog) -> None:
         raise behind_in_budgets(message.applied_budget_change, log.budget_change_number())
 
 
+def agrees(message: SyncMessage, log: SyncLog) -> bool:
+    """True when what the sidecar has applied is how this log begins; of a build that tells no digest, its number."""
+    if message.history is None:
+        return message.applied_epoch <= log.epoch()
+    return log.history().begins_with(message.applied_epoch, message.history)
+
+
 def behind(applied: int, epoch: int) -> Refusal:
     """The collector has lost history: nothing may go on before an operator looked."""
     return Refusal(
         Reason.CENTRE_BEHIND,
-        f"the sidecar has applied revocations up to {applied}, this collector knows {epoch}: its store was replaced or "
-        "restored; restore the newest copy",
+        f"the sidecar has applied revocations up to {applied}, this collector knows {epoch}, and not the same: its "
+        "store was replaced or restored; put the newest copy back, or see deploy/runbooks/audit.md",
     )
 
 

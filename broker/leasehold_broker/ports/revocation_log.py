@@ -6,6 +6,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
@@ -35,6 +36,10 @@ class RevocationLog(Protocol):
 
     def epoch(self) -> int:
         """Epoch of the newest durable entry that is known here; 0 when there is none."""
+        ...
+
+    def history(self) -> RevocationHistory:
+        """Digests of every entry up to `epoch`, and of no later one; not the caller's to change."""
         ...
 
     def when_current(self, asker: object, told: Callable[[], None]) -> None:

@@ -74,9 +74,16 @@ class PutRequest:
 
 @dataclass(frozen=True, slots=True)
 class PutRevocation:
-    """A revocation entry is known."""
+    """A revocation entry is known; it replaces one of the same epoch. Those set aside have negative ones."""
 
     revocation: Revocation
+
+
+@dataclass(frozen=True, slots=True)
+class DropRevocation:
+    """No entry has this epoch any more."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ Change = (
     | PutRequest
     | DropRequest
     | PutRevocation
+    | DropRevocation
     | PutShowing
     | PutKeyMark
     | PutBudgetChange

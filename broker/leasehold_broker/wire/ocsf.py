@@ -86,6 +86,7 @@ _KINDS: Mapping[str, _Kind] = {
     "signal.refused": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "sink.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "revocation.lagging": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
+    "revocation.set_aside": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "task.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
 }
 _FINDINGS = ("finding.", "anomaly.", "alert.", "honeytoken.")

@@ -5,6 +5,7 @@ from google.protobuf.duration_pb2 import Duration
 from leasehold.v1 import sidecar_service_pb2
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import field_invalid
+from leasehold_broker.domain.revocation_history import DIGEST_BYTES, NOTHING
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import REPORT_SPREAD_SECONDS_MAX, Hello, Push, SyncMessage
 from leasehold_broker.domain.time import NANOS
@@ -54,7 +55,17 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
         budgets,
         reports_from_proto(message.slices),
         uses,
+        _history(message.history, message.applied_epoch),
     )
+
+
+def _history(digest: bytes, epoch: int) -> bytes | None:
+    """None of a build that tells none."""
+    if digest and len(digest) != DIGEST_BYTES:
+        raise field_invalid("history", f"must be {DIGEST_BYTES} bytes, or none")
+    if not epoch:
+        return NOTHING
+    return digest or None
 
 
 def _key_uses(message: sidecar_service_pb2.KeyUses) -> tuple[KeyUse, ...]:
@@ -104,6 +115,7 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
         heartbeat=message.heartbeat,
         applied_budget_change=message.applied_budget_change,
         budgets=None if message.budgets is None else rows_to_proto(message.budgets),
+        history=message.history or NOTHING,
     )
     if message.hello is not None:
         request.hello.sidecar = message.hello.sidecar
@@ -153,6 +165,8 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
         budget_changes=[change_to_proto(change) for change in push.budget_changes],
         slices=None if push.slices is None else slices_to_proto(push.slices),
         report_spread=_duration(push.report_spread_seconds) if push.report_spread_seconds else None,
+        history=push.history or NOTHING,
+        snapshot=push.snapshot,
     )
 
 
@@ -185,5 +199,14 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
     changes = tuple(change_from_proto(change) for change in message.budget_changes)
     slices = slices_from_proto(message.slices) if message.HasField("slices") else None
     return Push(
-        message.revocation_epoch, entries, seconds, message.answers, message.budget_change, changes, slices, spread
+        message.revocation_epoch,
+        entries,
+        seconds,
+        message.answers,
+        message.budget_change,
+        changes,
+        slices,
+        spread,
+        _history(message.history, message.revocation_epoch),
+        message.snapshot,
     )

@@ -157,7 +157,9 @@ class Collector:
             )
             await stack.enter_async_context(tasks.keeping("fleet-budgets", escrow.run))
             rotations = await self._rotations(opened, tasks, stack)
-            sync = SyncSidecar(self._fleet, escrow, store, store, self._clock)
+            sync = SyncSidecar(
+                self._fleet, escrow, store, store, self._clock, accept_gaps=self._config.audit.accept_gaps
+            )
             enrolment = Enrolment(self._fleet, store.register, issuer, sync, escrow, self._clock)
             await stack.enter_async_context(self._following(enrolment, opened, tasks))
             door = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)

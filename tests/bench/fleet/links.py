@@ -45,6 +45,18 @@ class NotedSink:
         """As the port says."""
         return self._sink.applied_epoch()
 
+    def history_digest(self) -> bytes:
+        """As the port says."""
+        return self._sink.history_digest()
+
+    def numbered(self, epoch: int) -> Revocation | None:
+        """As the port says."""
+        return self._sink.numbered(epoch)
+
+    async def set_aside(self, above_epoch: int) -> None:
+        """As the port says."""
+        await self._sink.set_aside(above_epoch)
+
     async def apply(self, revocations: Sequence[Revocation]) -> Sequence[AppliedRevocation]:
         """As the port says."""
         applied = await self._sink.apply(revocations)

@@ -34,10 +34,12 @@ class Authority:
             return self._answered[1]
         return self._sent.get(answers)
 
-    def answered(self, push: Push, applied_epoch: int) -> None:
-        """Take an answer, once everything in it is applied: authority runs from when its heartbeat was sent."""
+    def answered(self, push: Push, applied_epoch: int, history: bytes) -> None:
+        """Take an answer, once all that it says is applied, and nothing else: from when its heartbeat was sent."""
         self.authority_seconds = push.authority_seconds
         if applied_epoch != push.revocation_epoch:
+            return
+        if push.history is not None and history != push.history:
             return
         sent = self._sent.get(push.answers)
         if sent is not None:

@@ -44,3 +44,8 @@ class Reports:
         del self._untold[:known]
         self._written -= known
         self._marks = [(number, count - known) for number, count in self._marks if number > heartbeat]
+
+    def forget(self, above_epoch: int) -> None:
+        """Numbers above this one mean nothing any more; what is left is told again."""
+        self._untold = [report for report in self._untold if report.epoch <= above_epoch]
+        self.new_session()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import structlog
 
 from leasehold.v1 import sidecar_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.authority import Authority
@@ -17,7 +18,7 @@ from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLease, LiveLeases
-from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Push, SyncMessage, next_entries
+from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Matching, Push, SyncMessage, next_entries
 from leasehold_broker.ports.budget_changes import BudgetChangeSink
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_sink import RevocationSink
@@ -34,6 +35,8 @@ SILENCE_SHARE = 2 / 3
 
 BUDGETS_SECONDS_MIN = 5.0
 """How budgets stand is reported at most this often, and after each change of a cap."""
+
+_log = structlog.get_logger("leasehold.collector_link")
 
 LiveLeaseSource = Callable[[], Sequence[LiveLease]]
 
@@ -72,6 +75,8 @@ class Sync:
         self._authority = authority
         self._clock = clock
         self._reports = reports
+        self._matching: Matching | None = Matching()
+        """Of a session whose entries begin with the first: until it is found from where they differ."""
         self._acknowledge = asyncio.Event()
         self._acknowledged = asyncio.Event()
         """Changes of caps were applied: to be told, with how budgets stand now."""
@@ -129,6 +134,7 @@ class Sync:
                     self._changed_budgets(loop.time(), at_once=hello is not None or acknowledged),
                     self._slice_reports(number),
                     uses,
+                    self._sink.history_digest(),
                 )
                 pressing = None
                 self._reports.written(len(applied), number)
@@ -213,14 +219,8 @@ class Sync:
     async def _take(self, push: Push) -> None:
         self._take_slices(push)
         self._reports.answered(push.answers)
-        try:
-            entries = next_entries(self._sink.applied_epoch(), push)
-        except ValueError as error:
-            raise LinkBrokenError(str(error)) from None
-        if entries:
-            self._rest.begin(push.report_spread_seconds)
-            self._reports.add(await self._sink.apply(entries))
-            self._acknowledge.set()
+        if not push.snapshot or await self._matched(push):
+            await self._take_entries(push)
         try:
             changes = next_changes(self._budgets.sink.applied_budget_change(), push.budget_change, push.budget_changes)
         except ValueError as error:
@@ -232,4 +232,34 @@ class Sync:
         if self._budgets.sink.applied_budget_change() != push.budget_change:
             return  # more pushes follow; authority comes with the last
         # Only now: an answer gives authority once what it says is in force here.
-        self._authority.answered(push, self._sink.applied_epoch())
+        self._authority.answered(push, self._sink.applied_epoch(), self._sink.history_digest())
+
+    async def _take_entries(self, push: Push) -> None:
+        try:
+            entries = next_entries(self._sink.applied_epoch(), push)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
+        if entries:
+            self._rest.begin(push.report_spread_seconds)
+            self._reports.add(await self._sink.apply(entries))
+            self._acknowledge.set()
+        level = self._sink.applied_epoch() == push.revocation_epoch
+        if level and push.history is not None and self._sink.history_digest() != push.history:
+            message = f"the collector numbers other revocations up to {push.revocation_epoch} than are applied here"
+            raise LinkBrokenError(message)
+
+    async def _matched(self, push: Push) -> bool:
+        """Compare entries with those applied here, until they differ or end; what the collector lacks is set aside."""
+        if self._matching is None:
+            return True
+        try:
+            agreed = self._matching.agreed(push, self._sink.numbered)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
+        if agreed is None:
+            return False
+        _log.warning("the collector has lost revocations that are applied here", agreed_epoch=agreed)
+        self._reports.forget(agreed)
+        await self._sink.set_aside(agreed)
+        self._matching = None
+        return True

@@ -19,6 +19,7 @@ from leasehold_broker.adapters.postgres_collector.turn import LogEnd
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.merkle import EMPTY_ROOT
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 
 POLL_SECONDS = 0.5
 RECENT_REVOCATIONS_MAX = 1024
@@ -52,6 +53,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self.end = LogEnd(TreeHead(0, EMPTY_ROOT), 0, 0)
         self.recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
+        self.history = RevocationHistory()
 
     def on_issued(self, told: Callable[[], None]) -> None:
         """Tell this one too of each new revocation or change of a budget."""
@@ -114,17 +116,22 @@ class Follower:
                     "older copy was put in its place; stop every replica, and put the newest copy back"
                 )
                 return
-            fresh: Sequence[Revocation] = ()
-            if end.epoch > self._confirmed:
-                since = max(self._confirmed, end.epoch - RECENT_REVOCATIONS_MAX)
-                sql = f"{rows.REVOCATIONS} WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch"
-                found = [rows.revocation(one) for one in await connection.fetch(sql, since, end.epoch)]
+            fresh: list[Revocation] = []
+            confirmed = self._confirmed
+            while confirmed < end.epoch:
+                sql = f"{rows.REVOCATIONS} WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch LIMIT $3"
+                page = await connection.fetch(sql, confirmed, end.epoch, RECENT_REVOCATIONS_MAX)
+                found = [rows.revocation(one) for one in page]
+                if not found or any(entry.epoch != due for due, entry in enumerate(found, confirmed + 1)):
+                    self._fail(f"the database lacks a revocation after {confirmed}: it was altered")
+                    return
                 heard = {entry.epoch: entry for entry in self.recent}
                 if any(heard.get(entry.epoch, entry) != entry for entry in found):
                     self._fail("a revocation was heard that is not the one in the log: somebody else writes to NATS")
                     return
-                fresh = [entry for entry in found if entry.epoch > self.end.epoch]
-                self._confirmed = end.epoch
+                fresh += [entry for entry in found if entry.epoch > self.end.epoch]
+                confirmed = found[-1].epoch
+            self._confirmed = confirmed
             self._advance(end, fresh)
 
     async def advanced(self, end: LogEnd) -> None:
@@ -143,6 +150,7 @@ class Follower:
         known = self.end
         if fresh and (not self.recent or fresh[0].epoch == self.recent[-1].epoch + 1):
             self.recent.extend(fresh)
+        self.history.extend(fresh)
         head = end.head if end.head.size > known.head.size else known.head
         self.end = LogEnd(head, max(end.epoch, known.epoch), max(end.budget_change, known.budget_change))
         if head is not known.head:

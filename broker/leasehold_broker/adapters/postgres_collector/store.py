@@ -32,6 +32,7 @@ from leasehold_broker.domain.log_plan import LogWriter
 from leasehold_broker.domain.merkle import NodeHash
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.tiles import node_in_tiles
@@ -265,6 +266,10 @@ class PostgresCollectorStore:
     def epoch(self) -> int:
         """As the port says: the newest that this replica knows to be durable."""
         return self._follower.end.epoch
+
+    def history(self) -> RevocationHistory:
+        """As the port says."""
+        return self._follower.history
 
     def when_current(self, asker: object, told: Callable[[], None]) -> None:
         """As the port says."""

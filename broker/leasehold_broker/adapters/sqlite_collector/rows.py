@@ -20,7 +20,6 @@ RECORDS = (
 )
 LIVES = "SELECT id, stream, epoch, sequence, digest, receive_wall_ms, state FROM lives ORDER BY stream, id"
 REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms, terms FROM revocations"
-NEWEST_REVOCATIONS = f"SELECT * FROM ({REVOCATIONS} ORDER BY epoch DESC LIMIT :limit) ORDER BY epoch"  # noqa: S608 - constants
 
 MARK = "SELECT value FROM marks WHERE name = ?"
 PUT_MARK = "INSERT INTO marks (name, value) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"

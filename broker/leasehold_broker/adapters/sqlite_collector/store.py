@@ -32,6 +32,7 @@ from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
 from leasehold_broker.domain.revocation import Revocation
+from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
@@ -76,6 +77,7 @@ class CollectorStore:
         self._budget_change = 0
         self._tree_head = TreeHead(0, EMPTY_ROOT)
         self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
+        self._history = RevocationHistory()
         self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps)
         try:
             self._writer = GroupWriter(self._connect, self._committed, self._memory.load)
@@ -218,6 +220,10 @@ class CollectorStore:
         """As the port says."""
         return self._epoch
 
+    def history(self) -> RevocationHistory:
+        """As the port says."""
+        return self._history
+
     def when_current(self, asker: object, told: Callable[[], None]) -> None:
         """As the port says: nobody else writes here."""
         del asker
@@ -315,8 +321,10 @@ class CollectorStore:
         connection = sqlite3.connect(self._path, isolation_level=None)
         prepare(connection)
         self._memory.load(connection)
-        newest = Database(connection).query(rows.NEWEST_REVOCATIONS, {"limit": RECENT_REVOCATIONS_MAX})
-        self._recent.extend(rows.revocation(row) for row in newest)
+        for row in Database(connection).query(f"{rows.REVOCATIONS} ORDER BY epoch"):
+            entry = rows.revocation(row)
+            self._history.extend([entry])
+            self._recent.append(entry)
         return connection
 
     def _committed(self) -> None:
@@ -327,6 +335,7 @@ class CollectorStore:
     def _advance(self, head: TreeHead, epoch: int, issued: Sequence[Revocation], budget_change: int) -> None:
         """On the loop, before any awaitable of that commit is done."""
         self._recent.extend(issued)
+        self._history.extend(issued)
         self._epoch, self._budget_change = epoch, budget_change
         if head.size > self._last_position:
             self._last_position = head.size

@@ -24,6 +24,7 @@ from leasehold_broker.ports.state_store import (
     DropHold,
     DropLease,
     DropRequest,
+    DropRevocation,
     PutAccount,
     PutBudgetChange,
     PutEngineLease,
@@ -69,7 +70,8 @@ PUT_ACCOUNT = "INSERT OR REPLACE INTO accounts (id, caps, settled, overage) VALU
 PUT_REQUEST = (
     "INSERT OR REPLACE INTO requests (scope, request_id, fingerprint, lease, expire_wall_ms) VALUES (?,?,?,?,?)"
 )
-PUT_REVOCATION = "INSERT OR IGNORE INTO revocations (epoch, body) VALUES (?, ?)"
+PUT_REVOCATION = "INSERT OR REPLACE INTO revocations (epoch, body) VALUES (?, ?)"
+DROP_REVOCATION = "DELETE FROM revocations WHERE epoch = ?"
 PUT_BUDGET_CHANGE = "INSERT OR IGNORE INTO budget_changes (number, body) VALUES (?, ?)"
 PUT_ENGINE_LEASE = "INSERT OR REPLACE INTO engine_leases (id, body) VALUES (?, ?)"
 DROP_ENGINE_LEASE = "DELETE FROM engine_leases WHERE id = ?"
@@ -109,7 +111,7 @@ class Statements:
         self._new_holds: set[str] = set()
         self._accounts: dict[str, PutAccount | None] = {}
         self._requests: dict[tuple[str, str], PutRequest | None] = {}
-        self._revocations: list[Revocation] = []
+        self._revocations: dict[int, Revocation | None] = {}
         self._showings: list[PutShowing] = []
         self._key_marks: list[KeyMark] = []
         self._budget_changes: list[BudgetChange] = []
@@ -146,7 +148,9 @@ class Statements:
             case DropRequest():
                 self._requests[change.scope, change.request_id] = None
             case PutRevocation():
-                self._revocations.append(change.revocation)
+                self._revocations[change.revocation.epoch] = change.revocation
+            case DropRevocation():
+                self._revocations[change.epoch] = None
             case PutShowing():
                 self._showings.append(change)
             case PutKeyMark():
@@ -192,9 +196,13 @@ class Statements:
             ],
             [key for key, put in self._requests.items() if put is None],
         )
-        if self._revocations:
-            rows = [(entry.epoch, _revocation_body(entry)) for entry in self._revocations]
-            connection.executemany(PUT_REVOCATION, rows)
+        _put_and_drop(
+            connection,
+            PUT_REVOCATION,
+            DROP_REVOCATION,
+            [(epoch, _revocation_body(entry)) for epoch, entry in self._revocations.items() if entry is not None],
+            [(epoch,) for epoch, entry in self._revocations.items() if entry is None],
+        )
         if self._budget_changes:
             changes = [(change.number, _JSON.encode(change)) for change in self._budget_changes]
             connection.executemany(PUT_BUDGET_CHANGE, changes)

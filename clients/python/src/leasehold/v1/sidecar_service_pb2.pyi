@@ -35,6 +35,7 @@ class SyncStateRequest(_message.Message):
     BUDGETS_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
     KEY_USES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     applied_epoch: _builtins.int
     """Highest epoch whose effects are durable here."""
     heartbeat: _builtins.int
@@ -43,6 +44,10 @@ class SyncStateRequest(_message.Message):
     """
     applied_budget_change: _builtins.int
     """Highest number of a budget change that is durable here."""
+    history: _builtins.bytes
+    """SHA-256 chained over the entries up to applied_epoch: the collector must have the same, or it has lost some of them
+    and gives no authority. Empty with applied_epoch 0.
+    """
     @_builtins.property
     def hello(self) -> Global___Hello:
         """On the first message only."""
@@ -79,10 +84,11 @@ class SyncStateRequest(_message.Message):
         budgets: _budget_service_pb2.BudgetRows | None = ...,
         slices: Global___SliceReports | None = ...,
         key_uses: Global___KeyUses | None = ...,
+        history: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "history", b"history", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,10 +374,18 @@ class SyncStateResponse(_message.Message):
     BUDGET_CHANGES_FIELD_NUMBER: _builtins.int
     SLICES_FIELD_NUMBER: _builtins.int
     REPORT_SPREAD_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     answers: _builtins.int
     """Highest heartbeat received in this session when this was written."""
     budget_change: _builtins.int
+    history: _builtins.bytes
+    """The same over the entries up to revocation_epoch: the sidecar must have the same once it has applied them."""
+    snapshot: _builtins.bool
+    """The entries of this session begin with the first one there is: from where they differ, what the sidecar has applied
+    is unknown to the collector. It sets that aside, which undoes nothing, and takes these.
+    """
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_revocation_service_pb2.RevocationEntry]:
         """All entries after the applied epoch, in order. Empty on a heartbeat."""
@@ -407,10 +421,12 @@ class SyncStateResponse(_message.Message):
         budget_changes: _abc.Iterable[_budget_service_pb2.BudgetChange] | None = ...,
         slices: Global___BudgetSlices | None = ...,
         report_spread: _duration_pb2.Duration | None = ...,
+        history: _builtins.bytes = ...,
+        snapshot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl", "report_spread", b"report_spread", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "report_spread", b"report_spread", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "history", b"history", "report_spread", b"report_spread", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
