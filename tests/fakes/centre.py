@@ -148,7 +148,7 @@ class Centre:
             SystemEntropy(),
             Occupancy("calls", 4096),
             Occupancy("streams", 4096),
-            self.records,
+            read_recorder=self.records,
         )
         server = RpcServer(surroundings, ServerLimits(request_bytes_max=sidecar_door.MESSAGE_BYTES_MAX, calls_max=4096))
         door = sidecar_door.SidecarDoor(self.sync, self.ingest, self.sidecars, 3600.0, self.enrolment.check)
