@@ -22,13 +22,13 @@ from leasehold_broker.adapters.vault_session import VaultAt, VaultAuth, VaultMet
 from leasehold_broker.adapters.vault_transit import TransitMasterKey
 from leasehold_broker.demo.stage import broker
 from leasehold_broker.domain.key_audit import FindingKind
+from leasehold_broker.domain.secret import Secret
 from leasehold_broker.flows.audit_keys import audit_privileges
+from leasehold_broker.ports.key_admin import KeyStage
 from leasehold_broker.ports.key_source import SourceFault, SourceState
 from leasehold_broker.providers.engine_answers import whole
 
 POLICIES = Path(__file__).parents[2] / "deploy" / "vault"
-
-SUFFIXES = {"keys-read.hcl": "", "transit.hcl": "-transit", "engines.hcl": "-engines", "engine-reads.hcl": "-reads"}
 
 
 class Place:
@@ -42,6 +42,7 @@ class Place:
         for environment in ("prod", "staging"):
             for file, name in (
                 ("keys-read", ""),
+                ("keys-rotate", "-rotate"),
                 ("transit", "-transit"),
                 ("engines", "-engines"),
                 ("engine-reads", "-reads"),
@@ -62,6 +63,7 @@ class Place:
         for old, new in (
             ("leasehold-prod", self.named(environment)),
             ("secret/data/leasehold/prod", f"secret/data/{self.tag}/{environment}"),
+            ("secret/destroy/leasehold/prod", f"secret/destroy/{self.tag}/{environment}"),
             ("database/creds/orders-prod", self.database.path if environment == "prod" else "database/creds/none"),
         ):
             text = text.replace(old, new)
@@ -109,6 +111,28 @@ async def test_a_login_reads_the_keys_of_its_environment_alone(place):
     assert caught.value.state is SourceState.DENIED
     await theirs.aclose()
     assert await findings(mine, [f"secret/data/{place.tag}/staging/openai"]) == ()
+
+
+async def test_a_login_rotates_the_keys_of_its_environment_alone(place):
+    """The whole way of a rotation, and one that is given up; another environment's is denied, a reader's write too."""
+    rotating = place.at(f"{place.named('prod')}-rotate")
+    mine, theirs = place.keys(rotating), place.keys(rotating, "staging")
+    reads = place.keys(place.at(place.named("prod")))
+    for rotation, promoted in (("1" * 32, True), ("2" * 32, False)):
+        await mine.put_pending("key", Secret(planted(rotation).encode()), rotation)
+        if promoted:
+            await mine.promote("key", rotation)
+            assert (await mine.staged("key", KeyStage.PREVIOUS)).reveal() == planted("of-prod").encode()
+        await mine.retire("key", rotation)
+    assert (await reads.read("key")).value.reveal() == planted("1" * 32).encode()
+    old = place.bao.ask("GET", f"secret/metadata/{place.tag}/prod/openai")["data"]["versions"]
+    assert [each["destroyed"] for each in old.values()] == [True] * (len(old) - 1) + [False]
+    for denied in (theirs, reads):
+        with pytest.raises(SourceFault) as caught:
+            await denied.put_pending("key", Secret(planted("other").encode()), "3" * 32)
+        assert caught.value.state is SourceState.DENIED
+    for opened in (mine, theirs, reads):
+        await opened.aclose()
 
 
 async def test_a_login_has_engines_of_its_environment_read(place):
