@@ -15,7 +15,7 @@ from leasehold_broker.adapters.aws_client import AwsAt, aws_client
 from leasehold_broker.adapters.aws_privileges import excess
 from leasehold_broker.adapters.keys_aws import AwsKeyAt, AwsKeys
 from leasehold_broker.adapters.keys_azure import AzureAt, AzureKeyAt, AzureKeys
-from leasehold_broker.adapters.keys_gcp import CHANGES, READS, GcpAt, GcpKeyAt, GcpKeys
+from leasehold_broker.adapters.keys_gcp import CHANGES, READS, ROTATES, GcpAt, GcpKeyAt, GcpKeys
 from leasehold_broker.config.keys import AwsStore, AzureStore, GcpStore, StoredKey
 from leasehold_broker.domain.key_audit import FindingKind
 from leasehold_broker.domain.secret import Secret
@@ -136,6 +136,9 @@ async def test_excess_at_google():
         ]
         secrets.permissions = {PROD: {*READS, *CHANGES}}
         assert (await keys.excess())[0].count("secretmanager.") == len(CHANGES)
+        secrets.permissions = {PROD: {*READS, *ROTATES}}
+        assert await keys.excess(rotated=["key"]) == []
+        assert (await keys.excess(rotated=["another"]))[0].count("secretmanager.") == len(ROTATES)
         secrets.status = 503
         with pytest.raises(SourceFault) as caught:
             await keys.excess()

@@ -131,6 +131,11 @@ async def test_a_login_rotates_the_keys_of_its_environment_alone(place):
         with pytest.raises(SourceFault) as caught:
             await denied.put_pending("key", Secret(planted("other").encode()), "3" * 32)
         assert caught.value.state is SourceState.DENIED
+    assert await audit_privileges({"it": (mine, ())}, ["key", "another store's"]) == ()
+    assert [each.why for each in await audit_privileges({"it": (mine, ())})] == [
+        f"the login may update secret/{what}/{place.tag}/prod/openai, which it does not need"
+        for what in ("data", "destroy")
+    ]
     for opened in (mine, theirs, reads):
         await opened.aclose()
 

@@ -6,7 +6,7 @@ the machine gives (instance or container role); never keys of the environment. N
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -138,8 +138,9 @@ class AwsKeys:
 
         await self._ask(work)
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
         """See the port; `apart` has names of secrets, or their ARNs."""
+        del rotated  # what may be done to our own secrets is not found out
         return await self._ask(lambda: excess(self._made(), apart))
 
     def _id(self, name: str) -> str:

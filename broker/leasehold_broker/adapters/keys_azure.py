@@ -9,7 +9,7 @@ Identity: our workload token (workload identity federation with Entra), or what 
 Needs the extra `azure`; imported on use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -189,12 +189,13 @@ class AzureKeys:
 
         await self._worker.run_steps(lambda go_on: _translated(lambda: work(go_on)))
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
         """See the port; `apart` has ids of secrets (VAULT_URL/secrets/NAME), which are read, and dropped, if permitted.
 
         Nothing else can be asked: Key Vault does not tell what a login may do, and Azure's resource manager tells it
         only to those who may read role assignments.
         """
+        del rotated
 
         def work() -> list[str]:
             return [f"the login may read {id_}, which is of another environment" for id_ in apart if self._reads(id_)]

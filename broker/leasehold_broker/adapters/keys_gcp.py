@@ -11,7 +11,7 @@ the machine gives (metadata server). Needs the extra `gcp`; imported on use.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -43,6 +43,7 @@ CHANGES = (
     "secretmanager.versions.disable",
     "secretmanager.versions.enable",
 )
+ROTATES = ("secretmanager.secrets.update", "secretmanager.versions.add", "secretmanager.versions.destroy")
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 ROTATION, ADDING = "leasehold-rotation", "leasehold-adding"
 """Annotations: the rotation whose value came last; a digest of a value that is just being added."""
@@ -119,12 +120,14 @@ class GcpKeys:
 
         return await self._worker.run(lambda: _translated(work))
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
         """See the port; `apart` has resource names of secrets. Asks Google, which answers whoever asks about itself."""
-        own = sorted({f"projects/{self._at.project}/secrets/{key.secret_id}" for key in self._keys.values()})
+        others = tuple(each for each in CHANGES if each not in ROTATES)
+        own: dict[str, tuple[str, ...]] = {self._at_secret(name): CHANGES for name in self._keys}
+        own |= {self._at_secret(name): others for name in self._keys.keys() & set(rotated)}
 
         def work() -> list[str]:
-            asked = [*((name, CHANGES) for name in own), *((name, READS + CHANGES) for name in apart)]
+            asked = [*sorted(own.items()), *((name, READS + CHANGES) for name in apart)]
             client, wide = self._made(), []
             for resource, permissions in asked:
                 question = {"resource": resource, "permissions": list(permissions)}

@@ -5,12 +5,12 @@ a rotation is under way the same entry holds the pending and the previous value 
 check-and-set of one document, and whoever reads it sees either all of a step or nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from leasehold_broker.adapters.stored_value import usable_key
-from leasehold_broker.adapters.vault_capabilities import excess, reads_below
+from leasehold_broker.adapters.vault_capabilities import excess, reads_below, rotates_at
 from leasehold_broker.adapters.vault_session import VaultAt, VaultSession
 from leasehold_broker.adapters.worker_thread import WorkerThread
 from leasehold_broker.domain.secret import Secret
@@ -69,13 +69,11 @@ class VaultKeys:
         self._worker.close()
         self.session.close()
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
-        """What our login may do beyond reading these keys, also at `apart`: paths of other environments.
-
-        Raises:
-            SourceFault: it could not be asked.
-        """
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
+        """See the port: beyond reading these keys, and what a rotation takes."""
         needed, around = reads_below(self._mount, (at.path for at in self._keys.values()))
+        for name in self._keys.keys() & set(rotated):
+            needed |= rotates_at(self._mount, self._keys[name].path)
         return await self._worker.run(lambda: excess(self.session, needed, [*apart, *around]))
 
     async def stages(self, name: str, rotation: str) -> KeyStages:

@@ -71,6 +71,11 @@ def reads_below(mount: str, paths: Iterable[str]) -> tuple[dict[str, frozenset[s
     return needed, list(dict.fromkeys(around))
 
 
+def rotates_at(mount: str, path: str) -> dict[str, frozenset[str]]:
+    """For an entry of KV version 2: what is needed to rotate the key in it."""
+    return {f"{mount}/data/{path}": frozenset({"read", "update"}), f"{mount}/destroy/{path}": UPDATE}
+
+
 def wraps_keys(mount: str, key: str) -> tuple[dict[str, frozenset[str]], list[str]]:
     """For Transit: what is needed to wrap and unwrap with one key, and what is not."""
     needed = {f"{mount}/{verb}/{key}": UPDATE for verb in ("encrypt", "decrypt")}

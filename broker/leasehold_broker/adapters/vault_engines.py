@@ -5,7 +5,7 @@ ends whatever was read with it, whether its answer ever arrived; and a token tha
 itself, with all that was read with it. The token is an orphan, so that it does not end with our own login.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from leasehold_broker.adapters.vault_capabilities import excess, makes_tokens
@@ -120,12 +120,9 @@ class VaultEngines:
 
         await self._worker.run(work)
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
-        """What our login may do beyond having these keys read, also at `apart`: paths of other environments.
-
-        Raises:
-            SourceFault: it could not be asked.
-        """
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
+        """See the port: beyond having these keys read."""
+        del rotated  # the root of an engine is rotated with a login of its own
         needed, around = makes_tokens(self._token_role, (at.path for at in self._keys.values()))
         return await self._worker.run(lambda: excess(self.session, needed, [*apart, *around]))
 

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from leasehold_broker.adapters.master_keys import MASTER_KEY_BYTES, MasterKeyError, WrappedKey
 from leasehold_broker.adapters.vault_capabilities import excess, wraps_keys
@@ -55,8 +55,9 @@ class TransitMasterKey:
             self._unwrapped = {mark: data_key}
         return self._unwrapped[mark]
 
-    async def excess(self, apart: Sequence[str] = ()) -> Sequence[str]:
+    async def excess(self, apart: Sequence[str] = (), rotated: Collection[str] = ()) -> Sequence[str]:
         """See the port."""
+        del rotated  # they are sealed with the same two calls
         needed, around = wraps_keys(self._mount, self._key)
         return await asyncio.to_thread(excess, self._session, needed, [*around, *apart])
 

@@ -88,7 +88,8 @@ async def _audit(
             for store in config.keys.stores
             for key in store.keys
         }
-        wide = await audit_privileges(keys.privileged())
+        # Its own, where it runs alone: a collector has logins of its own.
+        wide = await audit_privileges(keys.privileged(), {each.key for each in config.rotations})
         rotated = _rotated(rotations)
         return (*wide, *await audit_keys(keys.ring, configured, policy, marks, limits, clock, entropy, rotated))
     finally:

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, Rotated, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyRecord, KeyState
@@ -61,16 +61,19 @@ async def audit_keys(
     return (*unreadable, *findings(records, policy, marks, digests, limits, clock.now().wall_ms, rotations))
 
 
-async def audit_privileges(places: Mapping[str, tuple[Privileged, Sequence[str]]]) -> tuple[Finding, ...]:
+async def audit_privileges(
+    places: Mapping[str, tuple[Privileged, Sequence[str]]], rotated: Collection[str] = ()
+) -> tuple[Finding, ...]:
     """What our logins at stores may do beyond what they need; a store that does not tell is a finding too.
 
     Args:
         places: by a name for the finding; with the paths there that belong to other environments.
+        rotated: names of the keys that the same logins rotate.
     """
     found: list[Finding] = []
     for name, (place, apart) in places.items():
         try:
-            found += [Finding(FindingKind.WIDE, name, why) for why in await place.excess(apart)]
+            found += [Finding(FindingKind.WIDE, name, why) for why in await place.excess(apart, rotated)]
         except SourceFault as fault:
             why = f"what its login may do cannot be asked: {fault}"
             found.append(Finding(FindingKind.UNREADABLE, name, why))
