@@ -40,6 +40,8 @@ ROOT = Path(__file__).parents[2]
 STARTS_KILLED = 0.1
 """How many lives end while they start."""
 STARTING_SECONDS = 1.5
+READY_SECONDS_MAX = 300.0
+"""A process that is not ready by then hangs, and the run fails for it."""
 STARTS_IN_A_LIFE = 8.0
 """A life may last so many times as long as its start did: on a busy machine nothing but starts would be killed else."""
 
@@ -111,9 +113,8 @@ class Soak:
                 if self._chance.random() < STARTS_KILLED:
                     async with asyncio.timeout(self._chance.uniform(0.0, STARTING_SECONDS)):
                         said = await process.stdout.read()
-                while b"ready" not in said:
-                    said = await process.stdout.readline()
-                    assert said, f"{name} ended before it was ready"
+                if b"ready" not in said:
+                    said = await _ready(process, f"{name}, life {life},")
                 self._longest = max(self._life_seconds, STARTS_IN_A_LIFE * (time.monotonic() - began))
                 async with asyncio.timeout(self._chance.uniform(0.01, self._longest)):
                     said = await process.stdout.read()
@@ -193,6 +194,20 @@ class Soak:
         assert verdict.holds, (verdict.flaw, verdict.wrong)
         self.outcome.events, self.outcome.checkpoints = len(records), len(verdict.held)
         return seen, [head for head in await store.heads() if head.stream == "sidecar-1"]
+
+
+async def _ready(process: asyncio.subprocess.Process, name: str) -> bytes:
+    """What it says once it is."""
+    said = b""
+    try:
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            while b"ready" not in said:
+                said = await process.stdout.readline()
+                assert said, f"{name} ended before it was ready"
+    except TimeoutError:
+        message = f"{name} is not ready after {READY_SECONDS_MAX:.0f} s"
+        raise AssertionError(message) from None
+    return said
 
 
 async def _started(start: Coroutine[None, None, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
