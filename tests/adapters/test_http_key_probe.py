@@ -9,6 +9,7 @@ from tests.fakes.planted import planted
 from leasehold_broker.adapters.http_key_probe import WHY_BYTES_MAX, HttpKeyProbe
 from leasehold_broker.adapters.http_upstream import HttpUpstream, UpstreamOrigin
 from leasehold_broker.domain.keys import KeyKind, KeyRecord, KeyState
+from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.secret import Secret
 from leasehold_broker.providers import all_providers
 
@@ -99,6 +100,16 @@ async def test_the_key_is_sent_as_in_a_call(probe, provider):
     assert headers.get("content-length", "0") == "0"
 
 
+async def test_where_everybody_may_list_the_models_the_key_is_asked_for_itself(probe):
+    """OpenRouter's list says nothing of a key; the egress serves no agent what is asked instead."""
+    asks, asked = probe(401)
+    assert await asks.probe(record("openrouter"), Secret(VALUE.encode())) == 401
+    assert asked[0][0] == "/api/v1/key"
+    assert asked[0][1]["authorization"] == f"Bearer {VALUE}"
+    with pytest.raises(Refusal):
+        PROVIDERS["openrouter"].route("GET", "/api/v1/key", "")
+
+
 async def test_a_minted_token_is_sent_as_one(probe):
     """A federated key is probed as a bearer token, with the beta that it needs."""
     asks, asked = probe(200)
@@ -119,9 +130,9 @@ async def test_no_answer_is_no_proof():
 
 def test_which_vendors_can_be_probed():
     """Every vendor with a list of models among its routes can; this names those that cannot."""
-    from leasehold_broker.adapters.http_key_probe import _models  # noqa: PLC0415 - the rule itself
+    from leasehold_broker.adapters.http_key_probe import _harmless  # noqa: PLC0415 - the rule itself
 
-    assert sorted(name for name, provider in PROVIDERS.items() if _models(provider) is None) == ["bedrock"]
+    assert sorted(name for name, provider in PROVIDERS.items() if _harmless(provider) is None) == ["bedrock"]
     probe = HttpKeyProbe(HttpUpstream([]), {name: (each, "https://x.test") for name, each in PROVIDERS.items()})
     assert [name for name in (*PROVIDERS, "own-not-declared") if not probe.asks(name)] == [
         "bedrock",

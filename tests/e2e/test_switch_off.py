@@ -27,7 +27,7 @@ from leasehold_broker.domain.secret import Secret
 
 pytestmark = [pytest.mark.timeout(240)]
 KEY, ADMIN = "agents-test", "the-admin-key"
-PROBES = frozenset({"/v1/models", "/api/v1/models", "/api/v1/key"})
+PROBES = frozenset({"/v1/models", "/api/v1/key"})
 
 
 class _Served:

@@ -203,6 +203,7 @@ class FakeProvider:
     name = "fake"
     default_origin = "https://fake.example"
     sdk_path = ""
+    probe_path = ""
 
     def route(self, method: str, path: str, query: str) -> Route:
         """Two routes."""

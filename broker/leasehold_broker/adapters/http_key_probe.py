@@ -1,4 +1,4 @@
-"""Asks a provider for its list of models with a key: free, harmless, refused without a good key."""
+"""Asks a provider for its list of models with a key, or for what it knows of the key: free, and refused without one."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ class HttpKeyProbe:
     def asks(self, provider: str) -> bool:
         """True when there is a harmless call at this provider, and it is known where it is made."""
         target = self._targets.get(provider)
-        return target is not None and _models(target[0]) is not None
+        return target is not None and _harmless(target[0]) is not None
 
     async def probe(self, record: KeyRecord, key: Secret) -> int:
         """See the port."""
         target = self._targets.get(record.provider)
-        route = None if target is None else _models(target[0])
+        route = None if target is None else _harmless(target[0])
         if target is None or route is None:
             return 0
         provider, origin = target
@@ -47,8 +47,10 @@ class HttpKeyProbe:
             call.abort()
 
 
-def _models(provider: Provider) -> Route | None:
-    """The vendor's listing of models, where it has one."""
+def _harmless(provider: Provider) -> Route | None:
+    """What shows whether a key is good: the vendor's listing of models, where it has one that asks for a key."""
+    if provider.probe_path:
+        return Route("key.get", "GET", None, provider.probe_path, takes_body=False)
     for path in (f"{provider.sdk_path}/models", "/v1/models", "/v1beta/models"):
         try:
             route = provider.route("GET", path, "")

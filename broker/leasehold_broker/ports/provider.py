@@ -125,6 +125,11 @@ class Provider(Protocol):
         """What the SDK's base URL ends in below our provider prefix: "" or "/v1"."""
         ...
 
+    @property
+    def probe_path(self) -> str:
+        """Where a GET tells whether a key is good, when the list of models is shown to everybody; "" else."""
+        ...
+
     def route(self, method: str, path: str, query: str) -> Route:
         """The listed route for the caller's method, path (below our provider prefix, undecoded) and query.
 

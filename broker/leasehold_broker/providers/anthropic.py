@@ -90,6 +90,7 @@ class Anthropic:
     name = _NAME
     default_origin = "https://api.anthropic.com"
     sdk_path = ""
+    probe_path = ""
 
     def route(self, method: str, path: str, query: str) -> Route:
         """See the port."""

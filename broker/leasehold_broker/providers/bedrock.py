@@ -88,6 +88,7 @@ class Bedrock:
     """The port `Provider` for Amazon Bedrock."""
 
     sdk_path = ""
+    probe_path = ""
 
     def __init__(self, location: str = "us-east-1", name: str = _NAME) -> None:
         """Serve one region of AWS; `name` is another one beside "bedrock" for another region.

@@ -79,6 +79,7 @@ class Gemini:
     name = _NAME
     default_origin = "https://generativelanguage.googleapis.com"
     sdk_path = ""
+    probe_path = ""
 
     def route(self, method: str, path: str, query: str) -> Route:
         """See the port."""

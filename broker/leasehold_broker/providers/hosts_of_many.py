@@ -166,6 +166,7 @@ OPENROUTER: Final = HostShape(
     origin="https://openrouter.ai",
     prefix="/api/v1",
     models=GROUPED_NAME,
+    probe_path="/key",
     operations={
         "/chat/completions": chat(
             replace(

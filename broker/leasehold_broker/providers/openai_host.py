@@ -43,6 +43,7 @@ class HostShape:
         operations: by the path below the prefix.
         models: the alphabet of its models' names.
         models_path: where they are listed, below the prefix.
+        probe_path: where a key is told of itself, below the prefix, when everybody may list the models.
         also: other prefixes that its SDKs use for the same paths.
         refused_headers: with the reason.
         refused_models: parts of names whose use has no bound, with the reason.
@@ -56,6 +57,7 @@ class HostShape:
     operations: Mapping[str, Operation]
     models: re.Pattern[str] = MODEL_NAME
     models_path: str = "/models"
+    probe_path: str = ""
     also: tuple[str, ...] = ()
     refused_headers: Mapping[str, str] = field(default_factory=dict)
     refused_models: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +89,11 @@ class OpenAIHost:
     def sdk_path(self) -> str:
         """See the port."""
         return self._shape.prefix
+
+    @property
+    def probe_path(self) -> str:
+        """See the port."""
+        return self._shape.probe_path and self._shape.prefix + self._shape.probe_path
 
     def route(self, method: str, path: str, query: str) -> Route:
         """See the port."""

@@ -65,6 +65,7 @@ class Vertex:
     """The port `Provider` for Vertex AI in one project and location."""
 
     sdk_path = ""
+    probe_path = ""
 
     def __init__(self, project: str, location: str, name: str = _NAME) -> None:
         """Serve one project.
