@@ -60,6 +60,15 @@ async def publisher(store, folder, copies=None):
     return publish
 
 
+async def test_a5_a_publisher_that_starts_anew_waits_for_the_head_that_is_being_made(store, tmp_path):
+    """After a failed write it starts anew, also while somebody asks for a head: neither finds the other half done."""
+    publish, emitter = await publisher(store, tmp_path), Emitter("s")
+    for _ in range(3):
+        await fill(store, emitter, 300)
+        await asyncio.gather(publish.step(), publish.start(None), publish.step(), publish.start(None))
+        assert publish.newest.head == store.tree_head()
+
+
 def alter(folder, statement, *values):
     """What someone with the file in hand does to it."""
     connection = sqlite3.connect(folder / "c.db")

@@ -244,7 +244,7 @@ async def _crash_a_fleet(stage: FleetStage, cap: int, kills: int, seed: int) -> 
         finally:
             agents.end()
         found.refusals = agents.refusals
-        await _reckon(stage, found)
+        await reckon(stage, found)
     return found
 
 
@@ -324,7 +324,7 @@ async def _kill(stage: FleetStage, together: tuple[str, ...], rng: random.Random
         found.kills["sidecar" if name in stage.names else name] += 1
 
 
-async def _reckon(stage: FleetStage, found: Found) -> None:
+async def reckon(stage: FleetStage, found: Found) -> None:
     """Three witnesses: what was served, what sidecars say they charged, what the centre has in its books."""
     one = pb.FleetBudget()
 

@@ -65,13 +65,14 @@ class PublishCheckpoint:
             LogDamagedError: the log does not continue a head that was published: it was altered, or is an older copy.
             Refusal: STORE_UNAVAILABLE.
         """
-        self.newest = await self._tree.newest_checkpoint()
-        self._frontier = Frontier()
-        if self.newest is not None:
-            await self._must_continue(self.newest.head, "the store's own last checkpoint")
-            await self._resume(self.newest.head.size)
-        if kept is not None:
-            await self._must_continue(kept, "the copy of a checkpoint")
+        async with self._turn:
+            self.newest = await self._tree.newest_checkpoint()
+            self._frontier = Frontier()
+            if self.newest is not None:
+                await self._must_continue(self.newest.head, "the store's own last checkpoint")
+                await self._resume(self.newest.head.size)
+            if kept is not None:
+                await self._must_continue(kept, "the copy of a checkpoint")
 
     async def run(self, seconds: float) -> None:
         """Publish at most every `seconds`, for as long as it is not cancelled.

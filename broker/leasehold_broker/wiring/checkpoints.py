@@ -75,7 +75,7 @@ async def checkpoints(
     if store.shared:
         _must_be_ours(publish.newest, key)
     log.info("signing checkpoints", verifier_key=key.verifier_key)
-    duties: list[Work] = [partial(publish.run, plan.seconds)]
+    duties: list[Work] = [partial(_keep_publishing, publish, kept, plan.seconds)]
     if store.shared:
         duties = [store.led("checkpoints", partial(_lead, publish, kept, plan.seconds)), partial(_follow, publish)]
     tasks = [_running(duty, fail) for duty in duties]
@@ -107,8 +107,13 @@ def _running(duty: Work, fail: Callable[[str], None]) -> asyncio.Task[None]:
 
 
 async def _lead(publish: PublishCheckpoint, kept: TreeHead | None, seconds: float) -> None:
-    """Publish as the one of the replicas that does; a database that is away is waited for."""
+    """Publish as the one of the replicas that does."""
     log.info("this replica publishes checkpoints")
+    await _keep_publishing(publish, kept, seconds)
+
+
+async def _keep_publishing(publish: PublishCheckpoint, kept: TreeHead | None, seconds: float) -> None:
+    """A full disk and a database that is away are waited for: meanwhile revocations still reach every sidecar."""
     while True:
         try:
             await publish.start(kept)
