@@ -8,6 +8,7 @@ from tests.fakes import envoy
 from tests.fakes.certificates import Authority
 
 FILES = sorted(path.name for path in envoy.DEPLOY.glob("*.yaml"))
+FILTERS = ("local_ratelimit", "router")
 HCM = "envoy.filters.network.http_connection_manager"
 
 
@@ -56,7 +57,7 @@ def test_nothing_is_repeated_changed_or_told(name):
     whole = yaml.safe_load((envoy.DEPLOY / name).read_text())
     assert set(whole) == {"static_resources", "overload_manager"}
     for one in managers(name):
-        assert [each["name"] for each in one["http_filters"]] == ["envoy.filters.http.router"]
+        assert {each["name"] for each in one["http_filters"]} <= {f"envoy.filters.http.{name}" for name in FILTERS}
         [logged] = [each["typed_config"]["log_format"]["json_format"] for each in one["access_log"]]
         assert {word for word in logged.values() if "REQ(" in word or "PATH" in word} == {
             "%REQ(:METHOD)%",
@@ -64,6 +65,7 @@ def test_nothing_is_repeated_changed_or_told(name):
         }
         for route in one["route_config"]["virtual_hosts"][0]["routes"]:
             assert set(route["route"]) == {"cluster", "timeout"}
+            assert set(route) <= {"match", "route", "typed_per_filter_config"}
 
 
 @pytest.mark.parametrize("name", FILES)
