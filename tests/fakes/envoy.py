@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.fakes.certificates import Authority, Certificate
 from tests.fakes.openbao import free_port
@@ -56,12 +57,13 @@ def command(config: Path, *options: str) -> list[str]:
 class Envoy:
     """One Envoy: its access log and, at debug level, everything else it says."""
 
-    def __init__(self, folder: Path, name: str, config: str, listens: Path | int) -> None:
-        """Nothing runs yet. `listens`: where to look whether it does."""
+    def __init__(self, folder: Path, name: str, config: str, listens: Path | int, **process: Any) -> None:
+        """Nothing runs yet. `listens`: where to look whether it does; `process`: further settings of it."""
         self.config = folder / f"{name}.yaml"
         self.config.write_text(config)
         self.access_log, self.log = folder / f"{name}.access", folder / f"{name}.log"
         self._listens = listens
+        self._settings = process
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,7 +79,8 @@ class Envoy:
             RuntimeError: it does not.
         """
         with self.access_log.open("ab") as out, self.log.open("ab") as err:
-            self._process = subprocess.Popen(command(self.config, "--log-level", "debug"), stdout=out, stderr=err)
+            arguments = command(self.config, "--log-level", "debug")
+            self._process = subprocess.Popen(arguments, stdout=out, stderr=err, **self._settings)
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError):
@@ -104,9 +107,10 @@ class Envoy:
 class EnvoyStage(Stage):
     """The demo's stage with two sidecars that know an Envoy; the Envoys are started by the test."""
 
-    def __init__(self, root: Path, **settings: object) -> None:
-        """Choose places; issue certificates."""
-        super().__init__(root, **settings)  # type: ignore[arg-type] # those of Stage, as they come
+    def __init__(self, root: Path, *, envoy_uid: int | None = None, **settings: Any) -> None:
+        """Choose places; issue certificates. `envoy_uid`: whom the sidecars take for Envoy; None: this user."""
+        super().__init__(root, **settings)
+        self._envoy_uid = os.geteuid() if envoy_uid is None else envoy_uid
         self.authority = Authority()
         self.tls = root / "tls"
         self.ports = {GATEWAY: free_port(), POD: free_port()}
@@ -117,7 +121,9 @@ class EnvoyStage(Stage):
         """As ever, with sockets for Envoy and the table that names it."""
         text = super().sidecar_text(name, origins)
         scheme, callers = ("https", f'["{RESEARCHER}", "{REVIEWER}"]') if name == GATEWAY else ("http", "[]")
-        table = f'[envoy]\nuid = {os.geteuid()}\nurl = "{scheme}://127.0.0.1:{self.ports[name]}"\ncallers = {callers}\n'
+        table = (
+            f'[envoy]\nuid = {self._envoy_uid}\nurl = "{scheme}://127.0.0.1:{self.ports[name]}"\ncallers = {callers}\n'
+        )
         egress = f'[egress]\nsocket = "{self.egress_socket(name)}"\n'
         return text.replace("[egress]\n", egress) + table
 
