@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from tests.config.test_collector_config import GOOD as COLLECTOR
+from tests.config.test_keys_config import LOCAL
 from tests.config.test_sidecar_config import GOOD
 from tests.fakes.core import GRANT, KEY
 from tests.fakes.planted import MARKER, planted
@@ -209,6 +210,37 @@ def test_the_command_in_ci(folder):
     assert "uses and exposures are not known" in said
     (folder / "policy.toml").write_text("version = 9\n")
     assert audit(folder)[0] == 1
+
+
+def test_the_command_compares_with_files_of_other_environments(folder):
+    """A secret of prod that staging has in a file of its own, and a store there that cannot be read, are findings."""
+    write_marks(folder / "state", [])
+    master = FileMasterKey(str(folder / "master.key"))
+    staging = LocalKeys.create(str(folder / "staging.json"), master, SystemClock())
+    for name, environment, number in (("x", "staging", 1), ("y", "prod", 2), ("z", "staging", 3)):
+        staging.add(name, "openai", environment, Secret(planted(f"audit-{number}").encode()))
+    other = (folder / "sidecar.toml").read_text().replace("keys.json", "staging.json")
+    (folder / "staging.toml").touch(mode=0o600)
+    (folder / "staging.toml").write_text(other)
+    assert audit(folder)[0] == 0
+    code, out, _ = audit(folder, "--json", "--beside", str(folder / "staging.toml"))
+    assert code == 3
+    (finding,) = json.loads(out)
+    assert (finding["finding"], finding["key"]) == ("shared", "a")
+    assert finding["why"].endswith(f"'x' of environment 'staging' in {folder / 'staging.toml'}, not 'prod'")
+    gone = """[keys]
+[[keys.stores]]
+kind = "vault"
+environment = "staging"
+path = "p"
+address = "http://127.0.0.1:1"
+login = { method = "token", token_file = "none" }
+keys = [{ name = "gone", provider = "openai", secret = "s" }]
+"""
+    (folder / "staging.toml").write_text(other.replace(LOCAL.replace("keys.json", "staging.json"), gone))
+    code, out, _ = audit(folder, "--json", "--beside", str(folder / "staging.toml"))
+    assert [(each["finding"], each["key"]) for each in json.loads(out)] == [("unreadable", "gone")]
+    assert "is not compared" in out
 
 
 ROTATED = """

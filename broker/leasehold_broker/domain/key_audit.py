@@ -65,6 +65,23 @@ class Rotated:
     admin_key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A key that another sidecar's configuration names, to be compared with.
+
+    Args:
+        name: there.
+        environment: of it.
+        where: that configuration, for messages.
+        digest: of its secret, under the same key as those of `findings`.
+    """
+
+    name: str
+    environment: str
+    where: str
+    digest: bytes
+
+
 def findings(
     records: Sequence[KeyRecord],
     policy: Policy,
@@ -73,6 +90,7 @@ def findings(
     limits: AuditLimits,
     now_wall_ms: int,
     rotated: Mapping[str, Rotated] | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> tuple[Finding, ...]:
     """Everything that is wrong, by key.
 
@@ -84,6 +102,7 @@ def findings(
         limits: when something is a finding.
         now_wall_ms: now.
         rotated: keys with a rotation, by name.
+        elsewhere: keys of other sidecars: one of another environment must not be the same secret.
     """
     rotations = rotated or {}
     makes = {each.admin_key: name for name, each in rotations.items() if each.admin_key}
@@ -93,6 +112,7 @@ def findings(
         found += _age(record, limits, now_wall_ms, rotations.get(record.name))
         found += _grants(record, policy, makes.get(record.name, ""))
         found += _shared(record, records, digests)
+        found += _shared_elsewhere(record, digests.get(record.name), elsewhere)
         if known is not None:
             found += _past(record, known, limits, now_wall_ms, admin=record.name in makes)
     return tuple(found)
@@ -162,6 +182,13 @@ def _shared(record: KeyRecord, records: Sequence[KeyRecord], digests: Mapping[st
         apart = other.environment != record.environment
         where = f"of environment {other.environment!r}, not {record.environment!r}" if apart else "under another name"
         yield Finding(FindingKind.SHARED, record.name, f"is the same secret as {other.name!r} {where}")
+
+
+def _shared_elsewhere(record: KeyRecord, mine: bytes | None, elsewhere: Sequence[Elsewhere]) -> Iterable[Finding]:
+    for other in elsewhere:
+        if mine is not None and other.digest == mine and other.environment != record.environment:
+            where = f"of environment {other.environment!r} in {other.where}, not {record.environment!r}"
+            yield Finding(FindingKind.SHARED, record.name, f"is the same secret as {other.name!r} {where}")
 
 
 def _past(

@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from leasehold_broker.domain.key_audit import AuditLimits, Finding, FindingKind, Rotated, findings
+from leasehold_broker.domain.key_audit import AuditLimits, Elsewhere, Finding, FindingKind, Rotated, findings
 from leasehold_broker.domain.keys import KeyKind, KeyMark, KeyRecord, KeyState
 from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.reasons import Refusal
@@ -13,6 +14,21 @@ from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.key_source import SourceFault
 from leasehold_broker.ports.key_store import KeyStore
 from leasehold_broker.ports.privileges import Privileged
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The keys of another sidecar, with which ours are compared.
+
+    Args:
+        where: its configuration, for messages.
+        keys: its keys.
+        configured: as of `audit_keys`.
+    """
+
+    where: str
+    keys: KeyStore
+    configured: Mapping[str, str]
 
 
 async def audit_keys(
@@ -24,6 +40,7 @@ async def audit_keys(
     clock: Clock,
     entropy: Entropy,
     rotated: Callable[[KeyRecord], Rotated | None] = lambda _: None,
+    beside: Sequence[Beside] = (),
 ) -> tuple[Finding, ...]:
     """All findings.
 
@@ -36,29 +53,43 @@ async def audit_keys(
         clock: for ages.
         entropy: for the key of the digests, which is forgotten afterwards.
         rotated: how a key is rotated; None for one that is not.
+        beside: other sidecars, whose keys are only compared.
 
     Raises:
         Refusal: KEY_UNAVAILABLE: the local store cannot be read.
     """
+    records, salt = keys.records(), entropy.bytes(32)
+    digests, unreadable = await _digests(keys, configured, salt)
+    found = [Finding(FindingKind.UNREADABLE, name, why) for name, why in unreadable]
+    elsewhere: list[Elsewhere] = []
+    for other in beside:
+        theirs, missing = await _digests(other.keys, other.configured, salt)
+        why = f"in {other.where}, so it is not compared"
+        found += [Finding(FindingKind.UNREADABLE, name, f"{what} ({why})") for name, what in missing]
+        of = {record.name: record.environment for record in other.keys.records()}
+        elsewhere += [Elsewhere(name, of[name], other.where, digest) for name, digest in theirs.items()]
+    rotations = {record.name: how for record in records if (how := rotated(record)) is not None}
+    now_ms = clock.now().wall_ms
+    return (*found, *findings(records, policy, marks, digests, limits, now_ms, rotations, elsewhere))
+
+
+async def _digests(
+    keys: KeyStore, configured: Mapping[str, str], salt: bytes
+) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """Of every secret that can be read, by name; and those that cannot, each with a sentence."""
     records = keys.records()
-    salt = entropy.bytes(32)
-    digests: dict[str, bytes] = {}
-    unreadable = [
-        Finding(FindingKind.UNREADABLE, name, f"it cannot be read from {where}")
-        for name, where in configured.items()
-        if name not in {record.name for record in records}
-    ]
+    known, digests = {record.name for record in records}, dict[str, bytes]()
+    unreadable = [(name, f"it cannot be read from {where}") for name, where in configured.items() if name not in known]
     for record in records:
         if not _held(record):
             continue
         try:
             secret = await keys.secret(record.name)
         except Refusal as refusal:
-            unreadable.append(Finding(FindingKind.UNREADABLE, record.name, refusal.message))
+            unreadable.append((record.name, refusal.message))
         else:
             digests[record.name] = hmac.digest(salt, secret.reveal(), hashlib.sha256)
-    rotations = {record.name: how for record in records if (how := rotated(record)) is not None}
-    return (*unreadable, *findings(records, policy, marks, digests, limits, clock.now().wall_ms, rotations))
+    return digests, unreadable
 
 
 async def audit_privileges(
