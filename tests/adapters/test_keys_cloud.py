@@ -32,6 +32,7 @@ class BrokenAws(BaseHTTPRequestHandler):
     """STS gives a session, unless it is to fail; Secrets Manager answers with one error."""
 
     fails_at, code, status = "secretsmanager", "", 400
+    raw: bytes | None = None
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -55,6 +56,8 @@ class BrokenAws(BaseHTTPRequestHandler):
             )
         else:
             status, body = self.status, json.dumps({"__type": self.code, "message": "echoed sk-nothing"})
+        if at == "secretsmanager" and self.raw is not None:
+            body = self.raw.decode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -100,6 +103,28 @@ async def test_states_of_aws(broken_aws, tmp_path, fails_at, code, status, state
     address = broken_aws(fails_at, code, status)
     at = AwsAt("eu-central-1", ROLE, str(tmp_path / "token"), address, address)
     assert (await fault_of(AwsKeys(at, {"key": AwsKeyAt("one")}))).state is state
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>a captive portal sk-echoed</html>",
+        b"[]",
+        b"null",
+        b'{"SecretString":' + b"[" * 100_000,
+        b'{"SecretString":"sk-key","CreatedDate":1}',
+        b'{"SecretString":"sk-key","VersionId":"v"}',
+        b'{"SecretString":"sk-key","VersionId":"v","CreatedDate":1e300}',
+    ],
+)
+async def test_answers_of_aws_that_are_none(broken_aws, tmp_path, monkeypatch, body):
+    """A page, no object, too deep, without version or date: a fault of the store, and no other exception."""
+    (tmp_path / "token").write_text("a.workload.token")
+    monkeypatch.setattr(BrokenAws, "raw", body)
+    address = broken_aws("", "", 200)
+    at = AwsAt("eu-central-1", ROLE, str(tmp_path / "token"), address, address)
+    assert (await fault_of(AwsKeys(at, {"key": AwsKeyAt("one")}))).state is SourceState.MALFORMED
 
 
 async def test_aws_is_not_there(tmp_path):

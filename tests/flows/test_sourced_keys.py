@@ -174,6 +174,21 @@ async def test_the_background_notices_within_the_interval():
     assert world.source.closed
 
 
+async def test_a_surprise_ends_nothing(world):
+    """What no adapter should let through is an outage of that key, told by its kind; the next read heals."""
+    world.source.faults[KEY] = RuntimeError(planted("in the text"))
+    world.source.put("openai-prod", planted("o2"))
+    await world.keys.refresh()
+    assert world.keys.states()[KEY] is SourceState.MALFORMED
+    assert await world.keys.secret(KEY) == Secret(planted("1").encode())
+    assert await world.keys.secret("openai-prod") == Secret(planted("o2").encode())
+    assert "(RuntimeError)" in world.changes[-2].why
+    assert planted() not in repr(world.changes)
+    world.source.faults.clear()
+    await world.keys.refresh()
+    assert world.keys.states()[KEY] is SourceState.SERVING
+
+
 async def test_a_start_without_the_store_goes_on():
     """A sidecar starts while its store is down: nothing is served, nothing crashes, and it heals."""
     world = World()

@@ -59,10 +59,13 @@ class AwsKeys:
 
     async def read(self, name: str) -> SourcedKey:
         """See the port."""
-        label = _LABEL[KeyStage.CURRENT]
-        reply = await self._ask(lambda: self._made().get_secret_value(SecretId=self._id(name), VersionStage=label))
-        created_ms = int(reply["CreatedDate"].timestamp() * 1000)
-        return SourcedKey(self._value(name, reply), str(reply["VersionId"]), created_ms)
+
+        def work() -> SourcedKey:
+            reply = self._made().get_secret_value(SecretId=self._id(name), VersionStage=_LABEL[KeyStage.CURRENT])
+            created_ms = int(reply["CreatedDate"].timestamp() * 1000)
+            return SourcedKey(self._value(name, reply), str(reply["VersionId"]), created_ms)
+
+        return await self._ask(work)
 
     async def aclose(self) -> None:
         """See the port."""

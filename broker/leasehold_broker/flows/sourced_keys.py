@@ -200,6 +200,9 @@ class SourcedKeys:
                 except SourceFault as fault:
                     self._failed(name, fault)
                     whole = fault if fault.state in WHOLE_STORE else None
+                except Exception as surprise:  # noqa: BLE001 - it must not end the reading of all keys, for good
+                    why = f"what the store answered could not be read ({type(surprise).__name__})"
+                    self._failed(name, SourceFault(SourceState.MALFORMED, why))
                 else:
                     self._took(name, found, self._asked_ns)
             else:
