@@ -11,7 +11,8 @@ from slack_sdk.models.blocks import Block
 from tests.fakes.receivers import HttpReceiver
 
 from leasehold_broker.adapters.sinks import HttpTarget, PagerDutyEndpoint, SlackEndpoint, WebhookEndpoint
-from leasehold_broker.domain.alerts import Alert, Severity
+from leasehold_broker.domain.alert_rules import Severity
+from leasehold_broker.domain.alerts import Alert
 from leasehold_broker.ports.alert_endpoint import AlertNotSentError, AlertRejectedError
 
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"

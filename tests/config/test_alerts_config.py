@@ -5,7 +5,7 @@ from tests.config.test_collector_config import GOOD, write
 
 from leasehold_broker.config import ConfigError, load_collector
 from leasehold_broker.config.alerts import PAGERDUTY_URL, AlertKind
-from leasehold_broker.domain.alerts import Severity
+from leasehold_broker.domain.alert_rules import Severity
 
 ALERTS = '[[alerts]]\nname = "pager"\n'
 

@@ -10,7 +10,8 @@ from tests.fakes.manual_clock import ManualClock
 from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
-from leasehold_broker.domain.alerts import OPEN_KEYS_MAX, Alert, Open, Quiet, Severity, alert_of
+from leasehold_broker.domain.alert_rules import Severity
+from leasehold_broker.domain.alerts import OPEN_KEYS_MAX, Alert, Open, Quiet, alert_of
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
@@ -26,6 +27,7 @@ from leasehold_broker.ports.revocation_log import KnownSidecar
 from leasehold_broker.wire.event_body import decode_event, encode_event
 
 TAKEN_OUT = Event(EventType.KEY_TAKEN_OUT, 5, Outcome.FAILED, details={"key": "prod", "message": "401"})
+NOT_READ = Event(EventType.KEY_NOT_READ, 5, Outcome.FAILED, details={"key": "prod", "why": "it is sealed"})
 TAKEN_BACK = Event(EventType.KEY_TAKEN_BACK, 6, Outcome.ALLOWED, details={"key": "prod"})
 
 
@@ -84,6 +86,8 @@ def event(type_=EventType.CALL_REFUSED, reason=None, lease="", **details) -> Eve
     [
         (event(EventType.LEASE_FROZEN, Reason.LEASE_FROZEN, "leases/a"), "lease.frozen/leases/a", "critical"),
         (TAKEN_OUT, "key.taken_out/prod", "critical"),
+        (NOT_READ, "key.not_read/prod", "error"),
+        (replace(NOT_READ, type=EventType.KEY_NOT_MINTED), "key.not_minted/prod", "error"),
         (
             event(EventType.BUDGET_THRESHOLD, account="window:x", metric="cost"),
             "budget.threshold/window:x/cost",
@@ -120,6 +124,8 @@ def test_what_ends_a_trouble_has_its_key():
     """Each recovery resolves what its beginning has opened."""
     for end, details, key in (
         (EventType.KEY_TAKEN_BACK, {"key": "prod"}, "key.taken_out/prod"),
+        (EventType.KEY_READ, {"key": "prod"}, "key.not_read/prod"),
+        (EventType.KEY_MINTED, {"key": "prod"}, "key.not_minted/prod"),
         (EventType.KEY_ROTATION_DONE, {"key": "prod"}, "key.rotation_failed/prod"),
         (EventType.SINK_RECOVERED, {"sink": "siem"}, "sink.failed/siem"),
         (EventType.TASK_RECOVERED, {"task": "t"}, "task.failed/sidecar-1/t"),
@@ -130,6 +136,12 @@ def test_what_ends_a_trouble_has_its_key():
     ):
         alert = alert_of(event(end, **details), "sidecar-1", "p")
         assert (alert.key, alert.resolves) == (key, True)
+
+
+def test_a_store_s_reason_is_told_and_an_agent_s_own_token_alerts_nobody():
+    """What the event says of the store is in the alert; a token that an agent shows is its own trouble."""
+    assert alert_of(NOT_READ, "sidecar-1", "place").seen == "it is sealed"
+    assert alert_of(event(EventType.KEY_NOT_MINTED, key="prod"), "sidecar-1", "place") is None
 
 
 def test_a_rotation_that_needs_somebody_alerts():

@@ -174,6 +174,22 @@ async def test_the_background_notices_within_the_interval():
     assert world.source.closed
 
 
+async def test_that_a_key_has_become_too_old_is_told(world):
+    """The outage once, and once more when nothing serves any more, with no version; then its end."""
+    for _ in range(12):
+        world.fail(SourceState.SEALED)
+        world.clock.advance(30)
+        await world.keys.refresh()
+    world.source.fault = None
+    await world.keys.refresh()
+    assert [(each.state, each.version) for each in world.changes if each.key == KEY] == [
+        (SourceState.SERVING, 1),
+        (SourceState.SEALED, 1),
+        (SourceState.SEALED, 0),
+        (SourceState.SERVING, 1),
+    ]
+
+
 async def test_a_surprise_ends_nothing(world):
     """What no adapter should let through is an outage of that key, told by its kind; the next read heals."""
     world.source.faults[KEY] = RuntimeError(planted("in the text"))

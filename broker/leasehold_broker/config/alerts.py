@@ -7,7 +7,7 @@ from pathlib import Path
 from leasehold_broker.config.parts import STREAM_NAME, STREAM_NAME_RULE, Part
 from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError
 from leasehold_broker.config.sinks import TIMEOUT_SECONDS_MAX, checked_file, wrong_url
-from leasehold_broker.domain.alerts import Severity
+from leasehold_broker.domain.alert_rules import Severity
 
 ENDPOINTS_MAX = 16
 WINDOW_SECONDS_MIN = 1

@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from leasehold_broker.domain.alerts import Alert, Open, Quiet, Severity, alert_of
+from leasehold_broker.domain.alert_rules import Severity
+from leasehold_broker.domain.alerts import Alert, Open, Quiet, alert_of
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal

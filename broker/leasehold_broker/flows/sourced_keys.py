@@ -233,7 +233,7 @@ class SourcedKeys:
         self._faults[name] = fault
         if fault.state in FINAL:
             self._held.pop(name, None)
-        held = self._held.get(name)
+        held = self._fresh(name)  # that one has become too old to serve is told as well
         self._tell(SourceChange(name, fault.state, 0 if held is None else held.record.version, str(fault)))
 
     def _tell(self, change: SourceChange) -> None:
