@@ -17,6 +17,8 @@ from leasehold_broker.domain.windows import Period, Rolling
 SECONDS = float(os.environ.get("FLEET_SECONDS", "40"))
 SEEDS = tuple(map(int, os.environ.get("FLEET_SEEDS", "1 2 8").split()))
 SHORT = Settings(sidecars=2, fault_seconds=1.0, calls_per_second=2.0, lose=0.02, repeat=0.02, swap=0.02)
+FORGETFUL = replace(SHORT, sidecars=3, fault_seconds=0.5, authority_seconds=10.0, forgets=True)
+FORGETFUL_SEEDS = (1, 3)
 DIGEST = "from tests.simulation.test_fleet import SHORT, run_seed\nprint(run_seed(5, SHORT, seconds=8.0).digest)"
 
 
@@ -33,6 +35,16 @@ def test_a_fleet_budget_that_rolls_holds_after_every_step_too() -> None:
     seen = run_seed(8, replace(of_seed(8), period=Rolling(600)), seconds=SECONDS / 2).seen
     assert seen["converged"] == 1
     assert seen["granted"] > 100
+
+
+@pytest.mark.parametrize("seed", FORGETFUL_SEEDS)
+def test_r1_to_r6_hold_while_the_centre_forgets_and_numbers_others_the_same(seed: int) -> None:
+    """As one that is restored from an older copy: what it lost stays in force where it was, what it issues arrives."""
+    seen = run_seed(seed, FORGETFUL, seconds=SECONDS).seen
+    assert seen["converged"] == 1
+    assert seen["centre forgot revocations"]
+    assert seen["revocations set aside"]
+    assert seen["admitted"]
 
 
 def test_a_seed_that_nobody_has_run_before_holds() -> None:

@@ -114,7 +114,7 @@ class Centre:
         self.issuer = issuer = FleetRevocations(fleet, store, clock)
         self.escrow = escrow = FleetEscrow(world.budgets(), world.settings.authority_seconds, store, store, clock)
         await escrow.restore()
-        sync = SyncSidecar(fleet, escrow, store, store, clock)
+        sync = SyncSidecar(fleet, escrow, store, store, clock, accept_gaps=world.settings.forgets)
         self.enrolment = Enrolment(fleet, store.register, issuer, sync, escrow, clock)
         await self.enrolment.restore()
         self.revoke = IssueRevocation(issuer, store, clock)

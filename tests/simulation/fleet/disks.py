@@ -248,6 +248,16 @@ def copy_directory(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
+def forget_revocations(path: Path, kept: int) -> None:
+    """Leave the first `kept` entries in a collector's file that nobody has open."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("DELETE FROM revocations WHERE epoch > ?", (kept,))
+        connection.execute("DELETE FROM applied WHERE epoch > ?", (kept,))
+        connection.execute("UPDATE sidecars SET applied_epoch = min(applied_epoch, ?)", (kept,))
+    connection.close()
+
+
 class _Secrets:
     """The opening's own randomness: names of lives, pepper."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.simulation.fleet.disks import copy_directory
+from tests.simulation.fleet.disks import copy_directory, forget_revocations
 from tests.simulation.fleet.network import DOWN, UP
 
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
@@ -19,6 +19,8 @@ class Faults:
         self._world = world
         chance = world.chance
         all_ = self._all()
+        if not world.settings.forgets:
+            del all_["centre forgets"]
         self.kinds = [kind for kind in all_ if chance.random() < 0.75] or list(all_)
         self.going = True
 
@@ -34,6 +36,7 @@ class Faults:
             "centre": self.centre,
             "centre at a write": self.centre_at_a_write,
             "centre restored": self.centre_restored,
+            "centre forgets": self.centre_forgets,
             "disk": self.disk,
             "spool": self.spool,
             "jump": self.jump,
@@ -185,6 +188,22 @@ class Faults:
         centre.copy = None
         world.mending = False
         world.bring_centre_back(1.0)
+
+    async def centre_forgets(self) -> None:
+        """The newest revocations are gone from its store, as from an older copy; the log of events is whole."""
+        world = self._world
+        truth = world.revocations
+        if not world.centre.up or world.mending or len(truth.issued) < 2:
+            return
+        world.mending = True
+        world.centre.kill()
+        await asyncio.sleep(0.01)
+        kept = len(truth.issued) - world.chance.randint(1, min(4, len(truth.issued)))
+        forget_revocations(world.centre.directory / "collector.db", kept)
+        truth.forgotten(kept)
+        world.seen["centre forgot revocations"] += 1
+        world.mending = False
+        world.bring_centre_back(world.chance.choice([0.5, 5.0]))
 
     async def disk(self) -> None:
         """A disk is full for a while, or fails until the process is started anew."""

@@ -91,6 +91,8 @@ async def _lags(world: Any) -> str:
             return f"R3: {name} does not speak for the centre: {one.link.counters.failures}"
         if one.core.revocations.applied_epoch() != centre.store.epoch():
             return f"R1, R5: {name} is at epoch {one.core.revocations.applied_epoch()} of {centre.store.epoch()}"
+        if one.core.revocations.history_digest() != centre.store.history().digest_at(centre.store.epoch()):
+            return f"R4: {name} has applied other revocations than the centre has issued"
         member = centre.fleet.members.get(name)
         if member is None or member.known.applied_epoch != centre.store.epoch():
             return f"R: {name} has not acknowledged epoch {centre.store.epoch()}"

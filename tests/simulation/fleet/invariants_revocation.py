@@ -42,6 +42,8 @@ class LeaseFacts:
     sidecar: str
     epoch: int
     """Of the newest revocation that was in force where and when it was issued."""
+    known: frozenset[Revocation]
+    """All that were in force then: what comes later ends it, whatever its number."""
 
 
 def hits(selector: Selector, lease: LeaseFacts) -> bool:
@@ -68,6 +70,10 @@ def hits(selector: Selector, lease: LeaseFacts) -> bool:
             assert_never(selector)
 
 
+def _content(entry: Revocation) -> tuple[object, ...]:
+    return entry.selector, entry.note, entry.revoked_by, entry.create_wall_ms
+
+
 @dataclass
 class Heard:
     """What one process has heard of the centre, in true time."""
@@ -84,6 +90,16 @@ class RevocationTruth:
         self._world = world
         self._seen = seen
         self.issued: list[tuple[Revocation, int]] = []
+        self._lost: set[Revocation] = set()
+        """Of those that were issued, what the centre has forgotten."""
+        self._applied: dict[Any, set[Revocation]] = {}
+        """By directory, all that was ever in force there; never less."""
+        self._history: dict[Any, list[Revocation]] = {}
+        """By directory, what its numbers mean."""
+        self._blocks_aside: dict[Any, list[Revocation]] = {}
+        """By directory, blocks that the centre has forgotten, until it lifts one of the same selector."""
+        self._applied_by: set[Any] = set()
+        """Processes of which that is known."""
         self._floor: dict[Any, int] = {}
         """R1: of each directory the epoch that was durable there."""
         self._looked: dict[Any, int] = {}
@@ -104,6 +120,16 @@ class RevocationTruth:
             self._seen["block lifted"] += bool(entry.order.lifts)
             self._world.trace("revoke", entry.epoch)
 
+    def forgotten(self, kept: int) -> None:
+        """The centre knows the first `kept` alone; what it issues next has the numbers of the others."""
+        self._lost.update(entry for entry, _ in self.issued[kept:])
+        del self.issued[kept:]
+
+    def in_force(self, sidecar: Any) -> frozenset[Revocation]:
+        """There, now."""
+        self.look(sidecar)
+        return frozenset(self._applied[sidecar.directory])
+
     # What a process hears.
 
     def watch(self, sidecar: Any) -> None:
@@ -113,7 +139,8 @@ class RevocationTruth:
 
     def forget_floor(self, directory: Any) -> None:
         """The directory was put back or emptied: its past is another one."""
-        self._floor.pop(directory, None)
+        for known in (self._floor, self._applied, self._history, self._blocks_aside):
+            known.pop(directory, None)
 
     def pushed(self, process: Any, sent_ns: int | None, push: Any, authority_seconds: float) -> None:
         """An answer has arrived there: what it may grant at the very most, and until when."""
@@ -129,26 +156,69 @@ class RevocationTruth:
 
     def look(self, sidecar: Any) -> None:
         """After a step of this process: R1, R5, and what has to be cut now (R6)."""
-        books = sidecar.core.books
+        books, directory = sidecar.core.books, sidecar.directory
+        if sidecar.process not in self._applied_by:
+            self._recovered(sidecar)
+        known = self._set_aside(sidecar) if self._lost else self._looked[sidecar.process]
         durable = sidecar.core.revocations.applied_epoch()
-        floor = self._floor.get(sidecar.directory, 0)
+        floor = self._floor.get(directory, 0)
         assert durable >= floor, f"R1: {sidecar.name} fell from epoch {floor} to {durable}"
-        self._floor[sidecar.directory] = durable
-        known = self._looked[sidecar.process]
-        if len(books.revocations) == known:
-            return
+        self._floor[directory] = durable
+        applied = self._applied.setdefault(directory, set())
         for index in range(known, len(books.revocations)):
             entry = books.revocations[index]
             assert entry.epoch == index + 1, f"R5: {sidecar.name} applied {entry.epoch} where {index + 1} was due"
-            assert index < len(self.issued), f"R5: {sidecar.name} applied what was never issued"
-            assert entry.selector == self.issued[index][0].selector, f"R5: {sidecar.name} applied another {entry.epoch}"
-            if not entry.order.lifts:
+            issued = index < len(self.issued) and entry == self.issued[index][0]
+            assert issued or entry in self._lost, f"R5: {sidecar.name} applied a {entry.epoch} that was never issued"
+            if not entry.order.lifts and entry not in applied:
                 self._to_be_cut(sidecar, entry)
+            self._took(directory, entry)
         self._looked[sidecar.process] = len(books.revocations)
+
+    def _recovered(self, sidecar: Any) -> None:
+        """A process starts from what was durable: what it had applied in memory alone is not in force."""
+        books, directory = sidecar.core.books, sidecar.directory
+        aside = {_content(entry) for entry in books.revocations_set_aside}
+        self._history[directory] = list(books.revocations)
+        self._applied[directory] = {*books.revocations, *(one for one in self._lost if _content(one) in aside)}
+        blocks = self._blocks_aside.get(directory, [])
+        self._blocks_aside[directory] = [block for block in blocks if _content(block) in aside]
+        self._applied_by.add(sidecar.process)
+
+    def _took(self, directory: Any, entry: Revocation) -> None:
+        history = self._history.setdefault(directory, [])
+        if len(history) < entry.epoch:
+            history.append(entry)
+            if entry.order.lifts:
+                aside = self._blocks_aside.get(directory, [])
+                aside[:] = [block for block in aside if block.selector != entry.selector]
+        self._applied[directory].add(entry)
+
+    def _set_aside(self, sidecar: Any) -> int:
+        """The first index to look at: numbers may have been given up, and only what the centre has forgotten."""
+        directory, now = sidecar.directory, sidecar.core.books.revocations
+        history = self._history.get(directory, [])
+        agreed = 0
+        for before, after in zip(history, now, strict=False):
+            if before != after:
+                break
+            agreed += 1
+        if agreed == len(history):
+            return min(self._looked[sidecar.process], agreed)
+        gone = history[agreed:]
+        assert self._lost.issuperset(gone), f"R1: {sidecar.name} gave up what the centre has not forgotten"
+        self._seen["revocations set aside"] += len(gone)
+        lifted = {entry.order.lifts for entry in gone}
+        blocks = [entry for entry in gone if entry.order.block_new and entry.epoch not in lifted]
+        self._blocks_aside.setdefault(directory, []).extend(blocks)
+        self._seen["block set aside"] += len(blocks)
+        del history[agreed:]
+        self._floor[directory] = min(self._floor.get(directory, 0), agreed)
+        return min(self._looked[sidecar.process], agreed)
 
     def _to_be_cut(self, sidecar: Any, entry: Revocation) -> None:
         for call in sidecar.calls.values():
-            if call.facts.epoch < entry.epoch and hits(entry.selector, call.facts):
+            if entry not in call.facts.known and hits(entry.selector, call.facts):
                 self._seen["stream of a revoked lease"] += 1
                 self._world.loop.call_later(CUT_SECONDS, self._must_be_cut, sidecar, call)
 
@@ -159,12 +229,15 @@ class RevocationTruth:
         """A call was let through on this lease; it was decided a few commits ago."""
         now = self._world.now_ns() - DECIDED_NS
         self._speaks(sidecar, now)
-        applied = len(sidecar.core.books.revocations)
+        applied = self._applied[sidecar.directory]
+        for entry in self._lost & applied:
+            forbids = not entry.order.lifts and hits(entry.selector, facts) and entry not in facts.known
+            assert not forbids, f"R2: {sidecar.name} admitted a call that the forgotten {entry.name} forbids"
         bound = self._world.settings.authority_seconds * DRIFT * NANOS
-        for entry, at_ns in self.issued[facts.epoch :]:
-            if entry.order.lifts or not hits(entry.selector, facts):
+        for entry, at_ns in self.issued:
+            if entry in facts.known or entry.order.lifts or not hits(entry.selector, facts):
                 continue
-            assert entry.epoch > applied, f"R2: {sidecar.name} admitted a call that {entry.name} forbids"
+            assert entry not in applied, f"R2: {sidecar.name} admitted a call that {entry.name} forbids"
             late = (now - at_ns) / NANOS
             assert now - at_ns <= bound, f"R4: {sidecar.name} admitted {late:.1f} s after {entry.name}"
 
@@ -179,3 +252,5 @@ class RevocationTruth:
         for entry in sidecar.core.books.revocations:
             blocks = entry.order.block_new and entry.epoch not in lifted
             assert not (blocks and hits(entry.selector, facts)), f"R2: {entry.name} blocks leases like {facts.trees}"
+        for entry in self._blocks_aside.get(sidecar.directory, ()):
+            assert not hits(entry.selector, facts), f"R2: the forgotten {entry.name} blocks leases like {facts.trees}"

@@ -35,6 +35,7 @@ class Settings:
         lose, repeat, swap: share of single messages that a middlebox loses, repeats, swaps.
         prove_seconds: between the expensive checks.
         look_every: turns between looks at the centre's books.
+        forgets: the centre loses its newest revocations now and then, as one that is restored from an older copy.
     """
 
     sidecars: int = 5
@@ -55,6 +56,7 @@ class Settings:
     swap: float = 0.0
     prove_seconds: float = 30.0
     look_every: int = 1
+    forgets: bool = False
 
     @property
     def main_budget(self) -> FleetBudget:
