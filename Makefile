@@ -84,8 +84,8 @@ soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at ra
 soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--nats --events 20000 --replicas 2")
 	@$(ENV) python -m tests.soak.scale $(SOAK)
 
-bench-ingest: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: what the log takes in on SQLite, PostgreSQL and NATS with PostgreSQL, and how fast a copy is checked
-	@$(ENV) python -m tests.bench.audit_probe && $(ENV) python -m tests.bench.scale_probe && $(ENV) python -m tests.bench.bus_probe
+bench-ingest: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: from the wire into the signed log on SQLite, PostgreSQL, NATS with PostgreSQL (INGEST="nats"), and checking a copy
+	@$(ENV) python -m tests.bench.ingest $(INGEST) && $(ENV) python -m tests.bench.audit_probe
 
 simulate: $(VENV)/dev.stamp ## 10^8 steps of the ledger with crashes and faults, on every core (SIMULATE="--steps 1000000")
 	@$(ENV) python -m tests.simulation $(SIMULATE)

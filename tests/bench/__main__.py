@@ -17,10 +17,9 @@ from pathlib import Path
 import grpc
 import uvloop
 from tests.bench.audit_probe import measure as measure_audit
-from tests.bench.bus_probe import measure as measure_bus
+from tests.bench.ingest import measure as measure_ingest
 from tests.bench.ledger_probe import measure as measure_ledger
 from tests.bench.load import at, load
-from tests.bench.scale_probe import measure as measure_scale
 from tests.bench.store_probe import measure as measure_store
 from tests.bench.world import SIDECAR, SUBJECT, BenchStage
 
@@ -128,9 +127,8 @@ def main() -> None:
         uvloop.run(_measure(Path(folder), seconds))
         measure_ledger()
         measure_store()
+        measure_ingest()
         measure_audit()
-        measure_scale()
-        measure_bus()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from leasehold.merkle import EMPTY_ROOT, consistent, leaf_hash, root_from_inclus
 from leasehold.v1 import audit_service_pb2 as pb
 from leasehold_broker.domain.audit_link import entry_of
 from leasehold_broker.domain.collector_rules import Role
-from leasehold_broker.wire.records import record_from_proto
+from leasehold_broker.wire.records import records_from_proto
 
 UIDS = {os.getuid(): frozenset({Role.AUDITOR})}
 
@@ -48,7 +48,8 @@ async def test_every_event_is_proven_against_the_newest_checkpoint(tmp_path):
         await shipped(centre, 300)
         for position in (1, 2, 255, 256, 257, 300):
             answer = await bob.audit.GetInclusionProof(pb.GetInclusionProofRequest(position=position), **bob.how)
-            leaf = leaf_hash(entry_of(record_from_proto(answer.event.record)))
+            (record,) = records_from_proto([answer.event.record])
+            leaf = leaf_hash(entry_of(record))
             head = answer.checkpoint
             assert answer.event.position == position
             assert root_from_inclusion(leaf, position - 1, head.tree_size, answer.hashes) == head.root_hash

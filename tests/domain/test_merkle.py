@@ -81,7 +81,7 @@ def test_the_reference_roots():
     frontier, edge = Frontier(), client.Edge()
     assert frontier.root().hex() == EMPTY_ROOT.hex() == hashlib.sha256().hexdigest()
     for entry, root in zip(ENTRIES, ROOTS, strict=True):
-        frontier.append(leaf_hash(bytes.fromhex(entry)))
+        frontier.append([leaf_hash(bytes.fromhex(entry))])
         edge.grow(client.leaf_hash(bytes.fromhex(entry)))
         assert frontier.root().hex() == edge.root().hex() == root
 
@@ -94,7 +94,7 @@ def test_every_size_has_the_naive_root():
         assert frontier.root() == root_of(size, node) == edge.root() == client.fold(LEAVES[:size]) == expected
         assert Frontier(size, [node(*peak) for peak in peaks(size)]).root() == expected
         if size < SIZE:
-            frontier.append(LEAVES[size])
+            frontier.append([LEAVES[size]])
             edge.grow(LEAVES[size])
 
 

@@ -105,10 +105,11 @@ class Centre:
         opened: OpenStore | None = None,
         fleet: Fleet | None = None,
         fleet_budgets: Sequence[FleetBudget] = (),
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         """Build it; the context serves. `opened`: a store of somebody else's, else one file."""
         self.plan = CheckpointPlan(
-            ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", folder / "checkpoint", CHECKPOINT_SECONDS
+            ORIGIN, folder / "checkpoint.key", folder / "checkpoint.pub", folder / "checkpoint", checkpoint_seconds
         )
         self.failures: list[str] = []
         self.port = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.fakes.bus import kept_going
-from tests.fakes.centre import Centre
+from tests.fakes.centre import CHECKPOINT_SECONDS, Centre
 from tests.fakes.rpc import SystemClock
 
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
@@ -38,6 +38,8 @@ class Replica:
         authority_seconds: float = 60.0,
         fleet_budgets: Sequence[FleetBudget] = (),
         bus: NatsBus | None = None,
+        sidecars: int = 3,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         """Build it; the context serves. `bus`: the NATS that its records go through."""
         folder.mkdir(exist_ok=True)
@@ -48,6 +50,8 @@ class Replica:
         self._authority_seconds = authority_seconds
         self._fleet_budgets = fleet_budgets
         self._bus = bus
+        self._sidecars = sidecars
+        self._checkpoint_seconds = checkpoint_seconds
         self._stack = contextlib.AsyncExitStack()
         self.failures: list[str] = []
         (folder / "collector.sock").unlink(missing_ok=True)
@@ -70,6 +74,8 @@ class Replica:
         self.centre = Centre(
             self._folder,
             self._epoch,
+            sidecars=self._sidecars,
+            checkpoint_seconds=self._checkpoint_seconds,
             authority_seconds=self._authority_seconds,
             opened=opened,
             fleet=fleet,

@@ -46,8 +46,8 @@ def _revocation(message: Message) -> None:
 
 
 def _record(message: Message) -> None:
-    record = records.record_from_proto(message)
-    assert records.record_from_proto(records.record_to_proto(record)) == record
+    (record,) = records.records_from_proto([message])
+    assert records.records_from_proto([records.record_to_proto(record)]) == [record]
 
 
 def _filter(message: Message) -> None:

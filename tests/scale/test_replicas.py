@@ -49,7 +49,7 @@ async def whole(store):
     assert [one.position for one in found] == list(range(1, len(found) + 1))
     frontier = Frontier()
     for one in found:
-        frontier.append(entry_hash(one.record))
+        frontier.append([entry_hash(one.record)])
     assert store.tree_head() == TreeHead(len(found), frontier.root())
     assert frontier.root() == await store.read_tree(lambda node: root_of(len(found), node))
     records = (

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TextIO
 
 import click
@@ -19,17 +19,18 @@ GC_THRESHOLD = 20_000
 
 def serve(prepare: Callable[[], Serve]) -> None:
     """Prepare and run until told to stop; leaves with the exit code."""
+    sys.exit(_exit_code(lambda: run_tuned(_until_told(prepare()))))
+
+
+def run_tuned(work: Coroutine[object, object, None]) -> None:
+    """Run on the loop, and with the interpreter, of every process of ours."""
     # The thread that waits for the disk wants the interpreter back after each sync; by default it would wait 5 ms for
     # a busy loop to let go, longer than the sync itself.
     sys.setswitchinterval(SWITCH_SECONDS)
-    sys.exit(_exit_code(lambda: _run(prepare())))
-
-
-def _run(run: Serve) -> None:
     # What is imported by now stays: the collector of cycles need not walk it again and again, nor run so often.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_until_told(run))
+    asyncio.Runner(loop_factory=uvloop.new_event_loop).run(work)
 
 
 def check(load: Callable[[], None], what: str) -> None:

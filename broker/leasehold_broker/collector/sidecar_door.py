@@ -15,7 +15,7 @@ from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.sync_sidecar import SyncSession, SyncSidecar
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.server import Handlers
-from leasehold_broker.wire.records import record_from_proto
+from leasehold_broker.wire.records import records_from_proto
 from leasehold_broker.wire.sync import message_from_proto, push_to_proto
 
 SYNC_SERVICE = sidecar_service_pb2.DESCRIPTOR.services_by_name["SidecarService"]
@@ -108,7 +108,7 @@ class SidecarDoor:
                     return
                 raise
             self._check(name)
-            records = [record_from_proto(record) for record in request.records]
+            records = records_from_proto(request.records)
             epoch, sequence = await self._ingest.run(name, records)
             yield audit_service_pb2.AppendEventsResponse(epoch=epoch, committed_sequence=sequence)
 

@@ -31,16 +31,26 @@ def entry_hash(record: Linked) -> bytes:
     return leaf_hash(entry_of(record))
 
 
-def hashes_of(records: Iterable[LinkedBody]) -> Iterator[tuple[bytes, bytes]]:
-    """Of each record the digest that its content has, and its leaf: `record_digest` and `entry_hash`, in bulk."""
-    sha256, stream, epoch, chained, entered = hashlib.sha256, "", "", b"", b""
+def digests_of(records: Iterable[LinkedBody]) -> Iterator[bytes]:
+    """Of each record the digest that its content has: `record_digest`, in bulk."""
+    sha256 = hashlib.sha256
+    stream: str | None = None  # so that whatever the first is called, it is not that
+    epoch, chained = "", b""
+    for record in records:
+        if record.epoch != epoch or record.stream != stream:
+            stream, epoch = record.stream, record.epoch
+            chained = b"%b%b\0%b\0" % (CHAIN_DOMAIN, stream.encode(), epoch.encode())
+        place = record.sequence.to_bytes(8, "big") + record.previous_digest
+        yield sha256(chained + place + record.body).digest()
+
+
+def leaves_of(records: Iterable[Linked]) -> Iterator[bytes]:
+    """Of each record its leaf: `entry_hash`, in bulk."""
+    sha256 = hashlib.sha256
+    stream: str | None = None
+    epoch, entered = "", b""
     for record in records:
         if record.epoch != epoch or record.stream != stream:
             stream, epoch = record.stream, record.epoch
             entered = b"\0%b\0%b\0" % (stream.encode(), epoch.encode())
-            chained = CHAIN_DOMAIN + entered[1:]
-        place = record.sequence.to_bytes(8, "big") + record.previous_digest
-        yield (
-            sha256(b"%b%b%b" % (chained, place, record.body)).digest(),
-            sha256(b"%b%b%b" % (entered, place, record.digest)).digest(),
-        )
+        yield sha256(entered + record.sequence.to_bytes(8, "big") + record.previous_digest + record.digest).digest()

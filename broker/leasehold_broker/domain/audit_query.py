@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredRecord:
     """One record in the collector's log.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, Linked, altered
-from leasehold_broker.domain.audit_link import hashes_of
+from leasehold_broker.domain.audit_link import digests_of
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.values import value
 
@@ -33,8 +33,7 @@ class EventColumns:
 class CheckedRecord(NamedTuple):
     """A record whose digest is that of its body, which is an event; flat, as millions of them are made.
 
-    The first six are the record's, as it was sent; `leaf` is its hash as an entry of the Merkle log; the others are
-    what a store indexes, as in `EventColumns`.
+    The first six are the record's, as it was sent; the others are what a store indexes, as in `EventColumns`.
     """
 
     stream: str
@@ -43,7 +42,6 @@ class CheckedRecord(NamedTuple):
     previous_digest: bytes
     digest: bytes
     body: bytes
-    leaf: bytes
     type: str
     wall_ms: int
     outcome: str
@@ -65,7 +63,7 @@ def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes]
         Refusal: AUDIT_CHAIN_BROKEN (altered), BODY_INVALID.
     """
     checked = []
-    for record, (digest, leaf) in zip(records, hashes_of(records), strict=True):
+    for record, digest in zip(records, digests_of(records), strict=True):
         if digest != record.digest:
             raise chain_broken(record, altered(record))
         try:
@@ -84,7 +82,6 @@ def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes]
                 record.previous_digest,
                 record.digest,
                 record.body,
-                leaf,
                 columns.type,
                 columns.wall_ms,
                 columns.outcome,
@@ -104,11 +101,9 @@ def must_be_whole(records: Sequence[CheckedRecord]) -> None:
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN.
     """
-    for record, (digest, leaf) in zip(records, hashes_of(records), strict=True):
+    for record, digest in zip(records, digests_of(records), strict=True):
         if digest != record.digest:
             raise chain_broken(record, altered(record))
-        if leaf != record.leaf:
-            raise chain_broken(record, f"record {record.sequence} has another hash than its entry in the log")
 
 
 def chain_broken(record: Linked, wrong: str) -> Refusal:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, Linked, chain
+from leasehold_broker.domain.audit_link import leaves_of
 from leasehold_broker.domain.checked_record import CheckedRecord, EventColumns, check_records
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -165,11 +166,11 @@ class LogPlan:
         """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
         unknown: list[StreamHead] = []
         pending, position = self._pending, self.position
-        rows, keyed, leaves = pending.rows, pending.keys, []
+        rows, keyed = pending.rows, pending.keys
         life, epoch, last = 0, "", len(records) - 1
         for at, record in enumerate(records):
             (
-                _, of, sequence, previous_digest, digest, body, leaf,
+                _, of, sequence, previous_digest, digest, body,
                 type_, wall_ms, outcome, lease, issuer, subject, keys, previous,
             ) = record  # fmt: skip
             position += 1
@@ -197,8 +198,7 @@ class LogPlan:
                     body,
                 )
             )
-            leaves.append(leaf)
-        pending.tiles.extend(self.edge.append(leaves))
+        pending.tiles.extend(self.edge.append(leaves_of(records)))
         self.position = position
         return unknown
 

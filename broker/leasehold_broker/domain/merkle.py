@@ -8,7 +8,7 @@ there. Every proof, and every root, is made of perfect nodes.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Node = tuple[int, int]
 """Level, from 0 for entries, and index from the left."""
@@ -46,15 +46,17 @@ class Frontier:
         self.size = size
         self._peaks = list(peaks)
 
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of the next entry."""
-        size = self.size
-        peaks = self._peaks
-        while size & 1:
-            leaf = node_hash(peaks.pop(), leaf)
-            size >>= 1
-        peaks.append(leaf)
-        self.size += 1
+    def append(self, leaves: Iterable[bytes]) -> None:
+        """Add the hashes of the next entries."""
+        sha256, peaks, size = hashlib.sha256, self._peaks, self.size
+        for leaf in leaves:
+            node, merging = leaf, size
+            while merging & 1:
+                node = sha256(b"\1" + peaks.pop() + node).digest()  # node_hash; a call costs as much as the hash
+                merging >>= 1
+            peaks.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """Root over everything so far."""

@@ -6,10 +6,9 @@ each head continues the one before (A5), and a batch or a second costs one signa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from leasehold_broker.domain.audit_chain import record_digest
-from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.audit_link import digests_of, leaves_of
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead, checkpoint_text
 from leasehold_broker.domain.merkle import Frontier, peaks, root_of
@@ -118,8 +117,7 @@ class PublishCheckpoint:
             if not records:
                 message = f"record {self._frontier.size + 1} was stored and cannot be read back"
                 raise LogDamagedError(message)
-            for stored in records:
-                self._check(stored)
+            self._check(records)
         if self._frontier.root() != head.root:
             message = f"a record up to {head.size} reads back whole but is not the one that was accepted there"
             raise LogDamagedError(message)
@@ -130,13 +128,14 @@ class PublishCheckpoint:
         self.published += 1
         await self._copy(note)
 
-    def _check(self, stored: StoredRecord) -> None:
-        record = stored.record
-        computed = record_digest(record.stream, record.epoch, record.sequence, record.previous_digest, record.body)
-        if stored.position != self._frontier.size + 1 or computed != record.digest:
-            message = f"record {self._frontier.size + 1} does not read back as it was accepted"
-            raise LogDamagedError(message)
-        self._frontier.append(entry_hash(record))
+    def _check(self, page: Sequence[StoredRecord]) -> None:
+        records = [stored.record for stored in page]
+        due = self._frontier.size + 1
+        for position, (stored, digest) in enumerate(zip(page, digests_of(records), strict=True), due):
+            if stored.position != position or digest != stored.record.digest:
+                message = f"record {position} does not read back as it was accepted"
+                raise LogDamagedError(message)
+        self._frontier.append(leaves_of(records))
 
     async def _must_continue(self, head: TreeHead, what: str) -> None:
         here = self._store.last_position()

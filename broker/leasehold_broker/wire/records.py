@@ -22,23 +22,29 @@ STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 EPOCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def record_from_proto(message: audit_service_pb2.AuditRecord) -> ChainedRecord:
-    """One record as sent; whether its digest holds is asked of the chain.
+def records_from_proto(messages: Iterable[audit_service_pb2.AuditRecord]) -> list[ChainedRecord]:
+    """Records as sent; whether their digests hold is asked of the chain.
 
     Raises:
         Refusal: FIELD_INVALID.
     """
-    if not STREAM.fullmatch(message.stream):
-        raise field_invalid("records.stream", f"must match {STREAM.pattern}")
-    if not EPOCH.fullmatch(message.epoch):
-        raise field_invalid("records.epoch", f"must match {EPOCH.pattern}")
-    if message.sequence < 1:
-        raise field_invalid("records.sequence", f"must be positive, was {message.sequence}")
-    if len(message.previous_digest) != DIGEST_BYTES or len(message.digest) != DIGEST_BYTES:
-        raise field_invalid("records.digest", f"digests must be {DIGEST_BYTES} bytes")
-    return ChainedRecord(
-        message.stream, message.epoch, message.sequence, message.previous_digest, message.body, message.digest
-    )
+    found = []
+    of: tuple[str, str] | None = None
+    for message in messages:
+        stream, epoch, sequence = message.stream, message.epoch, message.sequence
+        previous_digest, digest = message.previous_digest, message.digest
+        if of != (stream, epoch):  # all of a batch have the same
+            if not STREAM.fullmatch(stream):
+                raise field_invalid("records.stream", f"must match {STREAM.pattern}")
+            if not EPOCH.fullmatch(epoch):
+                raise field_invalid("records.epoch", f"must match {EPOCH.pattern}")
+            of = (stream, epoch)
+        if sequence < 1:
+            raise field_invalid("records.sequence", f"must be positive, was {sequence}")
+        if len(previous_digest) != DIGEST_BYTES or len(digest) != DIGEST_BYTES:
+            raise field_invalid("records.digest", f"digests must be {DIGEST_BYTES} bytes")
+        found.append(ChainedRecord(stream, epoch, sequence, previous_digest, message.body, digest))
+    return found
 
 
 def record_to_proto(record: ChainedRecord) -> audit_service_pb2.AuditRecord:

@@ -11,7 +11,7 @@ import msgspec
 
 from leasehold_broker.domain.checked_record import CheckedRecord
 
-VERSION = 1
+VERSION = 2
 
 
 class _Batch(NamedTuple):

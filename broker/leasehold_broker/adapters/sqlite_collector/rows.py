@@ -86,12 +86,11 @@ def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str,
     return " AND ".join([RECORDS, *conditions]) + " ORDER BY e.position LIMIT :limit", parameters
 
 
-def stored_record(row: Row) -> StoredRecord:
+def stored_record(row: tuple[Any, ...]) -> StoredRecord:
     """One row of `RECORDS`."""
-    record = ChainedRecord(
-        row["stream"], row["epoch"], row["sequence"], row["previous_digest"], row["body"], row["digest"]
-    )
-    return StoredRecord(row["position"], row["receive_wall_ms"], record, row["type"])
+    position, receive_wall_ms, type_, stream, epoch, sequence, previous_digest, digest, body = row
+    record = ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
+    return StoredRecord(position, receive_wall_ms, record, type_)
 
 
 def stream_head(row: Row) -> StreamHead:

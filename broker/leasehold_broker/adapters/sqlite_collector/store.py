@@ -130,7 +130,7 @@ class CollectorStore:
         def read(database: Database) -> list[StoredRecord]:
             found: list[StoredRecord] = []
             size = 0
-            for row in database.query(sql, parameters):
+            for row in database.execute(sql, parameters):
                 found.append(rows.stored_record(row))
                 size += len(found[-1].record.body)
                 if size >= PAGE_BYTES_MAX:
