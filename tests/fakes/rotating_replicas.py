@@ -24,6 +24,7 @@ class RotatingReplicas:
         """Write everything; see `RotationStage`."""
         self.stage = RotationStage(root, origin, rotation, more)
         self.engine = PostgresEngine(postgres)
+        self._postgres = postgres
         at = self.engine.at
         (root / "password").write_text("superuser-of-the-tests\n")
         (root / "password").chmod(0o600)
@@ -70,6 +71,11 @@ class RotatingReplicas:
                 if process.poll() is None:
                     process.kill()
                 process.wait(30)
+
+    def end_leads(self) -> None:
+        """What the server does to the session of a replica that has been silent for long, without the wait."""
+        held = "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+        self._postgres.sql(f"SELECT pg_terminate_backend(pid) FROM ({held}) held")
 
     def custodian(self, name: str) -> KeyClient:
         """A client of this replica, by uid."""

@@ -163,6 +163,7 @@ def test_a_rotation_is_given_up_at_the_replica_that_does_not_lead(world):
 
         asked = minting()
         east.send_signal(signal.SIGSTOP)
+        replicas.end_leads()
         try:
             code, said = cancelled_at(replicas, "west", asked.name)
             assert code == 0, said

@@ -171,9 +171,11 @@ async def test_a_session_that_ends_begins_anew(postgres):
             assert list(await two.after(0, 10)) == [first, second]
 
 
-async def test_a_relay_that_cannot_begin_is_a_refusal():
+async def test_a_relay_that_cannot_begin_is_a_refusal(monkeypatch):
     """Nobody listens there: the supervisor shows it, and tries again."""
-    from leasehold_broker.adapters.nats_bus import NatsAt  # noqa: PLC0415 - beside its only use
+    from leasehold_broker.adapters.nats_bus import NatsAt, connection  # noqa: PLC0415 - beside its only use
+
+    monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", 1.0)
 
     class Log:
         def epoch(self) -> int:
