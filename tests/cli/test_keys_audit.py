@@ -88,6 +88,18 @@ def test_a_federated_key_does_not_age():
     assert found(replace(aged(900), kind=KeyKind.FEDERATED)) == []
 
 
+def test_a_key_that_is_handed_out_wants_a_rotation():
+    """It is too wide in any case; that nothing replaces it afterwards is said."""
+    grants = (replace(NARROW, disclosed_keys=(KEY.name,)),)
+
+    def why(rotated):
+        (finding,) = findings((FRESH,), Policy("v", grants, ()), (USED,), {}, LIMITS, NOW, rotated)
+        return finding.why
+
+    assert why({KEY.name: Rotated(None)}).endswith("gives the key itself")
+    assert why({}).endswith("gives the key itself, and no rotation is known to replace it")
+
+
 def test_unused():
     """No use for 31 days, never since it was stored, or granted by nobody; unknown marks say nothing."""
     assert found(marks=(replace(USED, wall_ms=NOW - 31 * DAY_MS),)) == ["unused"]

@@ -131,6 +131,30 @@ def told(collector, *arguments):
     return done.stdout
 
 
+def test_a_key_that_was_handed_out_is_replaced(world_files):
+    """Its lease is revoked: the key that the agent holds is dead at its provider a little later, by itself."""
+    account, stage = world_files
+    policy = stage.root / "policy.toml"
+    handed = 'modes = ["disclosed"]\ndisclosed_keys = ["openai-test"]'
+    policy.write_text(policy.read_text().replace("delegation_depth_max = 2", handed))
+    with (
+        stage.process("collector"),
+        stage.process("sidecar"),
+        LeaseholdClient(stage.agent, signed("agent")) as agent,
+        stage.custodian() as custodian,
+    ):
+        with agent.acquire(provider="openai", mode="disclosed", renew=False) as lease:
+            assert openai_kwargs(lease)["api_key"] == FIRST
+            assert "is in force" in told(stage.centre, "revoke", "--key", KEY, "--note", "seen elsewhere")
+        until = time.monotonic() + WATCH_SECONDS
+        while not (found := list(custodian.rotations(KEY))) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert list(custodian.watch(found[0].name, WATCH_SECONDS))[-1].state == pb.ROTATION_STATE_DONE
+        assert found[0].trigger == pb.ROTATION_TRIGGER_DISCLOSED
+    assert not account.lives(FIRST)
+    assert len(account.alive()) == 1
+
+
 def test_a_key_that_cannot_be_tried_is_refused_at_the_start(world_files):
     """Every rotation of it would make a key, give it up and begin again: it is to be said that nothing is proven."""
     _, stage = world_files

@@ -110,7 +110,7 @@ def findings(
     known = None if marks is None else {(mark.key, mark.kind): mark for mark in sorted(marks, key=_when)}
     for record in sorted(records, key=lambda each: each.name):
         found += _age(record, limits, now_wall_ms, rotations.get(record.name))
-        found += _grants(record, policy, makes.get(record.name, ""))
+        found += _grants(record, policy, makes.get(record.name, ""), rotated=record.name in rotations)
         found += _shared(record, records, digests)
         found += _shared_elsewhere(record, digests.get(record.name), elsewhere)
         if known is not None:
@@ -139,7 +139,7 @@ def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int, rotated: Rota
         yield Finding(FindingKind.DUE, record.name, f"version {record.version} is due in {limits.age - days} days")
 
 
-def _grants(record: KeyRecord, policy: Policy, makes: str) -> Iterable[Finding]:
+def _grants(record: KeyRecord, policy: Policy, makes: str, *, rotated: bool) -> Iterable[Finding]:
     giving = [grant for grant in policy.grants if record.name in grant.keys and grant.environment == record.environment]
     if makes:
         for grant in giving:
@@ -156,7 +156,7 @@ def _grants(record: KeyRecord, policy: Policy, makes: str) -> Iterable[Finding]:
         if ANYTHING in grant.subjects:
             wide.append("any subject of its issuer")
         if record.name in grant.disclosed_keys:
-            wide.append("the key itself")
+            wide.append("the key itself" if rotated else "the key itself, and no rotation is known to replace it")
         if Mode.BROKERED in grant.modes and not _bounded(record, grant, policy):
             wide.append("money without a cap, in the grant or in a budget")
         if wide:
