@@ -50,6 +50,7 @@ class AzureAt:
         vault_url: e.g. "https://leasehold-prod.vault.azure.net".
         tenant_id, client_id, token_file: of the federated credential; all "" for the machine's managed identity.
         timeout_seconds: for each connect and each silence.
+        authority: where the workload token is exchanged, as of another cloud; "" for Entra's public one.
     """
 
     vault_url: str
@@ -57,6 +58,7 @@ class AzureAt:
     client_id: str = ""
     token_file: str = ""
     timeout_seconds: float = 4.0
+    authority: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class AzureKeys:
         self._at = at
         self._keys = dict(keys)
         self._worker = WorkerThread("azure", CALL_SECONDS_MAX)
-        self._credential = credential or _credential(at)
+        self._credential = credential or _credential(at, ca_file)
         self._ca_file = ca_file
         self._client = self._at_vault(at.vault_url)
 
@@ -284,11 +286,18 @@ def _plain(tags: Mapping[str, str]) -> dict[str, str]:
     return {str(name): value for name, value in tags.items()}
 
 
-def _credential(at: AzureAt) -> TokenCredential:
+def _credential(at: AzureAt, ca_file: str) -> TokenCredential:
     if not at.token_file:
         return ManagedIdentityCredential(client_id=at.client_id or None)
+    # One that the operator names is not looked up in Entra's public list of authorities.
+    named = {"authority": at.authority, "disable_instance_discovery": True} if at.authority else {}
     return WorkloadIdentityCredential(
-        tenant_id=at.tenant_id, client_id=at.client_id, token_file_path=at.token_file, use_env_settings=False
+        tenant_id=at.tenant_id,
+        client_id=at.client_id,
+        token_file_path=at.token_file,
+        use_env_settings=False,
+        connection_verify=ca_file or True,
+        **named,
     )
 
 

@@ -21,6 +21,7 @@ import google.auth
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from google.auth import identity_pool
 from google.auth.credentials import Credentials
 from google.cloud.secretmanager_v1 import Secret as Stored
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient, SecretVersion
@@ -47,6 +48,7 @@ ROTATES = ("secretmanager.secrets.update", "secretmanager.versions.add", "secret
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 ROTATION, ADDING = "leasehold-rotation", "leasehold-adding"
 """Annotations: the rotation whose value came last; a digest of a value that is just being added."""
+STS = "https://sts.googleapis.com"
 T = TypeVar("T")
 
 
@@ -68,6 +70,7 @@ class GcpAt:
         service_account: e-mail of the account to impersonate; "" for none.
         endpoint: "" for Google's.
         timeout_seconds: for each call.
+        sts_endpoint: where the workload token is exchanged; "" for Google's.
     """
 
     project: str
@@ -76,6 +79,7 @@ class GcpAt:
     service_account: str = ""
     endpoint: str = ""
     timeout_seconds: float = 4.0
+    sts_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,13 +342,14 @@ def _credentials(at: GcpAt) -> Credentials:
         "type": "external_account",
         "audience": at.audience,
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": "https://sts.googleapis.com/v1/token",
+        "token_url": f"{at.sts_endpoint or STS}/v1/token",
         "credential_source": {"file": at.token_file},
     }
     if at.service_account:
         account = f"projects/-/serviceAccounts/{at.service_account}:generateAccessToken"
         described["service_account_impersonation_url"] = f"https://iamcredentials.googleapis.com/v1/{account}"
-    made: Credentials = google.auth.load_credentials_from_dict(described, scopes=SCOPES)[0]  # type: ignore[no-untyped-call]
+    # Not by google.auth.load_credentials_from_dict: that asks Cloud Resource Manager for the project, which is known.
+    made: Credentials = identity_pool.Credentials.from_info(described, scopes=SCOPES)  # type: ignore[no-untyped-call]
     return made
 
 

@@ -97,6 +97,7 @@ class GcpStore(Part, frozen=True, tag_field="kind", tag="gcp"):
     audience: str = ""
     service_account: str = ""
     endpoint: str = ""
+    sts_endpoint: str = ""
     refresh_seconds: float = 30.0
     max_stale_seconds: float = 900.0
 
@@ -116,6 +117,8 @@ class AzureStore(Part, frozen=True, tag_field="kind", tag="azure"):
     tenant_id: str = ""
     client_id: str = ""
     token_file: str = ""
+    authority: str = ""
+    ca_file: str = ""
     refresh_seconds: float = 30.0
     max_stale_seconds: float = 900.0
 
@@ -216,8 +219,10 @@ def _store_at(store: Store, base: Path) -> Store:
     match store:
         case VaultStore():
             return _rooted(store, base, "ca_file", login=store.login)
-        case AwsStore() | GcpStore() | AzureStore():
+        case AwsStore() | GcpStore():
             return _rooted(store, base, "token_file")
+        case AzureStore():
+            return _rooted(store, base, "token_file", "ca_file")
 
 
 def _rooted(part: P, base: Path, *files: str, login: VaultLogin | None = None) -> P:
@@ -295,10 +300,10 @@ def _wrong_access(store: Store) -> list[str]:
             urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
             together = {"role_arn": store.role_arn, "token_file": store.token_file}
         case GcpStore():
-            urls = [*filter(None, (store.endpoint,))]
+            urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
             together = {"token_file": store.token_file, "audience": store.audience}
         case AzureStore():
-            urls = [store.vault_url]
+            urls = [store.vault_url, *filter(None, (store.authority,))]
             together = {"tenant_id": store.tenant_id, "client_id": store.client_id, "token_file": store.token_file}
     wrong = [what for url in urls for what in wrong_origin(url)]
     if len({bool(value) for value in together.values()}) > 1:

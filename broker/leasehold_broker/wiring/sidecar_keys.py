@@ -180,15 +180,23 @@ def _aws(store: AwsStore) -> KeySource:
 def _gcp(store: GcpStore) -> KeySource:
     from leasehold_broker.adapters.keys_gcp import GcpAt, GcpKeyAt, GcpKeys  # noqa: PLC0415 - an extra
 
-    at = GcpAt(store.project, store.token_file, store.audience, store.service_account, store.endpoint)
+    at = GcpAt(
+        store.project,
+        store.token_file,
+        store.audience,
+        store.service_account,
+        store.endpoint,
+        sts_endpoint=store.sts_endpoint,
+    )
     return GcpKeys(at, {key.name: GcpKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys})
 
 
 def _azure(store: AzureStore) -> KeySource:
     from leasehold_broker.adapters.keys_azure import AzureAt, AzureKeyAt, AzureKeys  # noqa: PLC0415 - an extra
 
-    at = AzureAt(store.vault_url, store.tenant_id, store.client_id, store.token_file)
-    return AzureKeys(at, {key.name: AzureKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys})
+    at = AzureAt(store.vault_url, store.tenant_id, store.client_id, store.token_file, authority=store.authority)
+    keys = {key.name: AzureKeyAt(f"{store.path}-{key.secret}", key.field) for key in store.keys}
+    return AzureKeys(at, keys, ca_file=store.ca_file)
 
 
 def _failed(why: str) -> None:
