@@ -105,8 +105,8 @@ crash-fleet: $(VENV)/servers.stamp ## a fleet budget over 6 sidecars, one collec
 
 .PHONY: unkind
 unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide versions: packets, disks, clocks (UNKIND_PULSES=5)
-	@$(ENV) UNKIND_PULSES=$${UNKIND_PULSES:-20} SYSCALLS=all pytest -q -rs --timeout=7200 \
-	  tests/unkind/test_filtered_packets.py tests/unkind/test_failing_syscalls.py
+	@$(ENV) UNKIND_PULSES=$${UNKIND_PULSES:-20} SYSCALLS=all CLOCKS=all pytest -q -rs --timeout=7200 \
+	  tests/unkind/test_filtered_packets.py tests/unkind/test_failing_syscalls.py tests/unkind/test_faked_clocks.py
 
 .PHONY: rotate-load rotate-crash
 rotate-load: $(VENV)/dev.stamp ## rotate a key under some 50 calls a second, a third of them streams (ROTATE_LOAD_THREADS=16)

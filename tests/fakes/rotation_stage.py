@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.fakes.issuer import ec_key, jwk, jwks, sign
@@ -169,10 +170,10 @@ level = "debug"
         return opened.unseal(entry.record, Sealed(entry.record.version, entry.nonce, entry.sealed)).reveal().decode()
 
     @contextlib.contextmanager
-    def process(self, what: str):
+    def process(self, what: str, command: Callable[..., list[str]] = broker):
         """A collector or a sidecar, once it serves; killed by the test, or stopped at the end."""
         with subprocess.Popen(
-            broker(what, "--config", str(self.root / f"{what}.toml")), stderr=subprocess.PIPE, text=True
+            command(what, "--config", str(self.root / f"{what}.toml")), stderr=subprocess.PIPE, text=True
         ) as process:
             try:
                 for line in process.stderr:
