@@ -10,6 +10,7 @@ from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.audit_chain import chain
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.budget_changes import BudgetChange, Direction
+from leasehold_broker.domain.centre_events import SAID_BY_CENTRE
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.merkle import EMPTY_ROOT, root_of
@@ -115,6 +116,26 @@ async def test_an_altered_record_is_refused(store):
     with pytest.raises(Refusal) as refused:
         await store.append("sidecar-1", [record], 1)
     assert refused.value.reason is Reason.AUDIT_CHAIN_BROKEN
+
+
+async def test_no_sidecar_says_what_the_centre_says(store):
+    """Whoever holds a sidecar could else resolve the alarm about itself, excuse a hole, or revoke keys elsewhere."""
+    emitter = Emitter()
+    await store.append("sidecar-1", emitter.calls(1), 1)
+    for type_ in sorted(SAID_BY_CENTRE):
+        honest = Emitter()
+        records = honest.calls(2)
+        forged = honest.emit(Event(type_, 1, Outcome.ALLOWED, details={"epoch": 1, "key": "k", "sidecar": "sidecar-2"}))
+        with pytest.raises(Refusal) as refused:
+            await store.append("sidecar-1", [*records, forged], 2)
+        assert (refused.value.reason, refused.value.detail) == (Reason.SIDECAR_BANNED, f"tried to say {type_}")
+    assert store.last_position() == 1
+    escaped = Emitter()
+    first = escaped.calls(1)
+    odd = escaped.put(b'{"outcome":"allowed","type":"revocation.\\u0063omplete","wall_ms":1}')
+    with pytest.raises(Refusal) as refused:
+        await store.append("sidecar-1", [*first, odd], 2)
+    assert refused.value.reason is Reason.SIDECAR_BANNED
 
 
 async def test_a_copy_is_fenced_once_a_newer_life_has_written(store):

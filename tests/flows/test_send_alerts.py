@@ -101,6 +101,7 @@ def event(type_=EventType.CALL_REFUSED, reason=None, lease="", **details) -> Eve
             "critical",
         ),
         (event(EventType.AUDIT_REFUSED, Reason.AUDIT_EPOCH_FENCED), "audit.fenced/https://idp agent-1", "critical"),
+        (event(EventType.AUDIT_REFUSED, Reason.SIDECAR_BANNED), "audit.not_its_own/https://idp agent-1", "error"),
         (event(EventType.AUDIT_GAP_ACCEPTED, gap_stream="s-2"), "audit.gap_accepted/s-2", "critical"),
         (event(EventType.AUDIT_TAIL_UNKNOWN, tail_stream="s-2"), "audit.tail_unknown/s-2", "warning"),
         (event(EventType.REVOCATION_LAGGING, epoch=4), "revocation.lagging/4", "critical"),

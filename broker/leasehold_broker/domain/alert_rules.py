@@ -341,6 +341,15 @@ BY_REASON: Final[Mapping[Reason, tuple[str, Rule]]] = {
             _subject,
         ),
     ),
+    Reason.SIDECAR_BANNED: (
+        "audit.not_its_own",
+        Rule(
+            Severity.ERROR,
+            "A sidecar is banned and goes on trying, or wrote what is not for it to write",
+            "See which with leasehold audit query --type audit.refused; stop its process, or ban it.",
+            _subject,
+        ),
+    ),
     Reason.AUDIT_EPOCH_FENCED: (
         "audit.fenced",
         Rule(

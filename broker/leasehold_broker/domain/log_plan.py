@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, Linked, chain
 from leasehold_broker.domain.audit_link import leaves_of
+from leasehold_broker.domain.centre_events import SAID_BY_CENTRE, must_be_a_sidecars
 from leasehold_broker.domain.checked_record import CheckedRecord, EventColumns, check_records
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -45,6 +46,7 @@ class LogWriter:
         accept_gaps: let streams go on behind a hole, which is then an event.
         encode: an event to its canonical body.
         columns: what is queried by, out of a body; ValueError when it is no event.
+        forbidden: types of events that no sidecar's stream may hold.
     """
 
     stream: str
@@ -52,14 +54,19 @@ class LogWriter:
     accept_gaps: bool
     encode: Callable[[Event], bytes]
     columns: Callable[[bytes], EventColumns]
+    forbidden: frozenset[EventType] = SAID_BY_CENTRE
 
     def check(self, records: Sequence[ChainedRecord]) -> list[CheckedRecord]:
         """What can be checked of records before it is their turn.
 
         Raises:
-            Refusal: those of `check_records`.
+            Refusal: those of `check_records` and `must_be_a_sidecars`.
         """
-        return check_records(records, self.columns)
+        checked = check_records(records, self.columns)
+        for record in checked:
+            if record.stream != self.stream:
+                must_be_a_sidecars(record.type, record.stream, self.forbidden)
+        return checked
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ async def own_centre(parts: SidecarParts, alone: Alone) -> AsyncIterator[Corouti
     """Serve local operators; gives what ships the outbox into the log, to be kept running."""
     folder, name = parts.config.state_dir, f"{parts.config.name}.centre"
     plan = CheckpointPlan(f"leasehold/{name}", folder / "checkpoint.key", folder / "checkpoint.pub")
-    log = CollectorStore(folder / "audit.db", name, new_life())
+    log = CollectorStore(folder / "audit.db", name, new_life(), alone=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(log.close)
         prove, _ = await stack.enter_async_context(checkpoints(plan, OpenStore(log), parts.clock, parts.fail))

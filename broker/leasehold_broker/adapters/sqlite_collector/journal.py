@@ -16,6 +16,7 @@ from leasehold_broker.adapters.sqlite_collector.lives import load_lives, put_liv
 from leasehold_broker.adapters.sqlite_collector.tree import load_edge, put_tiles
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.centre_events import SAID_BY_CENTRE, SAID_BY_RESPONDERS
 from leasehold_broker.domain.checked_record import CheckedRecord
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.events import Event
@@ -48,12 +49,13 @@ _PUT_APPLIED = "INSERT INTO applied (epoch, sidecar, leases_ended, calls_cut) VA
 class WriterMemory:
     """Heads and counters, and the changes that move them."""
 
-    def __init__(self, stream: str, epoch: str, *, accept_gaps: bool) -> None:
-        """For a collector whose own stream has this name, in this life."""
+    def __init__(self, stream: str, epoch: str, *, accept_gaps: bool, alone: bool) -> None:
+        """For a collector whose own stream has this name, in this life; `alone`: the centre of one sidecar."""
         self.stream = stream
         self.epoch = 0
         self.budget_change = 0
-        self._writer = LogWriter(stream, epoch, accept_gaps, encode_event, checked_columns)
+        forbidden = SAID_BY_CENTRE - SAID_BY_RESPONDERS if alone else SAID_BY_CENTRE
+        self._writer = LogWriter(stream, epoch, accept_gaps, encode_event, checked_columns, forbidden)
         self._plan = LogPlan(self._writer, {stream}, StreamLives({stream}), TileEdge())
         self._issued: list[Revocation] = []
 

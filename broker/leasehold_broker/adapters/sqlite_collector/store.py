@@ -54,7 +54,7 @@ class StoreBusyError(RuntimeError):
 class CollectorStore:
     """One file, one process, one writer thread, two reader threads."""
 
-    def __init__(self, path: Path, stream: str, epoch: str, *, accept_gaps: bool = False) -> None:
+    def __init__(self, path: Path, stream: str, epoch: str, *, accept_gaps: bool = False, alone: bool = False) -> None:
         """Open or create the file.
 
         Args:
@@ -62,6 +62,7 @@ class CollectorStore:
             stream: name of the collector's own stream.
             epoch: of this life of the collector: never used before.
             accept_gaps: let streams go on behind a hole, which is then an event.
+            alone: this is the log of one sidecar that is its own centre.
 
         Raises:
             StoreBusyError: another collector has it open.
@@ -78,7 +79,7 @@ class CollectorStore:
         self._tree_head = TreeHead(0, EMPTY_ROOT)
         self._recent: deque[Revocation] = deque(maxlen=RECENT_REVOCATIONS_MAX)
         self._history = RevocationHistory()
-        self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps)
+        self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps, alone=alone)
         try:
             self._writer = GroupWriter(self._connect, self._committed, self._memory.load)
         except (sqlite3.Error, ValueError, OSError):
