@@ -1,9 +1,11 @@
 """The other commands: leases by hand, revocation, and how the command presents itself."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from leasehold import InvalidRequest, Scope, __version__
 from leasehold.cli.app import leasehold
 from leasehold.cli.options import _scopes
-from leasehold.cli.revoke_command import ROWS_MAX, _sidecars
+from leasehold.cli.revocation_progress import ROWS_MAX, sidecars_table
 from leasehold.operators import selector
 from leasehold.v1 import revocation_service_pb2 as pb
 
@@ -178,7 +180,7 @@ def fleet(acknowledged, waiting):
 
 def test_of_a_large_fleet_only_the_laggards_are_shown():
     """A page of those who are done would hide the one who is not; the one unheard for longest comes first."""
-    lines = _sidecars(fleet(995, 5)).splitlines()
+    lines = sidecars_table(fleet(995, 5)).splitlines()
 
     assert [line.split()[0] for line in lines[1:6]] == [f"late-{number}" for number in range(5)]
     assert lines[6:] == ["995 of 1000 acknowledged; not complete"]
@@ -186,7 +188,7 @@ def test_of_a_large_fleet_only_the_laggards_are_shown():
 
 def test_no_more_laggards_are_shown_than_fit_a_screen():
     """The rest is a number."""
-    lines = _sidecars(fleet(0, 1000)).splitlines()
+    lines = sidecars_table(fleet(0, 1000)).splitlines()
 
     assert len(lines) == ROWS_MAX + 3
     assert lines[-2:] == ["and 960 more", "0 of 1000 acknowledged; not complete"]
@@ -194,7 +196,7 @@ def test_no_more_laggards_are_shown_than_fit_a_screen():
 
 def test_of_a_large_fleet_that_is_done_one_line_is_shown():
     """Nobody is waited for: no table."""
-    assert _sidecars(fleet(1000, 0)) == "1000 of 1000 acknowledged; not complete"
+    assert sidecars_table(fleet(1000, 0)) == "1000 of 1000 acknowledged; not complete"
 
 
 def test_no_watch_does_not_wait(run, collector, revocations):
@@ -205,11 +207,69 @@ def test_no_watch_does_not_wait(run, collector, revocations):
 
 
 def test_a_dry_run_changes_nothing(run, collector, revocations):
-    """--dry-run lists what would die."""
+    """--dry-run lists what would die, whose it is and where; "at least" where the sidecars could not list all."""
     result = run("revoke", "--collector", collector.target, "--provider", "openai", "--dry-run")
 
-    assert result.stdout == "2 live leases match; nothing was changed\n  leases/1\n  leases/2\n"
+    assert result.stdout.splitlines() == [
+        "2 live leases match; nothing was changed",
+        "SIDECAR    SUBJECT  ISSUER     LEASES",
+        "sidecar-a  agent-7  https://i  2",
+        "  leases/1",
+        "  leases/2",
+    ]
+    assert not result.stderr
+    revocations.incomplete = True
+    result = run("revoke", "--collector", collector.target, "--provider", "openai", "--dry-run")
+    assert result.stdout.startswith("at least 2 live leases match; nothing was changed\n")
     assert revocations.entries == []
+
+
+@pytest.mark.parametrize(
+    ("live", "options", "said"),
+    [
+        ([], (), "no live leases match, as last reported: is the selector spelt"),
+        ([], ("--dry-run",), "no live leases match, as last reported"),
+        (["leases/1"], ("--expect", "3"), "1 live lease matches, fewer than the 3 expected, as last reported"),
+        (["leases/1"], ("--expect", "1"), ""),
+        ([], ("--expect", "0"), ""),
+    ],
+)
+def test_a_slip_of_the_selector_is_told(run, collector, revocations, live, options, said):
+    """What matches nothing, or less than expected, is acknowledged by every sidecar all the same: one is warned."""
+    revocations.live = live
+    result = run("revoke", "--collector", collector.target, "--subject", "agents/", "--no-watch", *options)
+    assert result.exit_code == 0
+    assert said in result.stderr
+    assert bool(said) == bool(result.stderr)
+
+
+def test_whoever_stops_watching_is_told_that_it_is_in_force(collector, revocations):
+    """Ctrl-C ends the watching alone: no word like "aborted", exit code 3, and what to type to watch on."""
+    leasehold = Path(sys.executable).with_name("leasehold")
+    command = [str(leasehold), "revoke", "--collector", collector.target, "--all", "--yes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert "revocations/1 is in force" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, trouble = watching.communicate(timeout=30)
+    assert watching.returncode == 3
+    assert trouble == (
+        "leasehold: not watched any longer; revocations/1 is in force all the same: "
+        "'leasehold revocations revocations/1' watches on\n"
+    )
+
+
+def test_one_revocation_is_watched_on(run, collector, revocations):
+    """By whoever did not issue it, or has stopped watching: who has acknowledged, until all have."""
+    assert run("revoke", "--collector", collector.target, "--all", "--yes", "--no-watch").exit_code == 0
+    result = run("revocations", "--collector", collector.target, "revocations/1", "--wait", "0.3")
+    assert result.exit_code == 3
+    assert "0 of 2 acknowledged; not complete" in result.stdout
+    revocations.acknowledge("sidecar-a")
+    revocations.acknowledge("sidecar-b")
+    result = run("revocations", "--collector", collector.target, "revocations/1", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["complete"] is True
+    assert run("revocations", "--collector", collector.target, "revocations/1", "--blocks").exit_code == 2
 
 
 def test_what_else_is_ordered_reaches_the_collector(run, collector, revocations):

@@ -308,9 +308,16 @@ async def test_live_leases_are_reported_for_dry_runs(tmp_path):
             request.selector.key = "k2"
             answer = await alice.revocations.RevokeLeases(request, **alice.how)
             assert list(answer.matching_leases) == ["leases/b"]
+            request.selector.subject.subject = "*"
+            request.selector.subject.issuer = "i"
+            sidecar.leases.append(LiveLease("leases/c", "", "leases/c", "i", "t", "test", ("k1",), ("openai",)))
+            await eventually(lambda: centre.fleet.members["sidecar-1"].live.total == 3)
+            answer = await alice.revocations.RevokeLeases(request, **alice.how)
+            found = [(each.sidecar, each.issuer, each.subject, each.leases) for each in answer.holders]
+            assert found == [("sidecar-1", "i", "s", 2), ("sidecar-1", "i", "t", 1)]
             assert not answer.HasField("progress")
         assert centre.store.epoch() == 0
-        assert len(await centre.store.page(EventFilter(type="revocation.validated"), 0, 9)) == 2
+        assert len(await centre.store.page(EventFilter(type="revocation.validated"), 0, 9)) == 3
 
 
 async def test_fifty_sidecars_hear_of_a_revocation(tmp_path, capsys):

@@ -73,6 +73,7 @@ def test_it_serves_and_revokes_by_itself(alone):
 
     assert answer.usage.output_tokens == 24
     assert list(dry.matching_leases) == [lease.name]
+    assert [each.leases for each in dry.holders] == [1]
     assert done.progress.complete
     assert refused.value.response.headers["leasehold-reason"] == "LEASE_REVOKED"
     assert state == "revoked"

@@ -112,6 +112,7 @@ class RevocationServer(revocation_rpc.RevocationServiceServicer):
         self.requests: list[Any] = []
         self.applied = {"sidecar-a": 0, "sidecar-b": 0}
         self.live = ["leases/1", "leases/2"]
+        self.incomplete = False
         self.forbidden = False
 
     def acknowledge(self, sidecar: str) -> None:
@@ -144,7 +145,16 @@ class RevocationServer(revocation_rpc.RevocationServiceServicer):
         with self.lock:
             self.requests.append(request)
             if request.validate_only:
-                return revocation.RevokeLeasesResponse(matching_leases=self.live)
+                return revocation.RevokeLeasesResponse(
+                    matching_leases=self.live,
+                    matching_incomplete=self.incomplete,
+                    holders=[
+                        revocation.LeaseHolder(
+                            sidecar="sidecar-a", issuer="https://i", subject="agent-7", leases=len(self.live)
+                        )
+                        for _ in self.live[:1]
+                    ],
+                )
             epoch = len(self.entries) + 1
             self.entries.append(
                 revocation.RevocationEntry(

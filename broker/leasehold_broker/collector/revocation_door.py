@@ -93,6 +93,10 @@ class RevocationDoor:
             progress=None if issued.progress is None else progress_to_proto(issued.progress),
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,
+            holders=[
+                pb.LeaseHolder(sidecar=whose.sidecar, issuer=whose.issuer, subject=whose.subject, leases=count)
+                for whose, count in (issued.matching.holders if request.validate_only else ())
+            ],
         )
 
     def _rotated(self, request: pb.RevokeLeasesRequest, selector: Selector) -> str | None:

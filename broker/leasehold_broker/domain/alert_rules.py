@@ -203,7 +203,7 @@ RULES: Final[Mapping[EventType, Rule]] = {
     EventType.REVOCATION_LAGGING: Rule(
         Severity.CRITICAL,
         "A revocation has not reached every sidecar",
-        "leasehold revoke --watch names them; stop one that stays behind. One that is cut off stops by itself.",
+        "leasehold revocations NAME names them; stop one that stays behind. One that is cut off stops by itself.",
         _named("epoch"),
     ),
     EventType.REVOCATION_COMPLETE: Rule(

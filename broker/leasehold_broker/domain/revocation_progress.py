@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
@@ -100,8 +100,21 @@ class LiveLeases:
         return len(self.leases) >= self.total
 
 
+class Holder(NamedTuple):
+    """A subject at a sidecar, as whose leases a selector matches."""
+
+    sidecar: str
+    issuer: str
+    subject: str
+
+
 def matching_names(selector: Selector, leases: Iterable[LiveLease], sidecar: str) -> list[str]:
-    """Names of the leases that match, sorted: what `revocation.selects` would say, from reports alone.
+    """Names of the leases that match, sorted."""
+    return sorted(lease.name for lease in matching_leases(selector, leases, sidecar))
+
+
+def matching_leases(selector: Selector, leases: Iterable[LiveLease], sidecar: str) -> list[LiveLease]:
+    """The leases that match: what `revocation.selects` would say, from reports alone.
 
     Args:
         selector: what would be revoked.
@@ -109,7 +122,7 @@ def matching_names(selector: Selector, leases: Iterable[LiveLease], sidecar: str
         leases: the live leases of one sidecar; a live lease's parents are live and listed too.
     """
     by_name = {lease.name: lease for lease in leases}
-    return sorted(name for name, lease in by_name.items() if _selects_live(selector, lease, by_name, sidecar))
+    return [lease for lease in by_name.values() if _selects_live(selector, lease, by_name, sidecar)]
 
 
 def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease], sidecar: str) -> bool:

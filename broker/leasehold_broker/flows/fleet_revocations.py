@@ -1,19 +1,22 @@
 """The collector's way to issue revocations and to see them arrive: port revocation_issuer over log and fleet."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from leasehold_broker.domain.revocation import Revocation, Selector
 from leasehold_broker.domain.revocation_progress import (
     AppliedRevocation,
+    Holder,
     RevocationProgress,
     SidecarProgress,
+    matching_leases,
     matching_names,
 )
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft
+from leasehold_broker.ports.revocation_issuer import HOLDERS_SHOWN_MAX, MatchingLeases, RevocationDraft
 from leasehold_broker.ports.revocation_log import RevocationLog
 
 MATCHING_NAMES_MAX = 10_000
@@ -38,15 +41,20 @@ class FleetRevocations:
     async def matching(self, selector: Selector) -> MatchingLeases:
         """As the port says, from what the sidecars had reported when it was called; pushes go out meanwhile."""
         names: list[str] = []
+        holders: Counter[Holder] = Counter()
         complete, looked_at = True, LEASES_A_TURN
         for name, live in [(name, member.live) for name, member in self._fleet.members.items()]:
             if looked_at >= LEASES_A_TURN:
                 looked_at = 0
                 await asyncio.sleep(0)
             looked_at += 1 + len(live.leases)
-            names.extend(matching_names(selector, live.leases, name))
+            found = matching_leases(selector, live.leases, name)
+            names.extend(lease.name for lease in found)
+            holders.update(Holder(name, lease.issuer, lease.subject) for lease in found)
             complete = complete and live.complete
-        return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete and len(names) <= MATCHING_NAMES_MAX)
+        complete = complete and len(names) <= MATCHING_NAMES_MAX
+        most = tuple(holders.most_common(HOLDERS_SHOWN_MAX))
+        return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete, most)
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
         """As the port says; every connected sidecar is woken before this returns, those with a matching lease first."""

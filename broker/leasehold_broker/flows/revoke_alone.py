@@ -1,18 +1,19 @@
 """Revocation at a sidecar that runs alone: it is its own centre. Implements `RevocationIssuer` on its books."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation, Selector, selects
-from leasehold_broker.domain.revocation_progress import RevocationProgress, SidecarProgress
+from leasehold_broker.domain.revocation_progress import Holder, RevocationProgress, SidecarProgress
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationDraft
+from leasehold_broker.ports.revocation_issuer import HOLDERS_SHOWN_MAX, MatchingLeases, RevocationDraft
 
 REQUESTS_MAX = 1024
 """Request ids remembered for retries; a repeat after that revokes again, which changes nothing."""
@@ -34,12 +35,14 @@ class RevokeAlone:
 
     async def matching(self, selector: Selector) -> MatchingLeases:
         """Live leases that the selector matches now."""
-        names = (
-            lease.name
+        found = [
+            lease
             for lease in self._books.leases.values()
             if not lease.ended and selects(selector, lease, _ancestors(self._books, lease), self._books.sidecar)
-        )
-        return MatchingLeases(tuple(sorted(names)), complete=True)
+        ]
+        whose = Counter(Holder(self._books.sidecar, lease.subject.issuer, lease.subject.subject) for lease in found)
+        names = tuple(sorted(lease.name for lease in found))
+        return MatchingLeases(names, complete=True, holders=tuple(whose.most_common(HOLDERS_SHOWN_MAX)))
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
         """Revoke; returns when entry and effects are durable.

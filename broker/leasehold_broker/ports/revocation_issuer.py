@@ -6,8 +6,10 @@ from typing import Protocol
 
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.revocation import PLAIN, Order, Revocation, Selector
-from leasehold_broker.domain.revocation_progress import RevocationProgress
+from leasehold_broker.domain.revocation_progress import Holder, RevocationProgress
 from leasehold_broker.domain.rotation import DisabledKey
+
+HOLDERS_SHOWN_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,17 @@ class RevocationDraft:
 
 @dataclass(frozen=True, slots=True)
 class MatchingLeases:
-    """Names of live leases that a selector matches; `complete` is False when there may be more."""
+    """Live leases that a selector matches.
+
+    Args:
+        names: of the leases.
+        complete: False when there may be more.
+        holders: whose they are, and how many of each, those with the most first; at most HOLDERS_SHOWN_MAX.
+    """
 
     names: tuple[str, ...]
     complete: bool
+    holders: tuple[tuple[Holder, int], ...] = ()
 
 
 class RevocationIssuer(Protocol):

@@ -7,7 +7,8 @@ from leasehold.cli.budget_commands import budget_group
 from leasehold.cli.exec_command import exec_command
 from leasehold.cli.key_commands import key_group
 from leasehold.cli.lease_commands import lease_group
-from leasehold.cli.revoke_command import lift, revocations, revoke
+from leasehold.cli.revocations_command import revocations
+from leasehold.cli.revoke_command import lift, revoke
 from leasehold.cli.sidecar_commands import sidecar_group, sidecars
 
 _HELP = """Capped leases on paid APIs instead of keys.

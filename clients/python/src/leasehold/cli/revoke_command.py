@@ -1,7 +1,7 @@
-"""`leasehold revoke`, `lift`, `revocations`: kill leases and see every sidecar acknowledge; block, and lift a block."""
+"""`leasehold revoke` and `lift`: kill leases and see every sidecar acknowledge; block, and lift a block."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,9 +10,9 @@ from google.protobuf.json_format import MessageToDict
 from leasehold import LeaseholdError
 from leasehold._amounts import ttl_seconds
 from leasehold.cli.key_commands import follow
-from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, table, to_collector
-from leasehold.errors import DEADLINE
-from leasehold.operators import OperatorClient, selector
+from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, fail, table, to_collector
+from leasehold.cli.revocation_progress import as_dict, left, wait, wait_option
+from leasehold.operators import selector
 from leasehold.v1 import key_service_pb2 as key
 from leasehold.v1 import revocation_service_pb2 as revocation
 
@@ -55,9 +55,6 @@ _SWITCHED_OFF = {
     key.SWITCH_OFF_CUSTOM: "ended by your own minter; whether that can be undone, it knows",
 }
 """What becomes of the key, as the collector says; `_ENDED` of one that says nothing."""
-
-ROWS_MAX = 40
-"""A longer table shows only who has not acknowledged, and no more of them than this."""
 
 CAUSES = {
     name.removeprefix("REVOCATION_CAUSE_").lower().replace("_", "-"): number
@@ -105,7 +102,9 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
 @to_collector
 @_selector_options
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
-@click.option("--dry-run", is_flag=True, help="Say which live leases match and change nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say which live leases match, whose they are and where, and change nothing."
+)
 @click.option(
     "--expect",
     "leases_max",
@@ -125,15 +124,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
 @click.option("--cause", type=click.Choice(list(CAUSES)), help="Why, in one word.")
 @_note
 @click.option("--watch/--no-watch", default=True, show_default=True, help="Wait for the sidecars.")
-@click.option(
-    "--wait",
-    "wait_seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the sidecars.",
-)
+@wait_option
 @_json
 def revoke(
     connection: Connection,
@@ -160,30 +151,37 @@ def revoke(
     if selected["everything"] and not yes and not dry_run:
         _confirm()
     with connection.operator() as client:
-        answer = client.revoke(
-            chosen,
-            note=note,
-            cause=CAUSES[cause] if cause else revocation.REVOCATION_CAUSE_UNSPECIFIED,
-            block_new=block or bool(block_for),
-            block_seconds=block_seconds,
-            leases_max=leases_max,
-            validate_only=dry_run,
-            rotate_key=rotate_key,
-            disable_key=disable_key,
-        )
-        _print_matching(answer, dry_run=dry_run, disables=disable_key, json_=json_)
-        if dry_run:
-            return
-        progress = answer.progress
-        if watch:
-            progress = _wait(client, progress, wait_seconds, json_=json_)
-        elif json_:
-            click.echo(as_json(_as_dict(progress)))
-    ended = True
-    if watch and disable_key:
-        with connection.custodian() as keys:
-            ended = follow(keys, answer.rotation, wait_seconds, json_=json_)
-    if watch and not (progress.complete and ended):
+        try:
+            answer = client.revoke(
+                chosen,
+                note=note,
+                cause=CAUSES[cause] if cause else revocation.REVOCATION_CAUSE_UNSPECIFIED,
+                block_new=block or bool(block_for),
+                block_seconds=block_seconds,
+                leases_max=leases_max,
+                validate_only=dry_run,
+                rotate_key=rotate_key,
+                disable_key=disable_key,
+            )
+        except KeyboardInterrupt:
+            fail("interrupted before the collector answered: 'leasehold revocations' says whether it is in force")
+        try:
+            _print_matching(answer, dry_run=dry_run, disables=disable_key, json_=json_)
+            _doubt(answer, leases_max)
+            if dry_run:
+                return
+            complete = True
+            if watch:
+                complete = wait(client, answer.progress, wait_seconds, json_=json_).complete
+            elif json_:
+                click.echo(as_json(as_dict(answer.progress)))
+            if watch and disable_key:
+                with connection.custodian() as keys:
+                    complete = follow(keys, answer.rotation, wait_seconds, json_=json_) and complete
+        except KeyboardInterrupt:
+            complete = False
+            click.echo(left(answer.progress), err=True)
+    if not complete:
         sys.exit(EXIT_INCOMPLETE)
 
 
@@ -197,54 +195,9 @@ def lift(connection: Connection, name: str, note: str, json_: bool) -> None:
     with connection.operator() as client:
         progress = client.lift(name, note=note)
     if json_:
-        click.echo(as_json(_as_dict(progress)))
+        click.echo(as_json(as_dict(progress)))
     else:
         click.echo(f"{name} is lifted by {progress.entry.name}; leases may be acquired again as the policy says")
-
-
-@click.command("revocations", help="List revocations, newest first, and which of them block new leases." + EXIT_CODES)
-@to_collector
-@click.option("--blocks", is_flag=True, help="Only those that block new leases now.")
-@_json
-def revocations(connection: Connection, blocks: bool, json_: bool) -> None:
-    """List them."""
-    with connection.operator() as client:
-        entries = list(client.revocations())
-    lifted = {entry.lifts_epoch for entry in entries}
-    rows = [("NAME", "WHEN", "BY", "SELECTS", "BLOCKS", "NOTE")]
-    for entry in entries:
-        blocking = entry.block_new and entry.epoch not in lifted
-        if blocks and not blocking:
-            continue
-        when = entry.create_time.ToDatetime().isoformat(timespec="seconds") + "Z"
-        if json_:
-            told = MessageToDict(entry, preserving_proto_field_name=True)
-            click.echo(as_json({**told, "blocks_now": blocking}))
-        rows.append((entry.name, when, entry.revoked_by, _selects(entry), _blocks(entry, blocking), entry.note))
-    if not json_:
-        click.echo(table(rows) if len(rows) > 1 else "none")
-
-
-def _selects(entry: revocation.RevocationEntry) -> str:
-    if entry.lifts_epoch:
-        return f"lifts revocations/{entry.lifts_epoch}"
-    kind = entry.selector.WhichOneof("selector")
-    if kind == "everything" or kind is None:
-        return "everything"
-    if kind == "subject":
-        subject = entry.selector.subject
-        return f"subject {subject.subject}" + (f" of {subject.issuer}" if subject.issuer else "")
-    if kind == "label":
-        return f"label {entry.selector.label.name}={entry.selector.label.value}"
-    return f"{kind} {getattr(entry.selector, kind)}"
-
-
-def _blocks(entry: revocation.RevocationEntry, blocking: bool) -> str:
-    if not entry.block_new:
-        return "-"
-    if not blocking:
-        return "lifted"
-    return f"for {entry.block_duration.seconds} s" if entry.block_duration.seconds else "until lifted"
 
 
 def _confirm() -> None:
@@ -256,18 +209,26 @@ def _confirm() -> None:
 def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, disables: bool, json_: bool) -> None:
     names = list(answer.matching_leases)
     if json_:
-        told = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
+        told: dict[str, object] = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
+        told["matching_incomplete"] = answer.matching_incomplete
+        if dry_run:
+            told["holders"] = [MessageToDict(each, preserving_proto_field_name=True) for each in answer.holders]
         more = {"rotation": answer.rotation, "disabled_key_id": answer.disabled_key_id}
         if answer.switch_off:
             more["switch_off"] = key.SwitchOff.Name(answer.switch_off).removeprefix("SWITCH_OFF_").lower()
         click.echo(as_json(told | {name: text for name, text in more.items() if text}))
         return
     shown = answer.disabled_key_id or "of an id that is not known yet, as the provider does not answer"
-    count = f"{len(names)} live {'lease matches' if len(names) == 1 else 'leases match'}"
+    least = "at least " if answer.matching_incomplete else ""
+    count = f"{least}{len(names)} live {'lease matches' if len(names) == 1 else 'leases match'}"
     if dry_run:
         click.echo(f"{count}; nothing was changed")
         if disables:
             click.echo(f"the key {shown} would be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}")
+        if answer.holders:
+            rows = [("SIDECAR", "SUBJECT", "ISSUER", "LEASES")]
+            rows += [(each.sidecar, each.subject, each.issuer, str(each.leases)) for each in answer.holders]
+            click.echo(table(rows))
         for name in names:
             click.echo(f"  {name}")
     else:
@@ -279,88 +240,14 @@ def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, d
             click.echo(f"{answer.rotation}: {asked}; 'leasehold keys rotations' shows how it stands")
 
 
-def _wait(
-    client: OperatorClient, progress: revocation.RevocationProgress, wait_seconds: float, *, json_: bool
-) -> revocation.RevocationProgress:
-    printed = 0
-    try:
-        for latest in _until_complete(client, progress, wait_seconds):
-            progress = latest
-            if json_:
-                click.echo(as_json(_as_dict(progress)))
-            elif sys.stdout.isatty():
-                printed = _redraw(progress, printed)
-    except LeaseholdError as error:
-        click.echo(f"leasehold: {_trouble(error, wait_seconds)}", err=True)
-        if error.reason != DEADLINE and not json_:
-            click.echo(f"the revocation {progress.entry.name} is in force all the same", err=True)
-    if not json_ and not printed:
-        click.echo(_sidecars(progress))
-    return progress
-
-
-def _trouble(error: LeaseholdError, wait_seconds: float) -> str:
-    if error.reason == DEADLINE:
-        return f"not every sidecar has acknowledged within {wait_seconds:g} s"
-    return str(error)
-
-
-def _until_complete(
-    client: OperatorClient, progress: revocation.RevocationProgress, wait_seconds: float
-) -> Iterator[revocation.RevocationProgress]:
-    yield progress
-    if not progress.complete:
-        yield from client.watch_progress(progress.entry.name, wait_seconds)
-
-
-def _redraw(progress: revocation.RevocationProgress, printed: int) -> int:
-    text = _sidecars(progress)
-    if printed:
-        click.echo(f"\x1b[{printed}A\x1b[J", nl=False)
-    click.echo(text)
-    return text.count("\n") + 1
-
-
-def _sidecars(progress: revocation.RevocationProgress) -> str:
-    if not progress.sidecars:
-        return "no sidecar is known here" + ("" if progress.complete else " yet")
-    epoch = progress.entry.epoch
-    rows = [("SIDECAR", "STATE", "LEASES ENDED", "CALLS CUT", "LAST HEARD")]
-    shown = list(progress.sidecars)
-    if len(shown) > ROWS_MAX:
-        # A page of those who are done hides the one who is not.
-        shown = sorted((each for each in shown if each.applied_epoch < epoch), key=_heard_seconds)
-    for each in shown[:ROWS_MAX]:
-        applied = each.applied_epoch >= epoch
-        state = "acknowledged" if applied else "waiting" if each.connected else "silent"
-        heard = each.last_heard_time.ToDatetime().isoformat(timespec="seconds") + "Z"
-        counts = (str(each.leases_ended), str(each.calls_cut)) if applied else ("-", "-")
-        rows.append((each.sidecar, state, *counts, heard))
-    done = sum(each.applied_epoch >= epoch for each in progress.sidecars)
-    summary = "complete" if progress.complete else "not complete"
-    if len(shown) > ROWS_MAX:
-        rows.append((f"and {len(shown) - ROWS_MAX} more", "", "", "", ""))
-    if len(rows) == 1:
-        return f"{done} of {len(progress.sidecars)} acknowledged; {summary}"
-    return f"{table(rows)}\n{done} of {len(progress.sidecars)} acknowledged; {summary}"
-
-
-def _heard_seconds(each: revocation.SidecarProgress) -> int:
-    return each.last_heard_time.seconds
-
-
-def _as_dict(progress: revocation.RevocationProgress) -> dict[str, object]:
-    return {
-        "revocation": progress.entry.name,
-        "complete": progress.complete,
-        "sidecars": [
-            {
-                "sidecar": each.sidecar,
-                "connected": each.connected,
-                "acknowledged": each.applied_epoch >= progress.entry.epoch,
-                "leases_ended": each.leases_ended,
-                "calls_cut": each.calls_cut,
-            }
-            for each in progress.sidecars
-        ],
-    }
+def _doubt(answer: revocation.RevokeLeasesResponse, leases_max: int | None) -> None:
+    """Say what a slip of the selector would look like: it ends nothing, and every sidecar acknowledges that, too."""
+    found = len(answer.matching_leases)
+    if answer.matching_incomplete or found >= (1 if leases_max is None else leases_max):
+        return
+    expected = "" if not leases_max else f", fewer than the {leases_max} expected"
+    click.echo(
+        f"leasehold: {found or 'no'} live {'lease matches' if found == 1 else 'leases match'}{expected}, as last "
+        "reported: is the selector spelt as the subject, key or sidecar is?",
+        err=True,
+    )

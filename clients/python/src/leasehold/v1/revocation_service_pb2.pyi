@@ -333,6 +333,7 @@ class RevokeLeasesResponse(_message.Message):
     ROTATION_FIELD_NUMBER: _builtins.int
     DISABLED_KEY_ID_FIELD_NUMBER: _builtins.int
     SWITCH_OFF_FIELD_NUMBER: _builtins.int
+    HOLDERS_FIELD_NUMBER: _builtins.int
     matching_incomplete: _builtins.bool
     """True when a sidecar holds more leases than it could list, or more match than fit this answer."""
     rotation: _builtins.str
@@ -349,6 +350,10 @@ class RevokeLeasesResponse(_message.Message):
     def matching_leases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Live leases that match, as last reported by the sidecars."""
 
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseHolder]:
+        """On validate_only: whose leases match, and where; those with the most first, at most 1,000."""
+
     def __init__(
         self,
         *,
@@ -358,14 +363,46 @@ class RevokeLeasesResponse(_message.Message):
         rotation: _builtins.str = ...,
         disabled_key_id: _builtins.str = ...,
         switch_off: _key_service_pb2.SwitchOff.ValueType = ...,
+        holders: _abc.Iterable[Global___LeaseHolder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation", "switch_off", b"switch_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "holders", b"holders", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation", "switch_off", b"switch_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeLeasesResponse: _TypeAlias = RevokeLeasesResponse  # noqa: Y015
+
+@_typing.final
+class LeaseHolder(_message.Message):
+    """One subject at one sidecar."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIDECAR_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    LEASES_FIELD_NUMBER: _builtins.int
+    sidecar: _builtins.str
+    issuer: _builtins.str
+    subject: _builtins.str
+    leases: _builtins.int
+    """Of its live leases, those that match."""
+    def __init__(
+        self,
+        *,
+        sidecar: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        leases: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "leases", b"leases", "sidecar", b"sidecar", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseHolder: _TypeAlias = LeaseHolder  # noqa: Y015
 
 @_typing.final
 class LiftRevocationRequest(_message.Message):
