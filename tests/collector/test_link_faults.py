@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,7 @@ from tests.fakes.manual_clock import ManualClock
 from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
 from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.shipping import BATCH_BYTES_MAX, first_batch
+from leasehold_broker.adapters.collector_link.streams import LinkBrokenError, together
 from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord
 from leasehold_broker.domain.sync import Push
@@ -49,6 +51,48 @@ async def test_a_silent_collector_is_left_for_a_new_connection(tmp_path):
             async with Centre(tmp_path):
                 await sidecar.outbox.empty()
                 await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)
+
+
+async def test_a_write_that_grpc_cancels_ends_no_link():
+    """A process that was stopped finds its answer late and its write cancelled in one turn: it starts anew."""
+
+    async def receive():
+        await asyncio.sleep(0)
+        raise LinkBrokenError("the collector is silent")
+
+    async def cancelled():
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    for _ in range(50):  # the order of a set of tasks is by address
+        with pytest.raises(LinkBrokenError, match="silent"):
+            await together(receive(), cancelled())
+    with pytest.raises(LinkBrokenError, match="cancelled here"):
+        await together(cancelled(), asyncio.Event().wait())
+    outer = asyncio.create_task(together(asyncio.Event().wait(), asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+
+
+async def test_a_link_whose_stream_is_cancelled_by_grpc_goes_on(tmp_path):
+    """Nobody has told the link to end, so it does not: a sidecar would refuse everything from then on, for good."""
+    calls = []
+
+    async def session(_channel):
+        calls.append(len(calls))
+        if len(calls) < 3:
+            raise asyncio.CancelledError
+
+    sidecar = Sidecar(f"unix:{tmp_path / 'nobody.sock'}")
+    keeping = asyncio.create_task(sidecar.link._keep("sync", session))
+    async with asyncio.timeout(20):
+        await eventually(lambda: len(calls) > 3)
+    assert sidecar.link.counters.failures == {"CANCELLED": 2}
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
 
 
 async def test_mutual_tls_with_rotated_certificates(tmp_path):

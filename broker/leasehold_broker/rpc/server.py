@@ -71,7 +71,7 @@ def server_options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", limits.metadata_bytes_max),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes_max),
         ("grpc.max_concurrent_streams", limits.streams_max),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", limits.ping_seconds_min * 1000),
+        ("grpc.http2.min_ping_interval_without_data_ms", limits.ping_seconds_min * 1000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.keepalive_time_ms", limits.keepalive_seconds * 1000),

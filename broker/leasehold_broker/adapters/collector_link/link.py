@@ -113,9 +113,20 @@ class CollectorLink:
         while True:
             self.counters.connects[name] = self.counters.connects.get(name, 0) + 1
             began = loop.time()
-            reason = await self._attempt(name, session)
+            reason = await self._lasting(name, session)
             attempt = 0 if loop.time() - began >= HEALTHY_SECONDS else attempt + 1
             await asyncio.sleep(self._settings.backoff.seconds(attempt, refused=reason in OPERATOR_REASONS))
+
+    async def _lasting(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> Reason | None:
+        """As `_attempt`; a cancellation that nobody has asked for is one more failure."""
+        try:
+            return await self._attempt(name, session)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._failed(name, "CANCELLED", detail="by gRPC; nobody has told this link to end")
+            return None
 
     async def _attempt(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> Reason | None:
         """One channel, one stream. Returns the reason when the collector refused with one."""

@@ -32,15 +32,28 @@ class LinkBrokenError(Exception):
 
 
 async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[None, None, None]) -> None:
-    """Run until `receiver` returns or anything raises; a helper may end earlier. All are over on return."""
+    """Run until `receiver` returns or anything raises; a helper may end earlier. All are over on return.
+
+    A reading that is given up cancels its call, and gRPC then raises a cancellation out of a writing, though nobody
+    has cancelled us: taken for ours, it would end whoever keeps the stream up, without a word. What `receiver` raises
+    counts.
+
+    Raises:
+        LinkBrokenError: the call was cancelled under `receiver`; and what any of them raises.
+    """
     main = asyncio.create_task(receiver)
     tasks = [main, *(asyncio.create_task(helper) for helper in helpers)]
     try:
         waiting = set(tasks)
         while not main.done():
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            for task in done - {main}:
+                if not (main.done() or task.cancelled()):
+                    task.result()
+        if main.cancelled():
+            message = "the call was cancelled here"
+            raise LinkBrokenError(message)
+        main.result()
     finally:
         for task in tasks:
             task.cancel()
