@@ -103,6 +103,51 @@ def test_no_keys_at_all(folder):
     assert "belong to file" in refusal(folder, with_keys("[keys]\n" + transit + vault()))
 
 
+AT = {
+    "vault": 'address = "https://{host}"\nlogin = {{ method = "token", token_file = "t" }}',
+    "aws": 'region = "eu-central-1"\nendpoint = "https://{host}"',
+    "gcp": 'project = "p"\nendpoint = "https://{host}"',
+    "azure": 'vault_url = "https://{host}"',
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "prod", "staging", "host", "shared"),
+    [
+        ("gcp", "leasehold", "leasehold-staging", "x.test", True),
+        ("azure", "leasehold", "leasehold-staging", "x.test", True),
+        ("gcp", "leasehold-prod", "leasehold-staging", "x.test", False),
+        ("azure", "leasehold-prod", "Leasehold-PROD", "x.test", True),
+        ("vault", "leasehold", "leasehold-staging", "x.test", False),
+        ("vault", "leasehold", "leasehold/staging", "x.test", True),
+        ("aws", "leasehold", "leasehold-staging", "x.test", False),
+        ("aws", "leasehold", "leasehold/staging", "x.test", True),
+        ("vault", "leasehold", "leasehold/staging", "X.test/", True),
+        ("vault", "leasehold", "leasehold/staging", "y.test", False),
+    ],
+)
+def test_no_name_of_one_environment_is_one_of_another(folder, kind, prod, staging, host, shared):
+    """A secret is path and name with "/" or "-" between: prod's "staging-openai" must not be staging's "openai"."""
+    stores = "".join(
+        f'[[keys.stores]]\nkind = "{kind}"\nenvironment = "{environment}"\npath = "{path}"\nkeys = []\n{at}\n'
+        for environment, path, at in (
+            ("prod", prod, AT[kind].format(host="x.test")),
+            ("staging", staging, AT[kind].format(host=host)),
+        )
+    )
+    if shared:
+        assert "share a place" in refusal(folder, with_keys("[keys]\n" + stores))
+    else:
+        assert len(load_sidecar(write(folder, with_keys("[keys]\n" + stores))).keys.stores) == 2
+
+
+@pytest.mark.parametrize("field", ["pending", "previous", "rotation", "disabled"])
+def test_a_field_that_a_rotation_writes_is_no_key(folder, field):
+    """The next rotation would put something else in the key's place."""
+    text = vault().replace('secret = "anthropic"', f'secret = "anthropic"\nfield = "{field}"')
+    assert f"field '{field}' is where a rotation keeps" in refusal(folder, with_keys(text))
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

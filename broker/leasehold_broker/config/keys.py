@@ -21,6 +21,8 @@ from leasehold_broker.domain.scope import PROVIDER_RULE, is_provider
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 PATH = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*", re.ASCII)
+RESERVED_FIELDS = frozenset({"pending", "previous", "rotation", "disabled"})
+"""Of an entry in Vault: a rotation writes them."""
 STORES_MAX = 64
 KEYS_MAX = 1_000
 P = TypeVar("P", bound=Part)
@@ -63,7 +65,7 @@ class VaultStore(Part, frozen=True, tag_field="kind", tag="vault"):
     @property
     def place(self) -> tuple[str, ...]:
         """Where its paths begin."""
-        return ("vault", self.address, self.namespace, self.mount)
+        return ("vault", _plain(self.address), self.namespace.strip("/"), self.mount.strip("/"))
 
 
 class AwsStore(Part, frozen=True, tag_field="kind", tag="aws"):
@@ -83,7 +85,7 @@ class AwsStore(Part, frozen=True, tag_field="kind", tag="aws"):
     @property
     def place(self) -> tuple[str, ...]:
         """Where its paths begin; the account follows from the role, which may be the same for two tables."""
-        return ("aws", self.region, self.endpoint)
+        return ("aws", self.region, _plain(self.endpoint))
 
 
 class GcpStore(Part, frozen=True, tag_field="kind", tag="gcp"):
@@ -104,7 +106,7 @@ class GcpStore(Part, frozen=True, tag_field="kind", tag="gcp"):
     @property
     def place(self) -> tuple[str, ...]:
         """Where its paths begin."""
-        return ("gcp", self.project, self.endpoint)
+        return ("gcp", self.project, _plain(self.endpoint))
 
 
 class AzureStore(Part, frozen=True, tag_field="kind", tag="azure"):
@@ -125,7 +127,7 @@ class AzureStore(Part, frozen=True, tag_field="kind", tag="azure"):
     @property
     def place(self) -> tuple[str, ...]:
         """Where its paths begin."""
-        return ("azure", self.vault_url)
+        return ("azure", _plain(self.vault_url))
 
 
 Store = VaultStore | AwsStore | GcpStore | AzureStore
@@ -275,6 +277,8 @@ def _wrong_store(where: str, store: Store) -> list[str]:
     for key in store.keys:
         names = _wrong_names(key.name, key.provider, store.environment)
         wrong += [f"{where} key {key.name!r}: {what}" for what in names]
+        if isinstance(store, VaultStore) and key.field in RESERVED_FIELDS:
+            wrong.append(f"{where} key {key.name!r}: field {key.field!r} is where a rotation keeps what it needs")
         if not PATH.fullmatch(key.secret):
             wrong.append(f"{where} key {key.name!r}: secret {key.secret!r} is no plain path below the store's")
     return wrong + [f"{where} {what}" for what in _wrong_access(store)]
@@ -311,6 +315,11 @@ def _wrong_access(store: Store) -> list[str]:
     return wrong
 
 
+def _plain(address: str) -> str:
+    """As it is compared: two ways to write one place are one place."""
+    return address.rstrip("/").lower()
+
+
 def _shared_places(stores: tuple[Store, ...]) -> list[str]:
     """Pairs of environments of which one's path lies within the other's."""
     wrong = []
@@ -318,8 +327,11 @@ def _shared_places(stores: tuple[Store, ...]) -> list[str]:
         for other in stores[number + 1 :]:
             if one.environment == other.environment or one.place != other.place:
                 continue
-            short, long = sorted((f"{one.path}/", f"{other.path}/"), key=len)
-            if long.startswith(short):
+            # What stands between a path and the secret below it, there: "prod" has "prod-eu-openai" as "prod-eu" has.
+            end = "-" if isinstance(one, GcpStore | AzureStore) else "/"
+            short, long = sorted((f"{one.path}{end}", f"{other.path}{end}"), key=len)
+            # Azure does not tell capital letters from small ones.
+            if long.lower().startswith(short.lower()):
                 wrong.append(
                     f"environments {one.environment!r} and {other.environment!r} share a place ({one.path}, "
                     f"{other.path}): each needs a path of its own"
