@@ -15,6 +15,7 @@ from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
 from leasehold_broker.adapters.sqlite_collector.tree import TreeReader, load_edge, put_tiles
 from leasehold_broker.domain.audit_link import entry_hash
+from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.merkle import consistency_proof, leaf_hash, root_of
 from leasehold_broker.domain.reasons import Refusal
@@ -25,7 +26,8 @@ from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCh
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 
 LATER = ("bans", "slices", "followers", "remembered", "rotation_requests", "rotations", "leads")
-WITHOUT_AFTER_5 = "".join(f"DROP TABLE {table}; " for table in LATER)
+WITHOUT_KEY = "DROP INDEX idx_events_key; ALTER TABLE events DROP COLUMN key; "
+WITHOUT_AFTER_5 = WITHOUT_KEY + "".join(f"DROP TABLE {table}; " for table in LATER)
 """Takes out what later versions of the schema added."""
 
 ORIGIN = "log.example/audit"
@@ -165,6 +167,25 @@ async def test_a_store_of_version_5_is_taken_in_with_or_without_terms(tmp_path, 
     assert await again.find(1) == issued
     await again.advance("alerts/a", 3, {"k": {"n": 1}, "gone": None})
     assert (await again.follower("alerts/a")).memory == {"k": {"n": 1}}
+    await again.close()
+
+
+@pytest.mark.parametrize("beat", [True, False])
+async def test_a_store_of_version_10_is_taken_in_and_its_keys_are_found(tmp_path, beat):
+    """That version was written by two programs too; its events had their keys in a table beside them."""
+    store = CollectorStore(tmp_path / "c.db", "collector", "c1")
+    await fill(store, Emitter(), 3)
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "c.db")
+    earlier = "" if beat else "ALTER TABLE leads RENAME COLUMN beat TO until_wall_ms; "
+    connection.executescript(
+        "INSERT INTO event_keys (key, position) SELECT key, position FROM events WHERE position < 3; "
+        f"{WITHOUT_KEY}{earlier}PRAGMA user_version=10;"
+    )
+    connection.close()
+    again = CollectorStore(tmp_path / "c.db", "collector", "c2")
+    assert [one.position for one in await again.page(EventFilter(key="anthropic-prod"), 0, 9)] == [1, 2]
+    assert await again.rotations.take_lead("replica", 5.0, SystemClock().now()) is not None
     await again.close()
 
 

@@ -20,7 +20,7 @@ from leasehold_broker.domain.tiles import Tile, TileEdge
 
 
 class LogRow(NamedTuple):
-    """A record at its place in the log; `life` is the row of its life."""
+    """A record at its place in the log; `life` is the row of its life, `key` the only key that it names."""
 
     position: int
     life: int
@@ -32,6 +32,7 @@ class LogRow(NamedTuple):
     lease: str
     issuer: str
     subject: str
+    key: str
     previous_digest: bytes
     digest: bytes
     body: bytes
@@ -71,7 +72,7 @@ class LogWriter:
 
 @dataclass(slots=True)
 class Additions:
-    """To be stored together, lives first."""
+    """To be stored together, lives first; `keys` with their positions are those of records that name several."""
 
     lives: list[tuple[int, StreamHead]] = field(default_factory=list)
     rows: list[LogRow] = field(default_factory=list)
@@ -186,8 +187,11 @@ class LogPlan:
                 life, ended = self.lives.follow(record, type_, previous, receive_wall_ms)
                 unknown += () if ended is None else (ended,)
                 epoch = of
-            for key in keys:
-                keyed.append((key, position))
+            key = ""
+            if len(keys) == 1:
+                key = keys[0]
+            else:
+                keyed.extend([(one, position) for one in keys])
             rows.append(
                 LogRow(
                     position,
@@ -200,6 +204,7 @@ class LogPlan:
                     lease,
                     issuer,
                     subject,
+                    key,
                     previous_digest,
                     digest,
                     body,

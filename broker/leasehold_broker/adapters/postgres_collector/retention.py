@@ -20,7 +20,7 @@ _DROPPED, _COPIED = "bodies_dropped", "partition_copied"
 _FIRST_YOUNG = "SELECT min(position) FROM events WHERE position > $1 AND position <= $2 AND receive_wall_ms >= $3"
 _LAST_IS_OLD = "SELECT receive_wall_ms < $2 FROM events WHERE position = $1"
 _DROP_BODIES = (
-    "UPDATE events SET body = '', lease = '', issuer = '', subject = '' "
+    "UPDATE events SET body = '', lease = '', issuer = '', subject = '', key = '' "
     "WHERE position > $1 AND position <= $2 AND type <> $3"
 )
 _DROP_KEYS = "DELETE FROM event_keys WHERE position > $1 AND position <= $2"
@@ -30,9 +30,10 @@ _PARTITIONS = (
 )
 _COPY = (
     "INSERT INTO {kept} (position, life, sequence, receive_wall_ms, wall_ms, type, outcome, lease, issuer, subject, "
-    "previous_digest, digest, body) SELECT position, life, sequence, receive_wall_ms, wall_ms, type, outcome, "
+    "key, previous_digest, digest, body) SELECT position, life, sequence, receive_wall_ms, wall_ms, type, outcome, "
     "CASE WHEN type = $3 THEN lease ELSE '' END, CASE WHEN type = $3 THEN issuer ELSE '' END, "
-    "CASE WHEN type = $3 THEN subject ELSE '' END, previous_digest, digest, CASE WHEN type = $3 THEN body ELSE '' END "
+    "CASE WHEN type = $3 THEN subject ELSE '' END, CASE WHEN type = $3 THEN key ELSE '' END, previous_digest, digest, "
+    "CASE WHEN type = $3 THEN body ELSE '' END "
     "FROM {name} WHERE position > $1 AND position <= $2 ORDER BY position"
 )
 

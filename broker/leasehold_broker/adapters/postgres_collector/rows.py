@@ -81,7 +81,6 @@ _CONDITIONS = {
     "stream": "e.life IN (SELECT id FROM lives WHERE stream = {})",
     "lease": "e.lease = {} AND e.lease <> ''",
     "subject": "e.subject = {} AND e.subject <> ''",
-    "key": "e.position IN (SELECT position FROM event_keys WHERE key = {})",
     "outcome": "e.outcome = {}",
     "start_wall_ms": "e.wall_ms >= {}",
     "end_wall_ms": "e.wall_ms < {}",
@@ -93,8 +92,8 @@ def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str,
     """The SQL for one page and its parameters; every value is bound, never written into the text."""
     if wanted == EventFilter(until_position=wanted.until_position):
         # Of all records the next are those of the next positions: said so, no planner sorts all that follow.
-        end = after_position + limit
-        wanted = EventFilter(until_position=min(end, wanted.until_position or end))
+        last = after_position + limit
+        wanted = EventFilter(until_position=min(last, wanted.until_position or last))
     parameters: list[str | int] = [after_position]
     conditions = []
 
@@ -111,8 +110,16 @@ def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str,
         conditions.append(f'e.type COLLATE "C" < {bound(wanted.type[:-1] + "/")}')
     elif wanted.type:
         conditions.append(f"e.type = {bound(wanted.type)}")
-    sql = " AND ".join([RECORDS, *conditions])
-    return f"{sql} ORDER BY e.position LIMIT {bound(limit)}", parameters
+    end = f"ORDER BY position LIMIT {bound(limit)}"
+    if not wanted.key:
+        return f"{' AND '.join([RECORDS, *conditions])} {end}", parameters
+    key = bound(wanted.key)
+    # Those of one key, and those of several: each in order and no more than needed, whatever the planner thinks of it.
+    alone, among = (
+        " AND ".join([RECORDS, *conditions, one.format(key)])
+        for one in ("e.key = {0} AND e.key <> ''", "e.position IN (SELECT position FROM event_keys WHERE key = {0})")
+    )
+    return f"({alone} {end}) UNION ALL ({among} {end}) {end}", parameters
 
 
 def stored_record(row: Row) -> StoredRecord:

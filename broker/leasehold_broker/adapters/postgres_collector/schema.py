@@ -133,7 +133,13 @@ CREATE TABLE ingest_refused (
 );
 """
 
-_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS, _ESCROW, _INGEST)
+_KEYS = """
+ALTER TABLE events ADD COLUMN key text NOT NULL DEFAULT '';
+CREATE INDEX events_key ON events (key) WHERE key <> '';
+"""
+# Most events name one key, which is theirs like their lease; a table of its own cost as much as all else of an event.
+
+_STEPS = (_LOG, _FLEET, _FOLLOWERS, _BANS, _ROTATIONS, _ESCROW, _INGEST, _KEYS)
 """What each version added."""
 SCHEMA_VERSION = len(_STEPS)
 

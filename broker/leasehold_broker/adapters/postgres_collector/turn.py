@@ -294,13 +294,14 @@ def clean(text: str) -> str:
 
 
 def _cleaned(row: LogRow) -> LogRow:
-    if "\0" in (joined := "".join(row[5:10])) or len(joined) > TEXT_MAX:
+    if "\0" in (joined := "".join(row[5:11])) or len(joined) > TEXT_MAX:
         return row._replace(
             type=clean(row.type),
             outcome=clean(row.outcome),
             lease=clean(row.lease),
             issuer=clean(row.issuer),
             subject=clean(row.subject),
+            key=clean(row.key),
         )
     return row
 

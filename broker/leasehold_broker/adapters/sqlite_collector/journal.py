@@ -34,7 +34,7 @@ from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 _INSERT_EVENT = (
     "INSERT INTO events (position, life, sequence, receive_wall_ms, wall_ms, type, outcome, lease, issuer, subject, "
-    "previous_digest, digest, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "key, previous_digest, digest, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _PUT_SIDECAR = (
     "INSERT INTO sidecars (name, environment, version, applied_epoch, last_heard_wall_ms, authority_ms) "

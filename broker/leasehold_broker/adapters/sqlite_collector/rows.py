@@ -29,7 +29,7 @@ FIRST_YOUNG = (
     "WHERE receive_wall_ms >= ? ORDER BY position LIMIT 1"
 )
 DROP_BODIES = (
-    "UPDATE events SET body = x'', lease = '', issuer = '', subject = '' "
+    "UPDATE events SET body = x'', lease = '', issuer = '', subject = '', key = '' "
     "WHERE position > ? AND position <= ? AND type <> ?"
 )
 DROP_KEYS = "DELETE FROM event_keys WHERE position > ? AND position <= ?"
@@ -60,7 +60,6 @@ _CONDITIONS = {
     "stream": "e.life IN (SELECT id FROM lives WHERE stream = :stream)",
     "lease": "e.lease = :lease AND e.lease <> ''",
     "subject": "e.subject = :subject AND e.subject <> ''",
-    "key": "e.position IN (SELECT position FROM event_keys WHERE key = :key)",
     "outcome": "e.outcome = :outcome",
     "start_wall_ms": "e.wall_ms >= :start_wall_ms",
     "end_wall_ms": "e.wall_ms < :end_wall_ms",
@@ -83,7 +82,16 @@ def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str,
     elif wanted.type:
         conditions.append("e.type = :type")
         parameters["type"] = wanted.type
-    return " AND ".join([RECORDS, *conditions]) + " ORDER BY e.position LIMIT :limit", parameters
+    end = "ORDER BY position LIMIT :limit"
+    if not wanted.key:
+        return f"{' AND '.join([RECORDS, *conditions])} {end}", parameters
+    parameters["key"] = wanted.key
+    # Those of one key, and those of several: each in order and no more than needed.
+    alone, among = (
+        " AND ".join([RECORDS, *conditions, one])
+        for one in ("e.key = :key AND e.key <> ''", "e.position IN (SELECT position FROM event_keys WHERE key = :key)")
+    )
+    return f"SELECT * FROM ({alone} {end}) UNION ALL SELECT * FROM ({among} {end}) {end}", parameters  # noqa: S608 - constants
 
 
 def stored_record(row: tuple[Any, ...]) -> StoredRecord:

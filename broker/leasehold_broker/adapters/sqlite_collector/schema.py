@@ -6,7 +6,7 @@ from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector.escrow import create_slices
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 12
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -221,7 +221,15 @@ def _create_bans(database: Database) -> None:
 
 def _count_beats_of_leads(database: Database) -> None:
     # A lead is kept by going on, not until a time of day: any number is a beat to begin with.
-    database.execute("ALTER TABLE leads RENAME COLUMN until_wall_ms TO beat")
+    # A file of version 10 may have it already: the version was once not raised for it.
+    if "beat" not in database["leads"].columns_dict:
+        database.execute("ALTER TABLE leads RENAME COLUMN until_wall_ms TO beat")
+
+
+def _create_key_of_event(database: Database) -> None:
+    # Most events name one key, which is theirs like their lease.
+    database.execute("ALTER TABLE events ADD COLUMN key TEXT NOT NULL DEFAULT ''")
+    database.execute("CREATE INDEX idx_events_key ON events (key) WHERE key <> ''")
 
 
 _STEPS = (
@@ -236,5 +244,6 @@ _STEPS = (
     create_slices,
     _create_bans,
     _count_beats_of_leads,
+    _create_key_of_event,
 )
 """What each version added; a file of an earlier one gets what it lacks, in the transaction that says so."""
