@@ -51,9 +51,11 @@ def test_a_good_key_has_no_finding():
     assert found() == []
 
 
-@pytest.mark.parametrize(("days", "kinds"), [(76, []), (77, ["due"]), (90, ["due"]), (91, ["old"]), (0, [])])
+@pytest.mark.parametrize(
+    ("days", "kinds"), [(76, []), (77, ["due"]), (90, ["due"]), (91, ["old"]), (0, []), (-1, []), (-2, ["old"])]
+)
 def test_age(days, kinds):
-    """Due in the last two weeks before the limit, old after it."""
+    """Due in the last two weeks before the limit, old after it, and where its store's clock was ahead by days."""
     assert found(aged(days)) == kinds
 
 

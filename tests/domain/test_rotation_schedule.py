@@ -154,7 +154,17 @@ def test_a_schedule_that_never_comes_is_no_configuration():
 def test_since_when_a_key_counts():
     """From its storing, or the last rotation by whomever; after a failure it stays due, but not for an hour."""
     last = replace(planned(), create_wall_ms=5_000, state_wall_ms=9_000, state=RotationState.DONE)
-    assert counts_from(1_000, None) == (1_000, 0)
-    assert counts_from(8_000, last) == (5_000, 0)
+    assert counts_from(1_000, None, 9_000) == (1_000, 0)
+    assert counts_from(8_000, last, 9_000) == (5_000, 0)
     failed = replace(last, state=RotationState.FAILED)
-    assert counts_from(1_000, failed) == (1_000, 9_000 + AFTER_FAILURE_MS)
+    assert counts_from(1_000, failed, 9_000) == (1_000, 9_000 + AFTER_FAILURE_MS)
+
+
+def test_a_time_that_is_to_come_says_nothing():
+    """A store's clock, or ours, was years ahead: the key is due, not in so many years; a day ahead is believed."""
+    later = 9_000 + DAY_MS
+    last = replace(planned(), create_wall_ms=later + 1, state_wall_ms=later + 1, state=RotationState.DONE)
+    assert counts_from(later, None, 9_000) == (later, 0)
+    assert counts_from(later + 1, None, 9_000) == (0, 0)
+    assert counts_from(1_000, last, 9_000) == (0, 0)
+    assert counts_from(1_000, replace(last, state=RotationState.FAILED), 9_000) == (1_000, 0)

@@ -126,7 +126,10 @@ def _age(record: KeyRecord, limits: AuditLimits, now_wall_ms: int, rotated: Rota
     if record.kind is not KeyKind.STORED or not record.created_wall_ms:
         return
     days = (now_wall_ms - record.created_wall_ms) // DAY_MS
-    if days > limits.age:
+    if days < -1:
+        why = f"version {record.version} was stored in {-days} days by its store's clock: how old it is is not known"
+        yield Finding(FindingKind.OLD, record.name, why)
+    elif days > limits.age:
         yield Finding(FindingKind.OLD, record.name, f"version {record.version} is {days} days old, limit {limits.age}")
     elif rotated is not None and rotated.due_wall_ms is not None:
         # Its schedule sees to it before the limit; what has not happened when it was due is a finding.

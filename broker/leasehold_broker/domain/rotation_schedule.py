@@ -93,8 +93,17 @@ class RotationSchedule:
         return any(blackout.holds(local) for blackout in self.blackouts)
 
 
-def counts_from(stored_wall_ms: int, last: Rotation | None) -> tuple[int, int]:
-    """Since when a key's age counts, and when the schedule may ask at the earliest."""
+def counts_from(stored_wall_ms: int, last: Rotation | None, now_wall_ms: int) -> tuple[int, int]:
+    """Since when a key's age counts, and when the schedule may ask at the earliest.
+
+    A time that is to come was written by a clock that was wrong: the age is not known then, and the key is due.
+    """
+    since, not_before = _counts_from(stored_wall_ms, last)
+    until = now_wall_ms + DAY_MS
+    return since if since <= until else 0, not_before if not_before <= until else 0
+
+
+def _counts_from(stored_wall_ms: int, last: Rotation | None) -> tuple[int, int]:
     if last is None:
         return stored_wall_ms, 0
     if last.state is RotationState.FAILED:

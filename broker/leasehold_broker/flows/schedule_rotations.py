@@ -63,9 +63,9 @@ class ScheduleRotations:
         key = self._keys[name]
         # Nobody knows how old the credential of an engine is: the first time by age is now.
         stored = (await key.store.read(name)).created_wall_ms if isinstance(key, RotatedKey) else 0
-        since, not_before = counts_from(stored, last)
-        due = schedule.due_wall_ms(name, since, self._next_time, self._there_wall_ms)
         now = self._clock.now().wall_ms
+        since, not_before = counts_from(stored, last, now)
+        due = schedule.due_wall_ms(name, since, self._next_time, self._there_wall_ms)
         if due is None or now < max(due, not_before) or schedule.closed(now):
             return
         # A later attempt after a failure is a wish of its own.
