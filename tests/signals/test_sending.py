@@ -331,6 +331,10 @@ def test_the_key_is_made_once_and_kept_private(tmp_path):
     (tmp_path / "other").write_text("no key")
     with pytest.raises(SignalKeyError, match="no RSA key"):
         SignalKey(tmp_path / "other")
+    with pytest.raises(SignalKeyError, match="give every replica a copy"):
+        SignalKey(tmp_path / "missing", shared=True)
+    assert not (tmp_path / "missing").exists()
+    assert SignalKey(tmp_path / "signals.key", shared=True).jwks == first.jwks
 
 
 @pytest.mark.parametrize(

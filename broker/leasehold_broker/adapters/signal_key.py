@@ -25,13 +25,19 @@ class SignalKeyError(ValueError):
 class SignalKey:
     """Implements `SignalSigner`."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the key; make it when the file is missing.
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Read the key; make it when the file is missing, unless replicas share it.
 
         Raises:
-            SignalKeyError: the file holds something else.
+            SignalKeyError: the file holds something else, or is missing where replicas share it.
             NotPrivateError, OSError: it cannot be used.
         """
+        if shared and not path.exists():
+            message = (
+                f"{path} is missing: replicas sign with one key; make it once with 'openssl genrsa -out {path.name} "
+                f"{KEY_BITS}' (chmod 600), and give every replica a copy"
+            )
+            raise SignalKeyError(message)
         if not path.exists():
             made = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
             create_private(

@@ -62,7 +62,7 @@ async def signals(
         take = ReceiveSignals(issuer, store.log, clock)
         for one in at.receive:
             await stack.enter_async_context(_fetched(one, store, tokens, take, clock, tasks, open_))
-        key = SignalKey(at.key_file) if at.send else None
+        key = SignalKey(at.key_file, shared=store.shared) if at.send else None
         for one_sent in at.send:
             if key is not None:
                 await stack.enter_async_context(_told(one_sent, store, key, tasks, open_))
