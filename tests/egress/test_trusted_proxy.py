@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.egress.test_listeners import Seen, lost
+from tests.fakes.centre import eventually
 from tests.fakes.egress import running
 
 from leasehold_broker.adapters.kernel_peers import KernelPeers
@@ -13,6 +14,7 @@ from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
 from leasehold_broker.domain.identity import Peer
 from leasehold_broker.domain.reasons import Reason
 from leasehold_broker.domain.trusted_proxy import TrustedProxy
+from leasehold_broker.egress.parts import EgressCounts
 from leasehold_broker.egress.server import EgressServer
 
 AGENT, DIGEST = "spiffe://prod.example/agent", "ab" * 32
@@ -21,25 +23,29 @@ OF_ENVOY = "x-forwarded-proto: https\r\nx-envoy-expected-rq-timeout-ms: 0\r\n"
 
 
 @contextlib.asynccontextmanager
-async def behind(tmp_path, proxy):
+async def behind(tmp_path, proxy, **limits):
     """A way to send headers to an egress on a Unix socket, and what it saw; `proxy` gets this process's uid."""
     kernel = KernelPeers()
     async with running() as world:
         seen = Seen(world.calls)
         own = (tmp_path / ".").stat().st_uid
-        parts = replace(world.server.parts, calls=seen, peers=kernel, proxy=proxy and proxy(own))
+        parts = replace(world.server.parts, calls=seen, peers=kernel, proxy=proxy and proxy(own), counts=EgressCounts())
+        parts = replace(parts, limits=replace(parts.limits, **limits))
         server = EgressServer(parts)
         path = tmp_path / "private" / "egress.sock"
         await server.listen_unix(PublicSocket(SocketPlace(path)), lost)
 
-        async def send(headers):
+        async def send(headers, until=b""):
             reader, writer = await asyncio.open_unix_connection(str(path))
             extra = f"connection: close\r\n{headers}".encode()
-            writer.write(world.post(extra=extra).replace(world.host, b"localhost"))
-            answer = await reader.read()
-            writer.close()
-            return answer
+            request = world.post(extra=extra).replace(world.host, b"localhost")
+            writer.write(request.partition(until)[0] + until if until else request)
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
 
+        send.counts = parts.counts
         try:
             yield world, seen, send
         finally:
@@ -93,3 +99,54 @@ async def test_from_anyone_else_these_headers_are_unknown(tmp_path, proxy, said)
     assert [reason for reason, *_ in recorded] == [Reason.HEADER_NOT_ALLOWED]
     assert {peer.certificate_sha256 for peer in seen.peers} == {""}
     assert world.calls.admitted == []
+
+
+OTHER = SAID.replace(AGENT, f"{AGENT}-2").replace(DIGEST, "cd" * 32)
+TWO = frozenset({AGENT, f"{AGENT}-2"})
+
+
+async def test_one_caller_cannot_take_all_places_of_the_proxy(tmp_path):
+    """Behind the proxy requests are counted by caller: one more is refused, another's is served, then there is room."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, TWO), requests_per_caller_max=2) as (world, _, send):
+        world.calls.gate = asyncio.Event()
+        held = [asyncio.create_task(send(SAID)) for _ in range(2)]
+        await eventually(lambda: send.counts.requests_of[f"cert:{DIGEST}"] == 2)
+        third = await send(SAID)
+        other = asyncio.create_task(send(OTHER))
+        await eventually(lambda: send.counts.requests_of[f"cert:{'cd' * 32}"] == 1)
+        world.calls.gate.set()
+        answers = [await each for each in (*held, other)]
+        last = await send(SAID)
+
+    assert third.startswith(b"HTTP/1.1 429 ")
+    assert [reason for reason, *_ in world.refusals.recorded] == [Reason.CONCURRENCY_EXCEEDED]
+    assert [each[:13] for each in (*answers, last)] == [b"HTTP/1.1 200 "] * 4
+    assert not send.counts.requests_of
+
+
+async def test_one_caller_s_slow_bodies_leave_room_for_another_s(tmp_path):
+    """Body bytes behind the proxy are counted by caller too, and given back when a connection breaks."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, TWO), bodies_bytes_per_peer_max=20) as (world, _, send):
+        slow = asyncio.create_task(send(SAID, until=b"\r\n\r\n"))
+        await eventually(lambda: send.counts.body_bytes_of[f"cert:{DIGEST}"] > 0)
+        second, other = await send(SAID), await send(OTHER)
+        slow.cancel()
+        await eventually(lambda: not send.counts.requests_of)
+
+    assert second.startswith(b"HTTP/1.1 503 ")
+    assert [reason for reason, *_ in world.refusals.recorded] == [Reason.OVERLOADED]
+    assert other.startswith(b"HTTP/1.1 200 ")
+    assert (send.counts.body_bytes_of, send.counts.body_bytes_waiting) == ({}, 0)
+
+
+async def test_the_only_caller_of_a_proxy_has_all_its_places(tmp_path):
+    """Where all who come through are one caller, connections are counted, as without a proxy."""
+    async with behind(tmp_path, lambda uid: TrustedProxy(uid, frozenset()), requests_per_caller_max=1) as served:
+        world, _, send = served
+        world.calls.gate = asyncio.Event()
+        held = [asyncio.create_task(send("")) for _ in range(2)]
+        await eventually(lambda: send.counts.open_requests == 2)
+        world.calls.gate.set()
+        answers = [await each for each in held]
+
+    assert [each[:13] for each in answers] == [b"HTTP/1.1 200 "] * 2

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body_from",
         "_body_reserved",
+        "_caller",
         "_deadline",
         "_exchange",
         "_gone",
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_peer",
         "_peer_refusal",
         "_phase",
+        "_proxied",
         "_reader",
         "_stall",
         "_surplus_bytes",
@@ -83,6 +85,8 @@ class Connection(asyncio.Protocol):
         self._stall = _NEVER
         self._body_from = 0.0
         self._body_reserved = 0
+        self._caller = ""
+        self._proxied = False
         self._surplus_bytes = 0
         self._keep_alive = True
         self._paused = False
@@ -149,7 +153,7 @@ class Connection(asyncio.Protocol):
         if self in self.door.connections:
             self.door.connections.discard(self)
             self.door.parts.counts.leave(self._holder)
-        self._release_body()
+        self._leave()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self.door.parts.counts.open_requests -= 1
@@ -204,7 +208,7 @@ class Connection(asyncio.Protocol):
         """The answer is complete: wait for the next request, or close."""
         self._exchange = None
         self.door.parts.counts.open_requests -= 1
-        self._release_body()
+        self._leave()
         if self._gone or self._transport is None:
             return
         if not self.closes:
@@ -282,6 +286,7 @@ class Connection(asyncio.Protocol):
         if self.door.draining:
             raise Refusal(Reason.DRAINING, "this sidecar is stopping; try again in a moment")
         exchange.begin(head, peer, self._hosts)
+        self._enter(peer, exchange.caller or peer)
         self._reserve_body(head)
         self._phase = Phase.BODY
         self._body_from = self._loop.time()
@@ -295,21 +300,38 @@ class Connection(asyncio.Protocol):
             self.door.parts.counts.open_requests += 1
         return self._exchange
 
+    def _enter(self, peer: Peer, caller: Peer) -> None:
+        """Count the request for whoever calls: behind a proxy, connections do not."""
+        counts, limits = self.door.parts.counts, self._limits
+        self._caller = caller.binding
+        self._proxied = caller is not peer and self._caller != peer.binding
+        if not self._proxied:
+            return
+        counts.requests_of[self._caller] += 1
+        if counts.requests_of[self._caller] > limits.requests_per_caller_max:
+            message = f"this caller has {limits.requests_per_caller_max} requests in work, its maximum; end one first"
+            raise Refusal(Reason.CONCURRENCY_EXCEEDED, message, retry_after_seconds=1.0)
+
     def _reserve_body(self, head: RequestHead) -> None:
         wanted = self._limits.body_bytes_max if head.chunked else head.content_length or 0
         counts, limits = self.door.parts.counts, self._limits
         if (
             counts.body_bytes_waiting + wanted > limits.bodies_bytes_max
-            or counts.body_bytes_of[self._holder] + wanted > limits.bodies_bytes_per_peer_max
+            or counts.body_bytes_of[self._caller] + wanted > limits.bodies_bytes_per_peer_max
         ):
             raise Refusal(Reason.OVERLOADED, "too many large requests are being read; try again in a moment")
-        counts.reserve_body(self._holder, wanted)
+        counts.reserve_body(self._caller, wanted)
         self._body_reserved = wanted
 
-    def _release_body(self) -> None:
+    def _leave(self) -> None:
+        """The request is no more in work: give back what was counted for it."""
+        counts = self.door.parts.counts
         if self._body_reserved:
-            self.door.parts.counts.reserve_body(self._holder, -self._body_reserved)
+            counts.reserve_body(self._caller, -self._body_reserved)
             self._body_reserved = 0
+        if self._proxied:
+            self._proxied = False
+            counts.answered(self._caller)
 
     def _take_surplus(self, count: int) -> None:
         self._keep_alive = False

@@ -115,6 +115,11 @@ class Exchange:
         elif head.chunked or head.content_length:
             raise Refusal(Reason.BODY_INVALID, "this route takes no body; send none")
 
+    @property
+    def caller(self) -> Peer | None:
+        """Whose request it is, once its head was taken: another than the peer behind a trusted proxy."""
+        return self._peer
+
     async def run(self, body: bytes) -> None:
         """Carry the request whose head was taken and whose body is complete."""
         try:

@@ -13,6 +13,7 @@ class EgressLimits:
     Args:
         connections_max: open connections; one more is closed before a byte of it is read.
         connections_per_peer_max: of these, by one uid or certificate: a neighbour without any lease must not hold all.
+        requests_per_caller_max: in work at once of one caller behind a trusted proxy, whose connections all share.
         request_line_bytes_max: method, target and version.
         head_bytes_max: request line and all header lines.
         headers_max: header lines of one request.
@@ -34,6 +35,7 @@ class EgressLimits:
 
     connections_max: int = 1024
     connections_per_peer_max: int = 512
+    requests_per_caller_max: int = 128
     request_line_bytes_max: int = 8 * KIB
     head_bytes_max: int = 32 * KIB
     headers_max: int = 100

@@ -98,15 +98,23 @@ class EgressCounts:
     refusals: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     connections_of: Counter[str] = field(default_factory=Counter)
+    requests_of: Counter[str] = field(default_factory=Counter)
     body_bytes_of: Counter[str] = field(default_factory=Counter)
-    """Connections and body bytes of each peer that has any. Not for metrics: as many entries as there are peers."""
+    """Connections of each peer, proxied requests and body bytes of each caller that has any. Not for metrics: as many
+    entries as there are callers."""
 
-    def reserve_body(self, peer: str, count: int) -> None:
-        """So many body bytes of this peer are waited for; negative when they are no more."""
+    def reserve_body(self, caller: str, count: int) -> None:
+        """So many body bytes of this caller are waited for; negative when they are no more."""
         self.body_bytes_waiting += count
-        self.body_bytes_of[peer] += count
-        if not self.body_bytes_of[peer]:
-            del self.body_bytes_of[peer]
+        self.body_bytes_of[caller] += count
+        if not self.body_bytes_of[caller]:
+            del self.body_bytes_of[caller]
+
+    def answered(self, caller: str) -> None:
+        """One proxied request of this caller is no more in work."""
+        self.requests_of[caller] -= 1
+        if not self.requests_of[caller]:
+            del self.requests_of[caller]
 
     def leave(self, peer: str) -> None:
         """One connection of this peer is gone."""
