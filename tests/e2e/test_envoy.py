@@ -3,6 +3,7 @@
 Envoy runs at debug level, at which it writes down every header that it sees.
 """
 
+import socket
 import ssl
 import tempfile
 from collections import Counter
@@ -186,6 +187,20 @@ def test_envoy_lets_nobody_in_whose_name_it_does_not_know(stage, lease):
     for shown in (stage.context_of(OUTSIDER), bare):
         with httpx.Client(verify=shown) as outsider, pytest.raises(httpx.TransportError):
             models(outsider, url, lease.token.reveal())
+
+
+def test_a_new_certificate_is_shown_without_a_restart(stage, lease, http):
+    """Certificates of a mesh live for an hour: Envoy takes the next one from its file, and open leases go on."""
+    renewed = stage.renew()
+
+    def shown():
+        with socket.create_connection(("127.0.0.1", stage.ports[GATEWAY]), 10) as raw:
+            context = stage.context_of(RESEARCHER)
+            with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
+                return tls.getpeercert(binary_form=True)
+
+    assert eventually(lambda: shown() == renewed.der)
+    assert models(http, lease.endpoint("openai").base_url, lease.token.reveal()) == 200
 
 
 def test_a_lease_cannot_end_with_a_process_behind_envoy(researcher):

@@ -29,7 +29,7 @@ RESEARCHER, REVIEWER, STRANGER, OUTSIDER = (
     f"spiffe://prod.example/ns/research/sa/{name}" for name in ("researcher", "reviewer", "stranger", "outsider")
 )
 """The sidecar takes the first two, Envoy the first three."""
-_ADMITTED = '                    - san_type: URI\n                      matcher: {{ exact: "{}" }}\n'
+_ADMITTED = '                      - san_type: URI\n                        matcher: {{ exact: "{}" }}\n'
 
 
 def installed() -> Path | None:
@@ -45,6 +45,15 @@ def filled(name: str, places: Mapping[str, str]) -> str:
         assert what in text, f"{name} has no {what!r}"
         text = text.replace(what, by)
     return text
+
+
+def secrets_in(folder: Path, tls: Path) -> Path:
+    """The files of deploy/envoy/secrets, in a folder of their own, for certificates that lie in `tls`."""
+    made = folder / "secrets"
+    made.mkdir(mode=0o755)
+    for name in ("certificate.yaml", "agents.yaml"):
+        (made / name).write_text(filled(f"secrets/{name}", {"/etc/leasehold-envoy/tls": str(tls)}))
+    return made
 
 
 def command(config: Path, *options: str) -> list[str]:
@@ -139,11 +148,18 @@ class EnvoyStage(Stage):
         port = self.ports[GATEWAY]
         places = {
             "address: 0.0.0.0, port_value: 8443": f"address: 127.0.0.1, port_value: {port}",
-            "/etc/leasehold-envoy/tls": str(self.tls),
+            "/etc/leasehold-envoy/secrets": str(secrets_in(self.layout.root, self.tls)),
             _ADMITTED.format(RESEARCHER): "".join(map(_ADMITTED.format, (RESEARCHER, REVIEWER, STRANGER))),
             **self._sockets(GATEWAY),
         }
         return Envoy(self.layout.logs, "gateway", filled("gateway.yaml", places), port)
+
+    def renew(self) -> Certificate:
+        """A new certificate for the first Envoy, renamed into place as a mesh does it."""
+        certificate = self.authority.issue(addresses=["127.0.0.1"])
+        for fresh in certificate.files(self.tls, "fresh"):
+            fresh.rename(fresh.with_stem("envoy"))
+        return certificate
 
     def pod(self) -> Envoy:
         """pod.yaml in front of the second sidecar."""

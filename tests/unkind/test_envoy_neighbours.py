@@ -101,7 +101,7 @@ def where():
 def _give(found):
     """Each its own files: Envoy its key, the agent its own, everybody the certificates."""
     tls = Path(found["tls"])
-    tls.chmod(0o711)
+    tls.chmod(0o755)
     for path in tls.iterdir():
         path.chmod(0o600 if path.suffix == ".key" else 0o644)
     os.chown(tls / "envoy.key", ENVOY, ENVOY)
