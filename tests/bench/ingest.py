@@ -192,8 +192,8 @@ def measure(engines: tuple[str, ...] = ("sqlite", "postgres", "nats")) -> None:
         for collectors in (1, 2):
             asyncio.run(measure_postgres(collectors, ""))
     if "nats" in engines and nats.installed() is not None:
-        for sync_interval in ("2m", "always"):
-            asyncio.run(measure_postgres(2, sync_interval))
+        for collectors, sync_interval in ((2, "2m"), (3, "2m"), (2, "always")):
+            asyncio.run(measure_postgres(collectors, sync_interval))
 
 
 def _say(line: str) -> None:

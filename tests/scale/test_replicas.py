@@ -373,3 +373,13 @@ async def test_a_name_that_needs_quoting_is_refused():
     """The schema's name is written into statements."""
     with pytest.raises(ValueError, match="lower-case"):
         PostgresAt("postgresql://x@h/d", schema='a"; DROP')
+
+
+async def test_what_follows_records_that_were_taken_out_is_told(shared, postgres):
+    """Somebody with the database cannot end a listing by taking records out: the hole shows, and what is after it."""
+    async with shared.open("a1", stream="a") as store:
+        await store.append("sidecar-1", Emitter().calls(40), 1)
+        postgres.sql(f"DELETE FROM {shared.at.schema}.events WHERE position BETWEEN 4 AND 30")
+        assert [one.position for one in await store.page(EventFilter(), 3, 5)] == [31, 32, 33, 34, 35]
+        assert [one.position for one in await store.page(EventFilter(until_position=32), 3, 5)] == [31, 32]
+        assert list(await store.page(EventFilter(), 40, 5)) == []

@@ -174,7 +174,7 @@ class LogPlan:
         """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
         unknown: list[StreamHead] = []
         pending, position = self._pending, self.position
-        rows, keyed = pending.rows, pending.keys
+        rows, keyed, new = pending.rows, pending.keys, tuple.__new__  # LogRow() would be one more call
         life, epoch, last = 0, "", len(records) - 1
         for at, record in enumerate(records):
             (
@@ -193,23 +193,14 @@ class LogPlan:
             else:
                 keyed.extend([(one, position) for one in keys])
             rows.append(
-                LogRow(
-                    position,
-                    life,
-                    sequence,
-                    receive_wall_ms,
-                    wall_ms,
-                    type_,
-                    outcome,
-                    lease,
-                    issuer,
-                    subject,
-                    key,
-                    previous_digest,
-                    digest,
-                    body,
+                new(
+                    LogRow,
+                    (
+                        position, life, sequence, receive_wall_ms, wall_ms, type_, outcome, lease, issuer, subject, key,
+                        previous_digest, digest, body,
+                    ),
                 )
-            )
+            )  # fmt: skip
         pending.tiles.extend(self.edge.append(leaves_of(records)))
         self.position = position
         return unknown

@@ -16,6 +16,8 @@ WAIT_SECONDS = 1.0
 DOUBT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 60.0
 """After which the server drops a reader that has gone."""
+BEAT_SECONDS = 30.0
+"""Of a server that waits for us: seldom, as the library answers it with leave to send more, whatever is unread."""
 PENDING_MESSAGES_MAX = 64 * 1024
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 """More than a server sends ahead under flow control (32 MiB): what is beyond would be lost, and be read anew."""
@@ -81,7 +83,7 @@ class Reader:
             mem_storage=True,
             num_replicas=1,
             max_deliver=1,
-            idle_heartbeat=DOUBT_SECONDS,
+            idle_heartbeat=BEAT_SECONDS,
         )
         self._counted = 0
         self._silent_seconds = 0.0

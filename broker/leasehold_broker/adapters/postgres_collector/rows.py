@@ -88,10 +88,14 @@ _CONDITIONS = {
 }
 
 
-def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str, list[str | int]]:
-    """The SQL for one page and its parameters; every value is bound, never written into the text."""
-    if wanted == EventFilter(until_position=wanted.until_position):
-        # Of all records the next are those of the next positions: said so, no planner sorts all that follow.
+def question(
+    wanted: EventFilter, after_position: int, limit: int, *, gapless: bool = False
+) -> tuple[str, list[str | int]]:
+    """The SQL for one page and its parameters; every value is bound, never written into the text.
+
+    `gapless`: all records are wanted, and they are at the next positions: said so, no planner sorts all that follow.
+    """
+    if gapless:
         last = after_position + limit
         wanted = EventFilter(until_position=min(last, wanted.until_position or last))
     parameters: list[str | int] = [after_position]

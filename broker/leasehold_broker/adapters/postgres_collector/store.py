@@ -155,14 +155,17 @@ class PostgresCollectorStore:
     async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
         """As the port says; a page ends early once it holds `PAGE_BYTES_MAX` of bodies."""
         found: list[StoredRecord] = []
-        size, more = 0, True
+        size, gapless, more = 0, wanted == EventFilter(until_position=wanted.until_position), True
         with translated("read"):
             async with self._log.acquire() as connection:
                 while more and size < PAGE_BYTES_MAX and (due := min(PAGE_ROWS, limit - len(found))):
-                    sql, parameters = rows.question(wanted, found[-1].position if found else after_position, due)
+                    at = found[-1].position if found else after_position
+                    sql, parameters = rows.question(wanted, at, due, gapless=gapless)
                     bound = [clean(one) if isinstance(one, str) else one for one in parameters]
                     some = [rows.stored_record(row) for row in await connection.fetch(sql, *bound)]
                     more = len(some) == due
+                    if not some and gapless and at < self.last_position():
+                        gapless, more = False, True  # somebody took records out: what follows them is told
                     for one in some:
                         found.append(one)
                         size += len(one.record.body)

@@ -101,15 +101,8 @@ class _Check:
             self._entries(entries, bodies, count, leaves)
         except _BadEntryError as bad:
             what, index = str(bad), bad.index
-        # An entry that its own tile contradicts comes before whatever broke behind it.
-        stored = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
-        for at, leaf in enumerate(leaves):
-            if at >= len(stored) or leaf != stored[at]:
-                what, index = "it was altered: its hash is not the one in its tile", at
-                break
-        else:
-            if not what and len(stored) != count:
-                what, index = "its tile holds more hashes than there are entries", count - 1
+        if what or b"".join(leaves) != hashes:
+            what, index = _contradicted(leaves, hashes, count, what, index)
         self._verdict.records += index if what else count
         if what:
             self._bad(number * TILE_HASHES + index, what)
@@ -138,13 +131,13 @@ class _Check:
             _BadEntryError: the first that does not hold by itself or by the chain.
         """
         sha256, due, domain, gaps = hashlib.sha256, self._due, _DOMAIN, self._gaps
-        at = body_at = hash_only = 0
-        prefix, expected, width = b"", b"", 0
+        at = body_at = hash_only = width = sequence = 0
+        prefix, expected, entries_end, bodies_end = b"", b"", len(entries), len(bodies)
         for index in range(count):
-            end = at + 2 + (entries[at] << 8 | entries[at + 1]) if at + 2 <= len(entries) else -1
+            end = at + 2 + (entries[at] << 8 | entries[at + 1]) if at + 2 <= entries_end else entries_end + 1
             body_from = body_at + 4
             body_end = body_from + int.from_bytes(bodies[body_at:body_from], "big")
-            if end < 0 or end > len(entries) or body_end > len(bodies) or body_from > len(bodies):
+            if end > entries_end or body_end > bodies_end:
                 raise _BadEntryError(index, "it is not there: its file is cut short")
             entry, body = entries[at + 2 : end], bodies[body_from:body_end]
             at, body_at = end, body_end
@@ -156,19 +149,22 @@ class _Check:
                 if prefix.count(b"\0") != 2 or prefix[-1:] != b"\0":
                     raise _BadEntryError(index, "it is no entry of a log")
                 expected = due.get(prefix) or (1).to_bytes(8, "big") + GENESIS
-            link = entry[-72:]
-            if link[:40] != expected:
-                wrong = _explained(gaps, prefix, expected, link)
+                sequence = int.from_bytes(expected[:8], "big")
+            digest = entry[-32:]
+            if entry[-72:-32] != expected:
+                wrong = _explained(gaps, prefix, expected, entry[-72:])
                 if wrong:
                     raise _BadEntryError(index, wrong)
+                sequence = int.from_bytes(entry[-72:-64], "big")
             if body:
-                if sha256(domain + entry[:-32] + body).digest() != link[40:]:
+                if sha256(domain + entry[:-32] + body).digest() != digest:
                     raise _BadEntryError(index, "it was altered: its digest does not match its content")
                 if DECLARES_GAP in body:
                     gaps.declare(body)
             else:
                 hash_only += 1
-            expected = (int.from_bytes(link[:8], "big") + 1).to_bytes(8, "big") + link[40:]
+            sequence += 1
+            expected = sequence.to_bytes(8, "big") + digest
             leaves.append(sha256(b"\0" + entry).digest())
         due[prefix] = expected
         self._verdict.hash_only += hash_only
@@ -193,6 +189,16 @@ class _Check:
 
     def _bad(self, index: int, what: str) -> None:
         self._verdict.flaw = Flaw(f"position {index + 1}", what)
+
+
+def _contradicted(leaves: list[bytes], hashes: bytes, count: int, what: str, index: int) -> tuple[str, int]:
+    """What is wrong: an entry that its own tile contradicts comes before whatever broke behind it."""
+    for at, leaf in enumerate(leaves):
+        if hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES] != leaf:
+            return "it was altered: its hash is not the one in its tile", at
+    if not what:
+        return "its tile holds more hashes than there are entries", count - 1
+    return what, index
 
 
 def _explained(gaps: Gaps, prefix: bytes, due: bytes, link: bytes) -> str:
