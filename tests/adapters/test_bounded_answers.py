@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from tests.fakes.keep_alive import KeepAlive
 
 from leasehold_broker.adapters.bounded_answers import AnswerTooLongError, BoundedAnswers
 
@@ -14,14 +15,10 @@ BYTES_MAX = 100_000
 WHOLE = b"x" * BYTES_MAX
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(KeepAlive, BaseHTTPRequestHandler):
     """Answers as the path says."""
 
-    protocol_version = "HTTP/1.1"
     stop: threading.Event
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         """One answer."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.keep_alive import KeepAlive
+
 RESOURCE = "https://vault.azure.net"
 PAGE = 2
 ENABLED, DISABLED, DESTROYED = "ENABLED", "DISABLED", "DESTROYED"
@@ -269,13 +271,8 @@ def serve(secrets: CloudSecrets, tls: ssl.SSLContext | None = None):
     """Start a server for them; call what comes back to stop it."""
     one_at_a_time = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(KeepAlive, BaseHTTPRequestHandler):
         """Answers."""
-
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
         def do_GET(self) -> None:
             """One request."""

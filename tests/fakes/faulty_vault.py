@@ -4,6 +4,8 @@ import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.fakes.keep_alive import KeepAlive
+
 from leasehold_broker.adapters.vault_session import ANSWER_BYTES_MAX
 
 BROKEN = {
@@ -33,13 +35,8 @@ class FaultyVault:
         self.release = threading.Event()
         faulty = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(KeepAlive, BaseHTTPRequestHandler):
             """Answers."""
-
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
 
             def _answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -6,6 +6,8 @@ import ssl
 import threading
 from typing import Self
 
+from tests.fakes.keep_alive import KeepAlive
+
 
 class HttpReceiver:
     """Remembers each POST; answers as told."""
@@ -20,9 +22,7 @@ class HttpReceiver:
         self.reached = threading.Event()
         receiver = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(KeepAlive, http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.reached.set()
@@ -39,9 +39,6 @@ class HttpReceiver:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

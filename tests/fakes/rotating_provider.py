@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.fakes.keep_alive import KeepAlive
 from tests.fakes.planted import planted
 
 FIRST = planted("first-planted-0001")
@@ -90,12 +91,8 @@ class Account:
             return {}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(KeepAlive, BaseHTTPRequestHandler):
     account: Account
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         """The list of models."""

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
+from tests.fakes.keep_alive import KeepAlive
 from tests.fakes.planted import planted
 
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
@@ -221,13 +222,8 @@ def _aws_error(code: str) -> RefusedError:
 def serve(services: TokenServices):
     """Start a server for them; call what comes back to stop it."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(KeepAlive, BaseHTTPRequestHandler):
         """Answers."""
-
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
         def do_POST(self) -> None:
             """One exchange."""

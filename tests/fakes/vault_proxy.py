@@ -7,6 +7,8 @@ import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.fakes.keep_alive import KeepAlive
+
 PASSED_ON = ("X-Vault-Token", "Content-Type")
 
 
@@ -27,13 +29,8 @@ class VaultProxy:
         self._released = threading.Event()
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(KeepAlive, BaseHTTPRequestHandler):
             """Passes one question on."""
-
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
+from tests.fakes.keep_alive import KeepAlive
 
 from leasehold_broker.domain.call import CallPlan
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -98,9 +99,7 @@ class VendorServer:
 
 
 def _handler(server: VendorServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(KeepAlive, BaseHTTPRequestHandler):
         def _answer(self) -> None:
             status, content_type, pieces = server.handle(self)
             self.send_response(status)
@@ -114,9 +113,6 @@ def _handler(server: VendorServer) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(piece)
 
         do_GET = do_POST = _answer  # noqa: N815 - the names that http.server calls
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
     return Handler
 

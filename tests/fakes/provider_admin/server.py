@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.keep_alive import KeepAlive
 from tests.fakes.planted import planted
 
 ADMIN_KEY = planted("admin-canary-7f3a9c1e5b2d4860")
@@ -123,13 +124,8 @@ def serving(fake: AdminFake):
     """Its origin."""
     threads = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(KeepAlive, BaseHTTPRequestHandler):
         """Answers."""
-
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
 
         def do_GET(self) -> None:
             """One request."""
