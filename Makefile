@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of 2 cores: many tests wait for processes and servers most of their time.
+WORKERS ?= 3
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .PHONY: bench-ingest simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
@@ -52,7 +54,7 @@ demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
 test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/envoy.stamp $(VENV)/oidc.stamp ## every check and every test
-	@$(ENV) pytest -q -n 2 --dist worksteal $(TESTS)
+	@$(ENV) pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
 	@$(ENV) ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
