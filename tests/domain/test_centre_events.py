@@ -26,6 +26,7 @@ SAID_BY_SIDECARS = frozenset(
         EventType.KEY_RENEWED,
         EventType.KEY_REPLENISHED,
         EventType.KEY_REVOKED,
+        EventType.KEY_ROTATION_REQUESTED,
         EventType.KEY_TAKEN_BACK,
         EventType.KEY_TAKEN_OUT,
         EventType.LEASE_ACQUIRED,
