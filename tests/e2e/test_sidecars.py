@@ -58,3 +58,4 @@ def test_a_banned_sidecar_stops_mid_stream_and_serves_again_once_readmitted(hous
         back = eventually(lambda: not isinstance(found := acquired(client), str) and found)
         assert back
         back.release()
+        lease.abandon()
