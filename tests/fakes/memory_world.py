@@ -79,6 +79,11 @@ class MemoryProbe:
         """Start."""
         self.statuses: dict[str, int] = {}
         self.asked: list[str] = []
+        self.without: set[str] = set()
+
+    def asks(self, provider: str) -> bool:
+        """See the port; the test names providers without such a call."""
+        return provider not in self.without
 
     async def probe(self, record: KeyRecord, key: Secret) -> int:
         """See the port."""

@@ -86,6 +86,10 @@ class ProviderAccount:
         await self.end(key_id)
         self.disabled.append(key_id)
 
+    def asks(self, _provider):
+        """See the port."""
+        return True
+
     async def probe(self, _record: object, key: Secret) -> int:
         """See the port."""
         if self.mute:

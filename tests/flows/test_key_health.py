@@ -78,6 +78,31 @@ async def test_a_key_that_google_calls_none_is_taken_out(core):
     assert await call(core, lease) == SECOND.name
 
 
+async def test_a_key_without_a_probe_is_taken_out_by_its_provider_s_words(core):
+    """Three in a row, told once; five minutes later one call tries: refused, it is out again, served, it is back."""
+    core.probe.without = {"anthropic"}
+    lease = await core.lease()
+    for _ in range(2):
+        assert await call(core, lease, 403, refused=True) == KEY.name
+    await call(core, lease)
+    for _ in range(3):
+        assert await call(core, lease, 403) == KEY.name
+    assert (events(core, "key.taken_out"), core.health.out_count()) == ([], 0)
+    for _ in range(3):
+        assert await call(core, lease, 403, refused=True) == KEY.name
+    assert await call(core, lease) == SECOND.name
+    for answer in ({"status": 403, "refused": True}, {}):
+        core.clock.advance(299)
+        core.health.look()
+        assert await call(core, lease) == SECOND.name
+        core.clock.advance(1)
+        core.health.look()
+        assert await call(core, lease, **answer) == KEY.name
+    assert await call(core, lease) == KEY.name
+    assert core.probe.asked == []
+    assert [len(events(core, f"key.taken_{where}")) for where in ("out", "back")] == [1, 1]
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_an_agents_refusals_alone_take_nothing_out(core, status):
     """A hundred refusals that an agent provoked, while the probe is answered: the key stays, and probes are few."""

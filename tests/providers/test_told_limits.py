@@ -155,8 +155,12 @@ def google(code: int, reason: str, message: str = "m", kind: str = "google.rpc.E
         (400, b'{"error":{"code":400,"message":"contents: API_KEY_INVALID"}}', False),
         (400, b'{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":["x"]}]}}', False),
         (200, google(400, "API_KEY_INVALID"), False),
+        (403, b'{"Message":"Authentication failed: Please make sure your API Key is valid."}', True),
+        (403, b'{"message":"Authentication failed: Please make sure your API Key is valid."}', False),
+        (403, b'{"Message":"User is not authorized to perform: bedrock:InvokeModel"}', False),
+        (400, b'{"Message":"Authentication failed: Please make sure your API Key is valid."}', False),
     ],
 )
-def test_a_key_that_google_calls_none(status, body, refused):
+def test_a_key_that_google_or_bedrock_calls_none(status, body, refused):
     """By its reason alone: a region, a restriction, a missing permission and what an agent wrote are not the key."""
     assert told_limit(status, {}, body) == ToldLimit(None, exhausted=False, refused=refused)

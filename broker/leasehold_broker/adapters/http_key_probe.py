@@ -24,7 +24,7 @@ class HttpKeyProbe:
         self._targets = dict(targets)
 
     def asks(self, provider: str) -> bool:
-        """True when there is a harmless call at this provider, and it is known where it is made."""
+        """See the port."""
         target = self._targets.get(provider)
         return target is not None and _harmless(target[0]) is not None
 

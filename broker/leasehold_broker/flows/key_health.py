@@ -35,6 +35,8 @@ REST_SECONDS_MIN, REST_TOLD_SECONDS_MAX = 1.0, 600.0
 """What a provider asks for is kept to within these."""
 REST_EXHAUSTED_SECONDS = 300.0
 """After the word that the account has nothing left; then one call tries again."""
+REFUSALS = 3
+"""Where there is no harmless call: so often in a row has the provider to say in its own words that a key is no good."""
 BACK = "back"
 USED_EVERY_MS = 3600 * 1000
 """The last use of a key is written down no more often."""
@@ -49,6 +51,8 @@ class _Health:
     rest_seconds: float = 0.0
     exhausted: bool = False
     probed_ns: int | None = None
+    refusals: int = 0
+    told: bool = False
 
 
 class KeyHealth:
@@ -114,6 +118,9 @@ class KeyHealth:
         if record is None or record.version != version or not status:
             return Batch()
         health = self._of(record)
+        unproven = self._unprobed(record, health, outcome)
+        if unproven is not None:
+            return unproven
         if (status in {401, 403} or outcome.refused) and not health.out and not outcome.exhausted:
             if status == 401 or outcome.refused:
                 self._on_refused(name)
@@ -128,6 +135,29 @@ class KeyHealth:
         health.exhausted = outcome.exhausted
         kind = EventType.KEY_EXHAUSTED if health.exhausted else EventType.KEY_REPLENISHED
         return self._told(record, kind, KeyMarkKind.EXHAUSTED, status)
+
+    def _unprobed(self, record: KeyRecord, health: _Health, outcome: CallOutcome) -> Batch | None:
+        """What a call says of a key whose provider has no harmless call; None when that is nothing of this kind.
+
+        The provider's own words have to do, which no agent can bring about. A success takes the key back.
+        """
+        if self._probe.asks(record.provider) or not (outcome.refused or (health.refusals and outcome.status < 300)):
+            return None
+        if outcome.refused:
+            self._on_refused(record.name)
+            health.refusals += 1
+            health.out = health.refusals >= REFUSALS
+            health.probed_ns = self._clock.now().boot_ns
+            if not health.out or health.told:
+                return Batch()
+            health.told = True
+            self._books.counters.keys_taken_out += 1
+            return self._told(record, EventType.KEY_TAKEN_OUT, KeyMarkKind.REFUSED, outcome.status)
+        health.refusals, health.out = 0, False
+        if not health.told:
+            return None
+        health.told = False
+        return self._told(record, EventType.KEY_TAKEN_BACK, KeyMarkKind.REFUSED, outcome.status)
 
     def _rest(self, health: _Health, outcome: CallOutcome) -> None:
         """Others are preferred for as long as the provider says, or else for longer each time."""
@@ -145,7 +175,9 @@ class KeyHealth:
         for name, health in self._health.items():
             every = PROBE_OUT_SECONDS if health.out else PROBE_EVERY_SECONDS
             due = health.probed_ns is None or now_ns - health.probed_ns >= every * NANOS
-            if (health.out or health.suspected) and due and name not in self._probing:
+            if health.out and due and not self._asks(name):
+                health.out, health.refusals = False, REFUSALS - 1  # one call tries
+            elif (health.out or health.suspected) and due and name not in self._probing:
                 health.probed_ns, health.suspected = now_ns, False
                 task = asyncio.get_running_loop().create_task(self._ask(name, health.version), name="key probe")
                 self._probing[name] = task
@@ -168,8 +200,12 @@ class KeyHealth:
         health = self._health.get(record.name)
         if health is None or health.version != record.version:
             out, exhausted = (self._marked(record, kind) for kind in (KeyMarkKind.REFUSED, KeyMarkKind.EXHAUSTED))
-            health = self._health[record.name] = _Health(record.version, out=out, exhausted=exhausted)
+            health = self._health[record.name] = _Health(record.version, out=out, exhausted=exhausted, told=out)
         return health
+
+    def _asks(self, name: str) -> bool:
+        record = self._keys.find(name)
+        return record is None or self._probe.asks(record.provider)
 
     def _marked(self, record: KeyRecord, kind: KeyMarkKind) -> bool:
         mark = self._books.key_marks.get((record.name, kind))

@@ -1,6 +1,6 @@
 """What a provider's error says of its key: wait so long, its account has nothing left, or it is no good. Pure.
 
-One reading for all dialects: their codes do not collide. Only codes are read, and the beginnings of three sentences,
+One reading for all dialects: their codes do not collide. Only codes are read, and the beginnings of four sentences,
 which have no code: an agent chooses the request, and errors repeat what was asked, but not there. Most say with 401
 that a key is no good; Google answers 400 or 403, as to many other things, with a reason.
 """
@@ -33,6 +33,7 @@ _CODES: Final = frozenset(
 _SENTENCES: Final = ("Your credit balance is too low", "You have reached your specified API usage limits")
 _REFUSALS: Final = frozenset({"API_KEY_INVALID", "CONSUMER_INVALID", "CONSUMER_SUSPENDED"})
 _LEAKED: Final = "Your API key was reported as leaked"
+_NOT_BEDROCKS: Final = "Authentication failed: Please make sure your API Key is valid"
 _ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _QUOTA_FAILURE: Final = "type.googleapis.com/google.rpc.QuotaFailure"
@@ -60,7 +61,10 @@ def told_limit(status: int, headers: Mapping[str, str], body: bytes) -> ToldLimi
     said = isinstance(message, str) and message.startswith(_SENTENCES)
     exhausted = status == 402 or bool(codes & _CODES) or said or any(_daily(details))
     leaked = status == 403 and isinstance(message, str) and message.startswith(_LEAKED)
-    return ToldLimit(wait, exhausted=exhausted, refused=leaked or any(_refusals(details)))
+    # Before the model is asked for, and in a member of another name than Bedrock's own errors.
+    other = error.get("Message")
+    none = status == 403 and isinstance(other, str) and other.startswith(_NOT_BEDROCKS)
+    return ToldLimit(wait, exhausted=exhausted, refused=leaked or none or any(_refusals(details)))
 
 
 def _wait(headers: Mapping[str, str], details: Iterable[Fields]) -> float | None:
