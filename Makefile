@@ -80,6 +80,10 @@ bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput,
 bench-revocation: $(VENV)/dev.stamp ## measure: from a responder's call to the last request let through, 1,000 sidecars (BENCH="--revocations 20")
 	@$(ENV) python -m tests.bench.revocation $(BENCH)
 
+.PHONY: bench-envoy
+bench-envoy: $(VENV)/envoy.stamp ## measure: a call through Envoy beside one straight to the egress (BENCH=4000)
+	@$(ENV) python -m tests.bench.envoy $(BENCH)
+
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 

@@ -73,6 +73,7 @@ class Envoy:
         self.access_log, self.log = folder / f"{name}.access", folder / f"{name}.log"
         self._listens = listens
         self._settings = process
+        self.level = "debug"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,7 +89,7 @@ class Envoy:
             RuntimeError: it does not.
         """
         with self.access_log.open("ab") as out, self.log.open("ab") as err:
-            arguments = command(self.config, "--log-level", "debug")
+            arguments = command(self.config, "--log-level", self.level)
             self._process = subprocess.Popen(arguments, stdout=out, stderr=err, **self._settings)
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline and self._process.poll() is None:
