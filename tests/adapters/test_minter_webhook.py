@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.fakes.manual_clock import ManualClock
 from tests.fakes.provider_admin.server import Fault, serving
 from tests.fakes.provider_admin.worlds import ADMIN, AtWebhook
 
@@ -41,6 +42,16 @@ async def test_a_repeat_is_the_same_message(world):
     first, again, other = [one.headers["webhook-id"] for one in world.fake.asked]
     assert first == again != other
     assert len({one.headers["webhook-timestamp"] for one in world.fake.asked}) > 1
+
+
+async def test_a_mint_that_comes_late_is_refused_by_its_time(world):
+    """Held up for longer than the five minutes of the standard: no key is made, and none is ended."""
+    key = await world.minter().mint("r")
+    world.clock = ManualClock(world.clock.now().wall_ms - 301_000)
+    with pytest.raises(ProviderKeyFault) as caught:
+        await world.minter().mint("r")
+    assert caught.value.state is ProviderKeyState.LOGIN_REFUSED
+    assert world.living() == [key.value.reveal().decode()]
 
 
 async def test_no_credential_of_ours_is_sent(world):

@@ -43,7 +43,7 @@ OUTCOMES = {
     S.PROBING: st.builds(Probed, STATUS) | FAULT,
     S.PROMOTING: st.builds(Promoted, st.integers(1, 9)) | FAULT,
     S.DRAINING: st.builds(Drained, st.sampled_from([(), ("sidecar-1",)])) | FAULT,
-    S.ENDING: st.just(Done()) | st.builds(NeedsPerson, WHY) | FAULT,
+    S.ENDING: st.just(Done()) | st.builds(Probed, st.sampled_from([401, 403])) | st.builds(NeedsPerson, WHY) | FAULT,
     S.VERIFYING: st.builds(Probed, STATUS) | FAULT,
     S.FORGETTING: st.just(Done()) | FAULT,
     S.ABANDONING: st.just(Done()) | st.just(Promoted(3)) | FAULT,

@@ -43,6 +43,56 @@ async def test_a_key_is_rotated():
     assert types(world) == ["key.rotation_started", "key.rotation_stepped", "key.rotation_done"]
 
 
+async def at_the_end_of_the_drain(trigger=Trigger.OPERATOR):
+    """A world whose new key serves, and is dead: a request to mint was heard that late, as some minters hear it."""
+    world = RotationWorld()
+    world.check = lambda: None
+    await world.ask(trigger=trigger)
+    await world.until(S.ENDING)
+    await world.account.mint(f"{1:032x}")
+    assert not world.account.works(entry(world).current)
+    return world
+
+
+async def test_the_old_key_is_not_ended_while_the_new_one_is_refused():
+    """It may be the last that works: failed, with the reason; what came late is ended; the next rotation goes well."""
+    world = await at_the_end_of_the_drain()
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.by_hand) == (S.FAILED, False)
+    assert rotation.why == "the provider answers 401 to the new key, which serves; the old key was not ended"
+    assert [key.id for key in world.account.alive()] == ["key-1"]
+    assert types(world)[-1] == "key.rotation_failed"
+    await world.ask(2)
+    assert (await world.until_over(2)).state is S.DONE
+    assert world.account.works(entry(world).current)
+    assert (entry(world).pending, entry(world).previous) == ("", "")
+
+
+async def test_a_leaked_key_is_ended_whatever_becomes_of_the_new_one():
+    """In an incident the old key is in wrong hands: no key at all is better than that one."""
+    world = await at_the_end_of_the_drain(Trigger.INCIDENT)
+    await world.until_over()
+    assert "key-1" not in [key.id for key in world.account.alive()]
+
+
+async def test_a_new_key_that_is_refused_once_is_asked_again():
+    """A provider whose servers do not all know it yet; and one that does not answer is waited for, nothing ended."""
+    world = RotationWorld()
+    await world.ask()
+    await world.until(S.ENDING)
+    probe, asked = world.account.probe, []
+
+    async def flickers(record, key):
+        asked.append(len(world.account.alive()))
+        answers = [401, 401, 0, 503]
+        return answers[len(asked) - 1] if len(asked) <= len(answers) else await probe(record, key)
+
+    world.account.probe = flickers
+    rotation = await world.until_over()
+    assert (rotation.state, rotation.why, rotation.confirmations) == (S.DONE, "", 3)
+    assert asked[:5] == [2] * 5
+
+
 async def count_effects():
     """How many effects a whole rotation has, before and after each."""
     world = RotationWorld()

@@ -1,7 +1,8 @@
 """What a step of a rotation gave, and the state that follows from it.
 
 Every step may be repeated, so a crash costs at most a repetition. Until PROMOTING the old key serves, and a failure
-gives the new one up; from DRAINING on the new key serves, and a failure leaves the old one behind, and says so. Refuses
+gives the new one up; from DRAINING on the new key serves, and a failure leaves the old one behind, and says so. An old
+key may be the last one that works: it is not ended while the new one is refused. Refuses
 to do anything itself, and to hold a key.
 """
 
@@ -255,7 +256,13 @@ def _ending(rotation: Rotation, outcome: Outcome, elapsed: float, limits: Rotati
         case SwitchedOff(how) if rotation.purpose is Purpose.DISABLE:
             return _to(rotation, RotationState.VERIFYING, switch_off=how)
         case Done() if rotation.purpose is Purpose.REPLACE:
-            return _to(rotation, RotationState.VERIFYING)
+            return _to(rotation, RotationState.VERIFYING, confirmations=0)
+        case Probed(status) if refused(status):
+            count = rotation.confirmations + 1
+            if count < CONFIRMATIONS:
+                return replace(rotation, confirmations=count)
+            why = f"the provider answers {status} to the new key, which serves; the old key was not ended"
+            return _to(rotation, RotationState.FAILED, why=why)
         case NeedsPerson(why):
             return _to(rotation, RotationState.VERIFYING, by_hand=True, why=why)
         case Faulted(why, final):

@@ -181,6 +181,8 @@ class RotateKeys:
             if next_.state is not rotation.state:
                 since, told_ns, tries = self._clock.now(), 0, 0
                 spent = StateTime(0, since)
+            elif next_.confirmations != rotation.confirmations:
+                await self._pause(rotation.state, 0, wait)  # steady is what lasts, not what is asked thrice at once
             if waits and not silent:
                 told_ns = self._clock.now().after(self._pace.tell)
                 await asyncio.sleep(wait)

@@ -7,8 +7,9 @@ record of its id and its storing: if the process dies meanwhile the provider is 
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 
-from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState
+from leasehold_broker.domain.rotation import Purpose, Rotation, RotationState, Trigger
 from leasehold_broker.domain.rotation_transitions import (
     Done,
     Drained,
@@ -156,6 +157,8 @@ class RotationSteps:
         if rotation.old_key_id:
             if await _serves(key, rotation.old_key_id):
                 return Faulted(SERVES, final=True)
+            if (found := await _new_works(rotation, key)) is not None:
+                return found
             await key.at_provider.end(rotation.old_key_id)
         if rotation.new_key_id:
             # A request to mint that was given up long ago may have been heard after all.
@@ -225,6 +228,24 @@ async def _only_new_works(rotation: Rotation, key: RotatedKey) -> bool:
         return False
     pending = await key.store.staged(key.name, KeyStage.PENDING)
     return not key.limits.probed or accepted(await key.status(pending))
+
+
+async def _new_works(rotation: Rotation, key: RotatedKey) -> Outcome | None:
+    """None: the old key may be ended. A key that works when it is promoted need not work when the drain is over.
+
+    Somebody may have ended it; so may a request to mint that was held up, where the other side ends what it made for
+    the same rotation before. A leaked key is ended all the same: it is in wrong hands, and does not serve any more.
+    """
+    if rotation.trigger is Trigger.INCIDENT or not key.limits.probed:
+        return None
+    status = await key.status(await key.store.staged(key.name, KeyStage.CURRENT))
+    if accepted(status) or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return None
+    if not refused(status):
+        return Faulted("the provider does not say that the new key works" + (f" ({status})" if status else ""))
+    if rotation.new_key_id:
+        await key.at_provider.sweep(rotation.id, rotation.new_key_id)
+    return Probed(status)
 
 
 async def _serves(key: RotatedKey, key_id: str) -> bool:
