@@ -1,11 +1,13 @@
 """A real sidecar, OpenBao and PostgreSQL: a database user for each lease, dropped with it, also after a kill."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import pytest
 from tests.fakes.bao_database import database
 from tests.fakes.issuer import ec_key, jwk, jwks
 from tests.fakes.own_sidecar import GRANT, OwnSidecar
+from tests.fakes.vault_proxy import VaultProxy
 from tests.processes.tokens import ISSUER, token
 
-from leasehold import LeaseholdClient
+from leasehold import LeaseholdClient, LeaseholdError
 from leasehold.credentials import credential_parts, postgres_kwargs
 
 pytestmark = [pytest.mark.timeout(150)]
@@ -49,9 +52,9 @@ def engine(bao, postgres):
     return database(bao, postgres)
 
 
-@pytest.fixture
-def sidecar(bao, engine):
-    """A sidecar whose policy mints database users."""
+@contextlib.contextmanager
+def sidecar_of(address, engine):
+    """A sidecar whose policy mints database users, by the engine at this address."""
     with tempfile.TemporaryDirectory(prefix="lh-") as folder:
         root = Path(folder)
         (root / "jwks.json").write_bytes(jwks(jwk(ec_key("process"), kid="k", use="sig")))
@@ -60,8 +63,15 @@ def sidecar(bao, engine):
         grant = GRANT.format(name="db", issuer=ISSUER, extra='modes = ["minted"]\nminted_seconds_max = 60')
         grant = grant.replace("openai-test", "orders-db").replace('"openai"', '"own-orders-db"')
         grant = grant.replace("delegation_depth_max = 2", "")
-        more = ENGINES.format(address=bao.address, role=engine.token_role, path=engine.path)
+        more = ENGINES.format(address=address, role=engine.token_role, path=engine.path)
         yield OwnSidecar(root, ISSUERS.format(issuer=ISSUER, root=root), grant, more=more)
+
+
+@pytest.fixture
+def sidecar(bao, engine):
+    """One that asks OpenBao itself."""
+    with sidecar_of(bao.address, engine) as found:
+        yield found
 
 
 def acquire(client):
@@ -113,6 +123,50 @@ def test_a_database_user_for_each_lease(engine, sidecar):
         if file.is_file():
             content = file.read_bytes()
             assert not [password for password in passwords if password.encode() in content], file
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_killed_while_the_engine_is_asked_nothing_is_left(bao, engine, where):
+    """Kill -9 with the question under way, or with a user made and its answer unheard: the next life revokes it.
+
+    It knows the accessor of the token that was made for this one question, and no more.
+    """
+    proxy = VaultProxy(bao.address)
+    held, go_on = threading.Event(), threading.Event()
+
+    def gate(path, at):
+        if at != where or not path.endswith(engine.path):
+            return True
+        held.set()
+        go_on.wait(60)
+        return False
+
+    def asks(client):
+        with contextlib.suppress(LeaseholdError):
+            acquire(client)
+
+    try:
+        with sidecar_of(proxy.address, engine) as sidecar:
+            before = set(engine.users())
+            with sidecar.running(), LeaseholdClient(sidecar.target, token()) as client:
+                proxy.gate = gate
+                asking = threading.Thread(target=asks, args=(client,))
+                asking.start()
+                assert held.wait(60)
+                sidecar.kill()
+                made = set(engine.users()) - before
+                assert len(made) == (where == "after")
+                proxy.gate = lambda _path, _where: True
+                go_on.set()
+                asking.join()
+            with sidecar.running(), LeaseholdClient(sidecar.target, token()) as client:
+                assert sidecar.event("key.revoked")["details"]["accessor"]
+                for user in made:
+                    until_gone(engine, {"username": user})
+                assert list(client.leases()) == []
+    finally:
+        go_on.set()
+        proxy.close()
 
 
 EXEC_READS = "psql -h 127.0.0.1 -p {port} -d postgres -Atc 'SELECT current_user, count(*) FROM orders'"
