@@ -164,3 +164,12 @@ async def test_a_collector_that_shows_another_event_is_caught(tmp_path):
         assert (proof.exit_code, "is not the one that was signed" in proof.stderr) == (4, True)
         tiles = await run(centre, "export", "--tiles", "-o", tmp_path / "copy")
         assert "do not have the root that it signed" in tiles.stderr
+
+
+async def test_what_a_killed_collector_left_half_written_is_swept(tmp_path):
+    """A kill between writing a note aside and putting it in place leaves a file; the next start leaves none."""
+    left = tmp_path / ".checkpoint.0123456789abcdef.new"
+    left.write_bytes(b"half")
+    async with Centre(tmp_path) as centre:
+        assert centre.plan.verifier_key_file.exists()
+    assert not left.exists()

@@ -109,7 +109,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sweep_aside(path: Path) -> None:
-    """Remove what writers that died have left beside a file. Call while holding the file's lock."""
+    """Remove what writers that died have left beside a file. For who alone writes it: it has no lock, or holds it."""
     for left in path.parent.glob(f".{path.name}.*.new"):
         left.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import structlog
 from leasehold.checkpoint import Checkpoint, VerifierKey
 from leasehold.errors import InvalidRequest
 from leasehold_broker.adapters.checkpoint_key import CheckpointKey, CheckpointKeyError, open_checkpoint_key
-from leasehold_broker.adapters.private_files import replace_private
+from leasehold_broker.adapters.private_files import replace_private, sweep_aside
 from leasehold_broker.domain.checkpoint import NOTE_BYTES_MAX, SignedCheckpoint, TreeHead, head_of
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.prove import Prove
@@ -68,6 +68,9 @@ async def checkpoints(
         )
         raise CheckpointKeyError(message)
     key = open_checkpoint_key(plan.key_file, plan.origin)
+    for path in (plan.verifier_key_file, plan.copy_file):
+        if path is not None:
+            sweep_aside(path)
     replace_private(plan.verifier_key_file, key.verifier_key.encode() + b"\n")
     publish = PublishCheckpoint(store.log, store.log, key, clock, partial(_copied, plan.copy_file))
     kept = _kept(plan.copy_file, key)
