@@ -1,7 +1,10 @@
 """A copy of the log, checked with nothing but the public key: every kind of tampering is found, and named."""
 
+import io
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,10 +12,11 @@ from tests.fakes.log_copy import ORIGIN, SignedLog, interleaved, placed
 from tests.fakes.streams import Emitter
 
 from leasehold import InvalidRequest
-from leasehold.audit import Head, Record
+from leasehold.audit import LINE_CHARACTERS_MAX, Head, Record, records_of
 from leasehold.audit_copy import verify_copy
 from leasehold.checkpoint import Checkpoint
 from leasehold.cli.app import leasehold
+from leasehold.cli.audit_verify_command import bounded
 from leasehold.merkle import leaf_hash
 from leasehold.tiles import tile_path, write_copy
 
@@ -295,6 +299,38 @@ def test_a_copy_without_a_good_checkpoint_is_none(log, tmp_path):
     (folder / "checkpoint").unlink()
     with pytest.raises(InvalidRequest, match="has no checkpoint"):
         verify_copy(folder, log.key)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\n", b"junk\n", b"\xe2\x80\x94 other AAAA"])
+def test_a_checkpoint_ends_with_its_signatures(log, more):
+    """What stands behind them is nobody's word; the line of another key is a line."""
+    note = log.note(WHOLE)
+    with pytest.raises(InvalidRequest, match=r"signature line that cannot be read|is not signed by"):
+        Checkpoint.of_note(note + more, log.key)
+    assert Checkpoint.of_note(note + b"\xe2\x80\x94 other AAAA\n", log.key).size == len(WHOLE)
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "bodies/000.p/*", "tile/0/000.p/*", "tile/entries/000.p/*"])
+def test_what_is_no_file_is_not_read(log, path):
+    """A pipe would be waited for without end, a device has no end: both are named."""
+    folder = log.copy(WHOLE[:10])
+    (found,) = folder.glob(path)
+    for make in (os.mkfifo, lambda place: place.symlink_to("/dev/zero"), Path.mkdir):
+        found.unlink()
+        make(found)
+        with pytest.raises(InvalidRequest, match="no regular file"):
+            verify_copy(folder, log.key)
+        if found.is_dir():
+            found.rmdir()
+            found.touch()
+
+
+def test_a_file_without_line_ends_is_not_read_whole():
+    """No line of an export is that long: no more of it is read than shows it."""
+    endless = io.StringIO("x" * (3 * LINE_CHARACTERS_MAX))
+    with pytest.raises(InvalidRequest, match="line 1 "):
+        next(records_of(bounded(endless)))
+    assert endless.tell() == LINE_CHARACTERS_MAX + 1
 
 
 def test_a_copy_is_not_written_over_another(log, tmp_path):

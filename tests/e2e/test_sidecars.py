@@ -59,3 +59,18 @@ def test_a_banned_sidecar_stops_mid_stream_and_serves_again_once_readmitted(hous
         assert back
         back.release()
         lease.abandon()
+
+
+def test_a_ban_of_a_name_that_nobody_has_is_doubted(house):
+    """It is in force, so that a sidecar can be kept out before it comes; what may be a slip is told."""
+    command = [sys.executable, "-m", "leasehold.cli", "sidecar", "ban", "sied-car", "--collector"]
+    target = house.stage.collector_target
+    try:
+        done = subprocess.run([*command, target], capture_output=True, text=True, timeout=60, check=True)
+        assert "sied-car is banned" in done.stdout
+        assert "no sidecar sied-car has ever connected here" in done.stderr
+        assert leasehold(house, "sidecar", "ban", "sidecar-a") == "sidecar-a is banned, and its leases are revoked\n"
+    finally:
+        leasehold(house, "sidecar", "readmit", "sidecar-a")
+        leasehold(house, "sidecar", "readmit", "sied-car")
+        leasehold(house, "sidecar", "evict", "sied-car")

@@ -6,6 +6,7 @@ and a log that was cut, by any earlier checkpoint that was kept.
 """
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -215,9 +216,11 @@ def _read(path: Path, bytes_max: int) -> bytes | None:
     """The file; None when it is missing.
 
     Raises:
-        InvalidRequest: it cannot be read, or is larger than any file of a copy.
+        InvalidRequest: it cannot be read, is no regular file, or is larger than any file of a copy.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device never ends
+            raise InvalidRequest.of_field("copy", f"{path} is no regular file")
         with path.open("rb") as file:
             data = file.read(bytes_max + 1)
     except (FileNotFoundError, NotADirectoryError):

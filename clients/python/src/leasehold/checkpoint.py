@@ -101,8 +101,10 @@ def _split(note: bytes, key: VerifierKey, what: str) -> tuple[bytes, bytes]:
     if not found or len(note) > NOTE_BYTES_MAX:
         raise InvalidRequest.of_field(what, "is no signed note")
     try:
-        lines = signatures.decode().removesuffix("\n").split("\n")
-        signed = [line.removeprefix(_SIGNED_BY).split(" ") for line in lines if line.startswith(_SIGNED_BY)]
+        lines = signatures.decode().split("\n")
+        if lines.pop() or not all(line.startswith(_SIGNED_BY) for line in lines):
+            raise ValueError("not a signature")  # noqa: TRY301 - one sentence for every way such a line can be wrong
+        signed = [line.removeprefix(_SIGNED_BY).split(" ") for line in lines]
         mine = [base64.b64decode(parts[1], validate=True) for parts in signed if parts[0] == key.name]
     except (ValueError, IndexError):
         raise InvalidRequest.of_field(what, "has a signature line that cannot be read") from None

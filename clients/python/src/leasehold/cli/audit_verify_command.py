@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import click
 
-from leasehold.audit import Head, Record, Verdict, heads_of, records_of, verify
+from leasehold.audit import LINE_CHARACTERS_MAX, Head, Record, Verdict, heads_of, records_of, verify
 from leasehold.audit_copy import verify_copy
 from leasehold.audit_tree import Roots, with_roots
 from leasehold.checkpoint import Checkpoint, VerifierKey
@@ -179,11 +180,16 @@ def _read(path: str) -> str:
 
 def _lines(path: str, stack: ExitStack) -> Iterator[str]:
     if path == "-":
-        return iter(sys.stdin)
+        return bounded(sys.stdin)
     try:
-        return iter(stack.enter_context(Path(path).open(encoding="utf-8", errors="surrogateescape")))
+        return bounded(stack.enter_context(Path(path).open(encoding="utf-8", errors="surrogateescape")))
     except OSError as error:
         fail(f"cannot read {path}: {error.strerror}")
+
+
+def bounded(file: TextIO) -> Iterator[str]:
+    """Lines; of one that is too long, no more than shows it: a file without line ends is not read into memory."""
+    return iter(lambda: file.readline(LINE_CHARACTERS_MAX + 1), "")
 
 
 def verifier_key(text: str) -> VerifierKey:

@@ -48,6 +48,12 @@ def ban(connection: Connection, name: str, note: str) -> None:
     with connection.operator() as client:
         standing = client.ban_sidecar(name, note=note)
     click.echo(f"{standing.name} is banned, and its leases are revoked")
+    if not standing.HasField("last_heard_time"):
+        click.echo(
+            f"leasehold: no sidecar {standing.name} has ever connected here: is it spelt as 'leasehold sidecars' "
+            "lists it? If not, readmit this one, and ban the right one",
+            err=True,
+        )
 
 
 @sidecar_group.command(
