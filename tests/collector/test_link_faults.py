@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 from dataclasses import replace
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -93,6 +95,21 @@ async def test_a_link_whose_stream_is_cancelled_by_grpc_goes_on(tmp_path):
     keeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await keeping
+
+
+async def test_a_refused_link_leaves_no_connection_behind(tmp_path):
+    """A closed channel lets go of its connection at once, not with the garbage: a banned sidecar tries for hours."""
+    async with asyncio.timeout(60), Centre(tmp_path) as centre:
+        sidecar = Sidecar(centre.target, "stranger")
+        gc.collect()
+        gc.disable()
+        try:
+            async with sidecar:
+                await eventually(lambda: sidecar.link.counters.connects.get("sync", 0) > 10)
+            left = [one for one in gc.get_objects() if isinstance(one, grpc.aio.Channel)]
+        finally:
+            gc.enable()
+        assert len(left) <= 2
 
 
 async def test_mutual_tls_with_rotated_certificates(tmp_path):

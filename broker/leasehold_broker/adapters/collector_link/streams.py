@@ -43,8 +43,9 @@ async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[No
     """
     main = asyncio.create_task(receiver)
     tasks = [main, *(asyncio.create_task(helper) for helper in helpers)]
+    done: set[asyncio.Task[None]] = set()
+    waiting = set(tasks)
     try:
-        waiting = set(tasks)
         while not main.done():
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {main}:
@@ -58,6 +59,9 @@ async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # What was raised names this frame, and must not be named by it: such a circle would keep the call, and with it
+        # the connection of a channel that was closed, until garbage is collected, which an idle process does rarely.
+        del main, tasks, task, done, waiting
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> Reason | None:
