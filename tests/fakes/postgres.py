@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.fakes.openbao import free_port
 
 SUPERUSER, PASSWORD = "postgres", "superuser-of-the-tests"
-START_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 300.0
 SETTINGS = (
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
