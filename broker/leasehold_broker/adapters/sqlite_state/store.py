@@ -17,11 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from leasehold_broker.adapters.sqlite_state import answers, opening, rows, spool
+from leasehold_broker.adapters.sqlite_state.durable import DurableRecords
 from leasehold_broker.adapters.sqlite_state.opening import damaged, lock_directory, open_database, translated
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, chain
 from leasehold_broker.domain.events import Event
@@ -35,8 +35,6 @@ GROUP_MAX = 256
 """Commits that share one sync: bounds how long filling a transaction holds the loop (some 20 us each)."""
 RECORD_OVERHEAD_BYTES = 160
 """What a record takes in the spool besides its body."""
-NEWEST_MAX = 1024
-"""Durable records that are kept in memory for the link; it asks for more only when it lags behind."""
 PEPPER_BYTES = 32
 DEFERRED_SECONDS = 0.004
 """How long a commit that nobody waits for may wait for company."""
@@ -120,14 +118,10 @@ class SqliteStateStore:
         self._deferred: asyncio.TimerHandle | None = None
         # From a failed commit until everybody who waited for it has been told.
         self._failing = False
-        # Up to where records are durable, and the last of them.
-        self._synced = self._position
-        self._newest: deque[PendingRecord] = deque(maxlen=NEWEST_MAX)
         self._written: list[PendingRecord] = []
         # What lies in an empty outbox has all been acknowledged, in an earlier life.
-        self._acknowledged = 0 if self._spooled_bytes else self._position
+        self._durable = DurableRecords(self._position, shipped=not self._spooled_bytes)
         self._trimming: asyncio.Task[None] | None = None
-        self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -203,19 +197,15 @@ class SqliteStateStore:
 
     async def pending_after(self, position: int, limit: int) -> Sequence[PendingRecord]:
         """See `Outbox.pending_after`. A link that keeps up is answered from memory."""
-        after = max(position, self._acknowledged)
-        if after >= self._synced:
-            return ()
-        if self._newest and after + 1 >= self._newest[0].position:
-            # Positions have no gaps: where one is in memory is known.
-            start = after + 1 - self._newest[0].position
-            return list(islice(self._newest, start, start + limit))
-
+        found = self._durable.after(position, limit)
+        if found is not None:
+            return found
+        after = max(position, self._durable.acknowledged)
         return await self._read(lambda connection: rows.read_records(connection, after, limit))
 
     async def acknowledge(self, position: int) -> None:
         """See `Outbox.acknowledge`. Trimmed now and then: a sync for each answer would slow the calls."""
-        self._acknowledged = max(self._acknowledged, position)
+        self._durable.acknowledged = max(self._durable.acknowledged, position)
         if self._spooled_bytes > self._limits.spool_bytes_max // 2:
             await self.trim()
         elif self._trimming is None or self._trimming.done():
@@ -232,7 +222,7 @@ class SqliteStateStore:
         Raises:
             Refusal: STORE_UNAVAILABLE; it is kept, and shipped again after a restart, which the collector notices.
         """
-        upto = self._acknowledged
+        upto = self._durable.acknowledged
 
         def work(connection: sqlite3.Connection) -> None:
             (freed,) = connection.execute(
@@ -246,16 +236,13 @@ class SqliteStateStore:
 
     async def wait_for_more(self, position: int) -> None:
         """See `Outbox.wait_for_more`."""
-        # A link that starts anew asks from 0: what is acknowledged must not look like more.
-        while self._synced <= max(position, self._acknowledged):
-            self._more.clear()
-            await self._more.wait()
+        await self._durable.wait_after(position)
 
     async def close(self) -> None:
         """Finish what was asked for, stop the thread and close the file."""
         if self._trimming is not None:
             self._trimming.cancel()
-        if self._acknowledged and not self._broken:
+        if self._durable.acknowledged and not self._broken:
             with contextlib.suppress(Refusal):
                 await self.trim()
         self._closing = True
@@ -345,8 +332,7 @@ class SqliteStateStore:
             self._urgent = False
             self._failing = True
         else:
-            self._newest.extend(self._written)
-            self._synced = self._position
+            self._durable.add(self._written)
         for future, answer in told:
             if future.done():
                 continue
@@ -355,7 +341,7 @@ class SqliteStateStore:
             else:
                 future.set_result(answer)
         self._group, self._answers, self._written = [], [], []
-        self._more.set()
+        self._durable.wake()
         if failure is not None:
             # After the callbacks of those futures, which were queued just now: nobody commits anew unknowing.
             asyncio.get_running_loop().call_soon(self._told)
