@@ -114,6 +114,10 @@ unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide v
 	@$(ENV) UNKIND_PULSES=$${UNKIND_PULSES:-20} SYSCALLS=all CLOCKS=all pytest -q -rs --timeout=7200 \
 	  tests/unkind/test_filtered_packets.py tests/unkind/test_failing_syscalls.py tests/unkind/test_faked_clocks.py
 
+.PHONY: image-check
+image-check: $(VENV)/servers.stamp ## run the steps of deploy/Dockerfile below a folder, and see that what they give runs
+	@$(ENV) IMAGE=check pytest -q -rP tests/deploy/test_dockerfile.py
+
 .PHONY: rotate-load rotate-crash
 rotate-load: $(VENV)/dev.stamp ## rotate a key under some 50 calls a second, a third of them streams (ROTATE_LOAD_THREADS=16)
 	@$(ENV) ROTATE_LOAD_THREADS=$${ROTATE_LOAD_THREADS:-12} pytest -q -rP --show-capture=stdout tests/e2e/test_rotation.py -k under_load
