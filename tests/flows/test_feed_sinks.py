@@ -69,6 +69,36 @@ async def test_a_sink_gets_everything_in_order_across_restarts(store):
     assert sink.taken == list(range(1, 751))
 
 
+async def test_a_defect_of_ours_shows_as_a_sink_that_fails(store):
+    """Whoever keeps it running begins it anew; meanwhile it is told, and it is over with the next batch that goes."""
+    told = []
+
+    class Broken(RememberingSink):
+        async def deliver(self, records):
+            if not told:
+                raise NotImplementedError
+            await super().deliver(records)
+
+    await store.append("sidecar-1", Emitter().calls(5), 1)
+    sink = Broken()
+    rule = SinkRule("siem", required=False, lag_records_max=100, from_start=True)
+    feed = FeedSink(rule, sink, store, store, lambda *what: told.append(what))
+    await feed.start()
+    with pytest.raises(NotImplementedError):
+        await feed.run()
+    assert (feed.state.failing, feed.state.failures, told) == (
+        "NotImplementedError",
+        1,
+        [("siem", "NotImplementedError")],
+    )
+    task = asyncio.create_task(feed.run())
+    async with asyncio.timeout(20):
+        await eventually(lambda: feed.lag_records() == 0 and not feed.state.failing)
+    task.cancel()
+    await asyncio.wait([task])
+    assert sink.taken == [1, 2, 3, 4, 5]
+
+
 async def test_a_batch_that_failed_is_sent_again(store):
     """Nothing is skipped; failures are counted, and told once, as is their end."""
     sink, told = RememberingSink(), []

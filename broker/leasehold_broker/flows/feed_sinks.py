@@ -99,27 +99,35 @@ class FeedSink:
         self.state.position = min(known, self._store.last_position())
 
     async def run(self) -> None:
-        """Feed until cancelled. A failure is waited out; it never ends this."""
+        """Feed until cancelled. A failure is waited out; only a defect of ours ends this, and shows as one."""
         attempt = 0
         while True:
             try:
                 await self._store.wait_for_more(self.state.position)
                 full = await self._step()
             except (SinkFailedError, Refusal) as failure:
-                self.state.failures += 1
-                if not self.state.failing:
-                    self._told(self.rule.name, str(failure))
-                self.state.failing = str(failure) or type(failure).__name__
+                self._fails(str(failure) or type(failure).__name__)
                 wait = min(RETRY_SECONDS_MAX, self.rule.retry_first_seconds * 2.0 ** min(attempt, 30))
                 attempt += 1
                 await asyncio.sleep(wait)
                 continue
+            except Exception as defect:
+                # Ours to mend, and tried again by whoever keeps this running; until then the metric must not say that
+                # all is well.
+                self._fails(type(defect).__name__)
+                raise
             attempt = 0
             if self.state.failing:
                 self._told(self.rule.name, "")
             self.state.failing = ""
             if not full:
                 await asyncio.sleep(GATHER_SECONDS)
+
+    def _fails(self, why: str) -> None:
+        self.state.failures += 1
+        if not self.state.failing:
+            self._told(self.rule.name, why)
+        self.state.failing = why
 
     async def follow(self, seconds: float) -> None:
         """Know how far another replica has fed this sink, for as long as it is not cancelled.
