@@ -17,6 +17,7 @@ from leasehold.v1 import audit_service_pb2, fleet_service_pb2, revocation_servic
 from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.revocation import BySidecar
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
 
@@ -169,7 +170,8 @@ async def test_a_sidecar_that_one_replica_evicts_is_forgotten_at_another(built):
                 await eventually(lambda each=each: each.link.authority_lapsed_seconds(each.clock.now()) is None)
             await eventually(lambda: {"sidecar-1", "sidecar-2"} <= a.centre.fleet.members.keys())
         claimed = Event(EventType.SIDECAR_EVICTED, 5, Outcome.ALLOWED, details={"sidecar": "sidecar-2"})
-        await a.centre.store.append("sidecar-3", [Emitter(stream="sidecar-3").emit(claimed)], 5)
+        with pytest.raises(Refusal, match="is for the collector to say"):
+            await a.centre.store.append("sidecar-3", [Emitter(stream="sidecar-3").emit(claimed)], 5)
         async with Operator(a.centre.target, "alice/responder") as alice:
             request = fleet_service_pb2.EvictSidecarRequest(sidecar="sidecar-1")
 
