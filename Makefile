@@ -84,6 +84,10 @@ bench-revocation: $(VENV)/dev.stamp ## measure: from a responder's call to the l
 bench-envoy: $(VENV)/envoy.stamp ## measure: a call through Envoy beside one straight to the egress (BENCH=4000)
 	@$(ENV) python -m tests.bench.envoy $(BENCH)
 
+.PHONY: bench-reconnect
+bench-reconnect: $(VENV)/dev.stamp ## measure: what a collector pays when 1,000 sidecars come back at once (BENCH="--links 200")
+	@$(ENV) python -m tests.bench.reconnect $(BENCH)
+
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 

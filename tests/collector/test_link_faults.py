@@ -227,6 +227,9 @@ def test_a_batch_is_one_epoch_within_its_bytes():
 def test_waits_grow_to_their_cap_with_full_jitter():
     """A wait lies between nothing and a ceiling that doubles up to its cap; refusals wait longer."""
     most = Backoff(chance=lambda: 1.0)
-    assert [most.seconds(attempt, refused=False) for attempt in (0, 1, 2, 50)] == [0.1, 0.2, 0.4, 5.0]
+    assert [most.seconds(attempt, refused=False) for attempt in (0, 1, 2, 50)] == [0.5, 1.0, 2.0, 10.0]
+    assert most.seconds(50, refused=False, authority=60.0) == 10.0
+    assert most.seconds(50, refused=False, authority=30.0) == pytest.approx(5.0)
+    assert most.seconds(50, refused=True, authority=30.0) == 60.0
     assert most.seconds(50, refused=True) == 60.0
     assert Backoff(chance=lambda: 0.0).seconds(50, refused=False) == 0.0

@@ -104,8 +104,11 @@ async def test_whoever_does_not_shake_hands_is_closed(
     assert (await acquire(door, authority, authority.issue("good"))).lease_token == "served"
 
 
-async def test_pending_handshakes_are_bounded_and_leave_room(door: Door, authority: Authority) -> None:
+async def test_pending_handshakes_are_bounded_and_leave_room(
+    door: Door, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of many connections of one owner that say nothing the newest are kept; who shakes hands is served among them."""
+    monkeypatch.setattr(accept_tls, "UNDISTURBED_SECONDS", 0.0)
     opened = [await asyncio.open_connection("127.0.0.1", port(door)) for _ in range(SHAKING_PER_OWNER_MAX + 20)]
     ends = [asyncio.create_task(ended(reader)) for reader, _ in opened]
     async with asyncio.timeout(60):
@@ -122,6 +125,24 @@ async def test_pending_handshakes_are_bounded_and_leave_room(door: Door, authori
         while listener._shaking:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     assert (await acquire(door, authority, authority.issue("good"))).lease_token == "served"
+
+
+async def test_a_handshake_has_a_while_before_a_newcomer_may_push_it_out(
+    door: Door, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes when all places are taken by the young is closed at once, and counts as no failure of his."""
+    monkeypatch.setattr(accept_tls, "UNDISTURBED_SECONDS", 60.0)
+    opened = [await asyncio.open_connection("127.0.0.1", port(door)) for _ in range(SHAKING_PER_OWNER_MAX + 150)]
+    ends = [asyncio.create_task(ended(reader)) for reader, _ in opened]
+    async with asyncio.timeout(60):
+        while sum(end.done() for end in ends) < 150:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    assert not any(end.done() for end in ends[:SHAKING_PER_OWNER_MAX])
+    monkeypatch.setattr(accept_tls, "UNDISTURBED_SECONDS", 0.0)
+    assert (await acquire(door, authority, authority.issue("good"))).lease_token == "served"
+    for _, writer in opened:
+        writer.close()
+    await asyncio.gather(*ends)
 
 
 async def test_a_flood_of_failed_handshakes_is_held_back(door: Door) -> None:

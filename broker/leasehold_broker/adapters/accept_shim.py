@@ -47,7 +47,7 @@ class ShimLimits:
     Args:
         unix_connections_max: open at once through Unix sockets; where none gives way, more are closed at accept.
         tcp_connections_max: the same over TCP, counted by itself: strangers cannot take this machine's share. A fleet
-            of sidecars has a connection or two each.
+            of sidecars has a connection each.
         connections_per_peer_max: of one uid, or of one remote address.
         watch_seconds: how often the public path is checked.
     """

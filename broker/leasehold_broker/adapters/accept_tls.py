@@ -22,6 +22,9 @@ from leasehold_broker.ports.peer_resolver import PeerResolver
 
 SHAKING_MAX = 256
 SHAKING_PER_OWNER_MAX = 32
+UNDISTURBED_SECONDS = 1.0
+"""For a handshake. A fleet that comes back at once is more than there is room for: if each newcomer pushed out the
+oldest, on a busy machine none would ever be through."""
 HANDSHAKE_SECONDS = 10.0
 SHUTDOWN_SECONDS = 2.0
 """For the other side's last word, after ours."""
@@ -74,6 +77,10 @@ class Shakers:
             return None
         return owner
 
+    def turned_away_for(self, owner: str) -> None:
+        """One of his was not begun: too many are under way."""
+        self._turned_away.add("handshakes under way", owner)
+
     def failed(self, owner: str) -> None:
         """One of his handshakes came to nothing."""
         self._brake.refused(_shakes(owner))
@@ -122,6 +129,7 @@ class TlsListener:
         self._shaking: Counter[str] = Counter()
         self._tasks: dict[asyncio.Task[None], str] = {}
         """Handshakes under way, oldest first, with their owners."""
+        self._began: dict[asyncio.Task[None], float] = {}
         self._dropped: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
         self._rest: asyncio.TimerHandle | None = None
@@ -170,15 +178,28 @@ class TlsListener:
         if owner is None:
             connection.close()
             return
-        # A good handshake takes milliseconds: where there are too many, the oldest is the one that nobody goes on with.
-        if self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
-            self._drop(next(task for task, one in self._tasks.items() if one == owner))
-        elif len(self._tasks) >= SHAKING_MAX:
-            self._drop(next(iter(self._tasks)))
+        if not self._makes_room(owner):
+            self._shakers.turned_away_for(owner)
+            connection.close()
+            return
         self._shaking[owner] += 1
-        task = asyncio.get_running_loop().create_task(self._shake(connection, owner), name="TLS handshake")
-        self._tasks[task] = owner
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._shake(connection, owner), name="TLS handshake")
+        self._tasks[task], self._began[task] = owner, loop.time()
         task.add_done_callback(lambda over: self._end(over, connection))
+
+    def _makes_room(self, owner: str) -> bool:
+        """A good handshake takes milliseconds: where there are too many, the oldest is one that nobody goes on with."""
+        if self._shaking[owner] >= SHAKING_PER_OWNER_MAX:
+            oldest = next(task for task, one in self._tasks.items() if one == owner)
+        elif len(self._tasks) >= SHAKING_MAX:
+            oldest = next(iter(self._tasks))
+        else:
+            return True
+        if asyncio.get_running_loop().time() - self._began[oldest] < UNDISTURBED_SECONDS:
+            return False
+        self._drop(oldest)
+        return True
 
     def _drop(self, task: "asyncio.Task[None]") -> None:
         self._shakers.failed(self._tasks[task])
@@ -188,6 +209,7 @@ class TlsListener:
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         owner = self._tasks.pop(task, None)
+        self._began.pop(task, None)
         if owner is not None:
             self._shaking[owner] -= 1
             if not self._shaking[owner]:

@@ -183,11 +183,15 @@ private_key_file = "{folder}/{name}.key"
             files.write(self.layout.root / "jwks.json", await answer.text())
         rules = (RULE.format(name=name, spiffe_id=spiffe_id(name)) for name in self.names)
         files.write(self.layout.config(name), text + "".join(rules))
-        command = [*self.within, *broker(name, "--config", str(self.layout.config(name)))]
-        running = await self.processes.start(name, command)
-        self._serving[name] = running
-        await self._until_healthy(running)
+        await self.start_again()
         return None
+
+    async def start_again(self) -> None:
+        """Start the collector as it was configured: on its port, with its store."""
+        command = [*self.within, *broker("collector", "--config", str(self.layout.config("collector")))]
+        running = await self.processes.start("collector", command)
+        self._serving["collector"] = running
+        await self._until_healthy(running)
 
     async def fill(self) -> None:
         """Connect the links, and let the agents work."""

@@ -1,17 +1,18 @@
 """Keeps both streams up. Owns reconnecting, waits, and the answer to "does this sidecar still speak for the centre?".
 
-Every attempt has its own channel: one that has failed or gone half-open is never asked again. Nothing that goes wrong
+Both streams share one connection; one that has failed or gone half-open is never asked again. Nothing that goes wrong
 here reaches a caller other than as lapsed authority or a spool that fills.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import grpc
 import structlog
 
 from leasehold_broker.adapters.collector_link.authority import Authority
+from leasehold_broker.adapters.collector_link.line import Line, Lines
 from leasehold_broker.adapters.collector_link.reports import Reports
 from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
@@ -25,6 +26,8 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.outbox import Outbox
 from leasehold_broker.ports.revocation_sink import RevocationSink
 
+Session = Callable[[grpc.aio.Channel], Coroutine[None, None, None]]
+SYNC, SHIP = "sync", "ship"
 HEALTHY_SECONDS = 1.0
 """A stream that lived this long starts the waits anew."""
 
@@ -72,6 +75,7 @@ class CollectorLink:
         self._authority = Authority(clock.now())
         self._reports = Reports()
         self._rest = Rest(settings.backoff.chance)
+        self._lines = Lines(self._connect)
         self._acknowledged: ChainedRecord | None = None
         self.counters = LinkCounters()
 
@@ -82,8 +86,11 @@ class CollectorLink:
     async def run(self) -> None:
         """Keep both streams up until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep("sync", self._sync))
-            group.create_task(self._keep("ship", self._ship))
+            group.create_task(self._keep(SYNC, self._sync))
+            group.create_task(self._keep(SHIP, self._ship))
+
+    async def _connect(self) -> grpc.aio.Channel:
+        return await self._settings.channel()
 
     async def _sync(self, channel: grpc.aio.Channel) -> None:
         sync = Sync(
@@ -107,7 +114,7 @@ class CollectorLink:
         self._acknowledged = last
         self._authority.unfence()
 
-    async def _keep(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+    async def _keep(self, name: str, session: Session) -> None:
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
@@ -115,9 +122,10 @@ class CollectorLink:
             began = loop.time()
             reason = await self._lasting(name, session)
             attempt = 0 if loop.time() - began >= HEALTHY_SECONDS else attempt + 1
-            await asyncio.sleep(self._settings.backoff.seconds(attempt, refused=reason in OPERATOR_REASONS))
+            backoff, refused = self._settings.backoff, reason in OPERATOR_REASONS
+            await asyncio.sleep(backoff.seconds(attempt, refused=refused, authority=self._authority.authority_seconds))
 
-    async def _lasting(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> Reason | None:
+    async def _lasting(self, name: str, session: Session) -> Reason | None:
         """As `_attempt`; a cancellation that nobody has asked for is one more failure."""
         try:
             return await self._attempt(name, session)
@@ -128,13 +136,12 @@ class CollectorLink:
             self._failed(name, "CANCELLED", detail="by gRPC; nobody has told this link to end")
             return None
 
-    async def _attempt(self, name: str, session: Callable[[grpc.aio.Channel], Awaitable[None]]) -> Reason | None:
-        """One channel, one stream. Returns the reason when the collector refused with one."""
-        channel: grpc.aio.Channel | None = None
+    async def _attempt(self, name: str, session: Session) -> Reason | None:
+        """One stream. Returns the reason when the collector refused with one."""
         reason: Reason | None = None
         try:
-            channel = await self._settings.channel()
-            await session(channel)
+            async with self._lines.line() as line:
+                await self._carried(name, line, session)
         except grpc.aio.AioRpcError as error:
             reason = reason_of(error)
             if reason is Reason.AUDIT_EPOCH_FENCED:
@@ -153,10 +160,29 @@ class CollectorLink:
             self._failed(name, "FILE_UNREADABLE", detail=type(error).__name__)
         except Refusal as refusal:
             self._failed(name, refusal.reason.value)
-        finally:
-            if channel is not None:
-                await channel.close()
         return reason
+
+    async def _carried(self, name: str, line: Line, session: Session) -> None:
+        """One stream on a line, which is over with it where it says something of the line.
+
+        With the sync stream it is always over: the next one shows the certificate of its day.
+        """
+        try:
+            await line.carry(session(line.channel))
+        except grpc.aio.AioRpcError as error:
+            if reason_of(error) is None:
+                line.end()
+            raise
+        except asyncio.CancelledError:  # also by gRPC, of a channel that is no good any more
+            line.end()
+            raise
+        except LinkBrokenError:
+            if not line.shared:  # else the sync stream tells whether the line is good: only the log may be slow
+                line.end()
+            raise
+        finally:
+            if name == SYNC:
+                line.end()
 
     def _failed(self, name: str, why: str, detail: str = "") -> None:
         self.counters.failures[why] = self.counters.failures.get(why, 0) + 1

@@ -11,6 +11,8 @@ import grpc
 from leasehold_broker.domain.key_use import KeyUse
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+AUTHORITY_SHARE = 1 / 6
+"""Of the authority: after silence of two thirds of it there is time for two more attempts."""
 _CHANCE = secrets.SystemRandom()
 
 
@@ -34,21 +36,30 @@ class TlsFiles:
 class Backoff:
     """Full jitter: a wait is drawn from [0, min(cap, first * 2^attempt)).
 
+    A fleet whose collector was away comes back over a while, and within a part of the time that it may go on without.
+
     Args:
         first_seconds: ceiling of the first wait.
-        cap_seconds: ceiling of every wait.
+        cap_seconds: ceiling of every wait; less where `AUTHORITY_SHARE` of the authority is less.
         refused_cap_seconds: the same, after an answer that only an operator can change (fenced, fork, superseded).
         chance: draws from [0, 1).
     """
 
-    first_seconds: float = 0.1
-    cap_seconds: float = 5.0
+    first_seconds: float = 0.5
+    cap_seconds: float = 10.0
     refused_cap_seconds: float = 60.0
     chance: Callable[[], float] = field(default=_CHANCE.random)
 
-    def seconds(self, attempt: int, *, refused: bool) -> float:
-        """How long to wait before attempt `attempt` (from 0)."""
-        cap = self.refused_cap_seconds if refused else self.cap_seconds
+    def seconds(self, attempt: int, *, refused: bool, authority: float = 0.0) -> float:
+        """How long to wait before attempt `attempt` (from 0).
+
+        Args:
+            attempt: how many have failed since one was healthy.
+            refused: with a reason that only an operator can change.
+            authority: seconds for which an answer is good; 0: not known yet.
+        """
+        cap = min(self.cap_seconds, authority * AUTHORITY_SHARE) if authority else self.cap_seconds
+        cap = self.refused_cap_seconds if refused else cap
         return min(cap, self.first_seconds * 2.0 ** min(attempt, 30)) * self.chance()
 
 
