@@ -6,6 +6,10 @@ streams, an origin that notes each request. A responder revokes over the same do
 from a seed. All times are of one monotonic clock. "last accepted" is when the last request of a revoked lease came to
 the provider; "in force" when an entry is durable at a link; "cut" when an agent's stream had ended; "acknowledged" when
 the responder's watch says that every sidecar has it.
+
+With `--responders` several revoke at once, each at its own pace, so that revocations meet. With `--stuck` the process
+of so many links more is stopped before the first: their connections stay, and nothing is read or answered. The watch
+must name these and no others; all times are of the others.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +50,8 @@ class Round:
     """Of the collector, from the call until all have acknowledged."""
     waited_ns: int = 0
     """How long its threads were ready to run and had no core."""
+    laggards: frozenset[str] = frozenset()
+    """Who had not acknowledged when all others had."""
 
 
 class Bench:
@@ -54,7 +61,16 @@ class Bench:
         """Draw from this seed."""
         self._stage = stage
         self._chance = random.Random(seed)
+        self._seed = seed
         self.rounds: list[Round] = []
+
+    async def respond(self, number: int, revocations: int) -> None:
+        """One responder's: so many revocations, with rests between."""
+        mine = Bench(self._stage, self._seed + number)
+        with self._stage.responder() as operator:
+            for _ in range(revocations):
+                await asyncio.sleep(mine._chance.uniform(*REST_SECONDS))
+                self.rounds.append(await asyncio.to_thread(mine.revoke, operator))
 
     def revoke(self, operator: OperatorClient) -> Round:
         """One revocation, watched until every sidecar has acknowledged it."""
@@ -66,8 +82,10 @@ class Bench:
         done.epoch = answer.progress.entry.epoch
         for progress in operator.watch_progress(answer.progress.entry.name, WATCH_SECONDS):
             done.told += 1
-            if progress.complete:
+            done.laggards = frozenset(one.sidecar for one in progress.sidecars if one.applied_epoch < done.epoch)
+            if done.laggards <= set(self._stage.stuck):
                 done.complete_ns = time.monotonic_ns()
+                break
         after = scheduled(pid)
         done.cpu_ns, done.waited_ns = after[0] - cpu_ns, after[1] - waited_ns
         return done
@@ -105,23 +123,31 @@ class Bench:
 
 async def measure(options: argparse.Namespace, root: Path) -> None:
     """Set the stage, revoke, report."""
-    stage = FleetStage(root, links=options.links, processes=options.processes, sidecars=options.sidecars)
+    stage = FleetStage(
+        root, links=options.links, processes=options.processes, sidecars=options.sidecars, stuck=options.stuck
+    )
     async with stage:
         began = time.monotonic()
         await stage.fill()
         say(f"{len(stage.names)} sidecars connected in {time.monotonic() - began:.1f} s")
+        stage.stop_stuck()
         bench = Bench(stage, options.seed)
-        chance = random.Random(options.seed)
-        with stage.responder() as operator:
-            for _ in range(options.revocations):
-                await asyncio.sleep(chance.uniform(*REST_SECONDS))
-                bench.rounds.append(await asyncio.to_thread(bench.revoke, operator))
-        report(bench.rounds, await stage.noted())
+        shares = [options.revocations // options.responders] * options.responders
+        await asyncio.gather(*(bench.respond(number, share) for number, share in enumerate(shares)))
+        say(f"named as waiting once all others had it, in {len(bench.rounds)} watches: {laggards(bench.rounds)}")
+        report(bench.rounds, await stage.noted(), set(stage.stuck))
 
 
-def report(rounds: list[Round], noted: dict) -> None:
-    """Print what was measured."""
-    links = {name: at for share, data in noted.items() if share.startswith("links-") for name, at in data["noted"]}
+def laggards(rounds: list[Round]) -> str:
+    """How often each was named."""
+    named = Counter(name for done in rounds for name in done.laggards)
+    return ", ".join(f"{name} {count} times" for name, count in sorted(named.items())) or "nobody"
+
+
+def report(rounds: list[Round], noted: dict, stuck: set[str]) -> None:
+    """Print what was measured of all that were not stopped."""
+    shares = [data["noted"] for share, data in noted.items() if share.startswith("links-")]
+    links = {name: at for share in shares for name, at in share if name not in stuck}
     in_force = {name: dict(at) for name, at in links.items()}
     arrivals: dict[tuple[int, int], int] = {}
     for when, agent, lease in noted["origin"]["calls"]:
@@ -199,6 +225,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="that hold the links")
     parser.add_argument("--sidecars", type=int, default=2, help="whole sidecars, with four agents each")
     parser.add_argument("--revocations", type=int, default=100)
+    parser.add_argument("--responders", type=int, default=1, help="who revoke at once, and share the revocations")
+    parser.add_argument("--stuck", type=int, default=0, help="links more, whose process is stopped before the first")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     say(f"a turn of a bare loop: {turn_us():.3f} us")

@@ -5,6 +5,7 @@ Every sidecar, linked or whole, is known by the SPIFFE ID of its own certificate
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -99,13 +100,18 @@ class FleetStage(Stage):
     within: tuple[str, ...] = ()
     """What the collector's command is put behind."""
 
-    def __init__(self, root: Path, *, links: int, processes: int, sidecars: int, authority_seconds: int = 60) -> None:
-        """So many links in so many processes, beside so many whole sidecars."""
+    def __init__(
+        self, root: Path, *, links: int, processes: int, sidecars: int, authority_seconds: int = 60, stuck: int = 0
+    ) -> None:
+        """So many links in so many processes, beside so many whole sidecars; `stuck`: more of them, to be stopped."""
         self.whole = tuple(f"sidecar-{number}" for number in range(sidecars))
         super().__init__(root, sidecars=self.whole, authority_seconds=authority_seconds)
         self._shares = [
             [f"link-{number}" for number in range(links) if number % processes == share] for share in range(processes)
         ]
+        self.stuck = tuple(f"stuck-{number}" for number in range(stuck))
+        if stuck:
+            self._shares.append(list(self.stuck))
         self._authority = Authority()
         self._certificates = root / "certificates"
         self._helpers: dict[str, Running] = {}
@@ -147,6 +153,14 @@ class FleetStage(Stage):
         """Of the processes whose name begins so."""
         running = {**self._helpers, **{name: self.serving(name) for name in ("collector", *self.whole)}}
         return [one.process.pid for name, one in running.items() if name.startswith(prefix)]
+
+    def stop_stuck(self) -> None:
+        """Their process runs no more: it neither reads nor answers, and its connections stay."""
+        self._signal_stuck(signal.SIGSTOP)
+
+    def _signal_stuck(self, number: signal.Signals) -> None:
+        if self.stuck:
+            self._helpers[f"links-{len(self._shares) - 1}"].process.send_signal(number)
 
     def policy_text(self) -> str:
         """One grant, with room for everything."""
@@ -210,6 +224,7 @@ private_key_file = "{folder}/{name}.key"
 
     async def noted(self) -> dict[str, object]:
         """End the helpers, and read what each noted, by its name."""
+        self._signal_stuck(signal.SIGCONT)
         for running in self._helpers.values():
             if running.process.stdin is None:
                 raise DemoFailedError("a helper has no input")
