@@ -160,6 +160,20 @@ async def test_e9_the_centre_unreachable_what_is_held_may_be_spent_and_then_no_m
     await core.admit(lease)
 
 
+async def test_e9_a_slice_that_had_ended_and_is_told_again_ends_again() -> None:
+    """A call that was refused in between is no reason to look no more when it ends."""
+    core = await world()
+    lease = await core.lease()
+    tell(core, told(granted=10**6))
+    core.clock.advance(SECONDS)
+    await refused(core, lease)
+    for _ in range(2):
+        tell(core, told(granted=10**6))
+        await core.admit(lease)
+        core.clock.advance(SECONDS)
+        await refused(core, lease)
+
+
 async def test_e9_words_in_answer_to_an_old_heartbeat_are_good_for_less() -> None:
     """The time of a slice runs from when the heartbeat was sent, not from when the answer came."""
     core = await world()

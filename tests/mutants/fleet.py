@@ -27,6 +27,14 @@ FLEET_MUTANTS = (
         (DOMAIN, MACHINE, FLEET),
     ),
     Mutant(
+        "fleet: a slice that had ended and is told again never ends",
+        "E9",
+        SLICES,
+        "        if had_ended:\n            self.version += 1",
+        "        if False:\n            self.version += 1",
+        (SLICES_TESTS,),
+    ),
+    Mutant(
         "fleet: a return of what was spent is believed",
         "E5",
         ESCROW,

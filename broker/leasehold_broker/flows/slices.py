@@ -137,7 +137,10 @@ class Slices:
             own = self._begin(known, told)
             if own is None:
                 return
+        had_ended = now.boot_ns >= own.until_ns
         own.take(told.granted, now.boot_ns if sent is None else sent.after(told.seconds))
+        if had_ended:
+            self.version += 1  # what was found while it had ended says nothing of when it ends now (E9)
         account = self._open(known, now)
         if own.give_back(told.keep, *self._stand(account, told.metric)):
             self._open(known, now)
