@@ -56,7 +56,11 @@ class Agent:
             asked = lease_service_pb2.AcquireLeaseRequest(
                 request_id=str(uuid.uuid4()), scopes=[types_pb2.Scope(provider="anthropic")]
             )
-            got = await self._stub.AcquireLease(asked, metadata=self._metadata, timeout=ANSWER_SECONDS)
+            try:
+                got = await self._stub.AcquireLease(asked, metadata=self._metadata, timeout=ANSWER_SECONDS)
+            except grpc.aio.AioRpcError:  # revoked before it was there: several responders are at it
+                await asyncio.sleep(PACE_SECONDS)
+                continue
             base = next(endpoint.base_url for endpoint in got.endpoints if endpoint.provider == "anthropic")
             port = int(base.split(":")[2].partition("/")[0])
             life = Life(self._number, lease)

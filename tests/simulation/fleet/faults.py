@@ -9,6 +9,7 @@ from tests.simulation.fleet.network import DOWN, UP
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
 
 COPIES_MAX = 2
+FORGETFUL = ("centre forgets", "revoke", "revoke", "crash", "crash at a write", "partition", "break", "disk", "restore")
 
 
 class Faults:
@@ -19,9 +20,10 @@ class Faults:
         self._world = world
         chance = world.chance
         all_ = self._all()
-        if not world.settings.forgets:
-            del all_["centre forgets"]
+        del all_["centre forgets"]
         self.kinds = [kind for kind in all_ if chance.random() < 0.75] or list(all_)
+        if world.settings.forgets:
+            self.kinds = list(FORGETFUL)
         self.going = True
 
     def _all(self) -> dict[str, Any]:
