@@ -51,6 +51,7 @@ class Line:
             over.cancel()
             stream.cancel()
             await asyncio.gather(stream, over, return_exceptions=True)
+            del stream, over  # what is raised names this frame: named by it, it would keep the connection (`together`)
 
 
 class Lines:
@@ -80,4 +81,6 @@ class Lines:
             line._users -= 1  # noqa: SLF001 - as above
             if not line._users:  # noqa: SLF001 - as above
                 line.end()
+                if self._newest is line:
+                    self._newest = None
                 await line.channel.close()
