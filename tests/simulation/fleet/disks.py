@@ -82,7 +82,7 @@ class SimStateStore(SqliteStateStore):
         super().__init__(directory, stream, clock, limits)
         self.process = process
         self._disk = disk
-        self._durable = durable
+        self._became_durable = durable
         self._commits = self  # type: ignore[assignment] # what the store tells its thread, it tells us
         self._thread = self  # type: ignore[assignment]
         self.acked_position = 0
@@ -110,7 +110,7 @@ class SimStateStore(SqliteStateStore):
             except sqlite3.Error as error:
                 failure = error
             else:
-                self._durable(self._written)
+                self._became_durable(self._written)
                 if self._disk.death(after=True):
                     return
         self._loop.call_soon(self._finish_alive, failure)
