@@ -61,6 +61,13 @@ def _preload() -> dict[str, str]:
     return dict(zip(PRELOAD, (str(library()), "1", "1"), strict=True))
 
 
+def tidy() -> None:
+    """Take away what killed processes left in shared memory: the next one with such a number would not start."""
+    for left in Path("/dev/shm").glob("*faketime_*"):
+        if not Path("/proc", left.name.rpartition("_")[2]).exists():
+            left.unlink(missing_ok=True)
+
+
 def library() -> Path | None:
     """The library, where its package is installed."""
     spec = find_spec("libfaketime")
