@@ -1,11 +1,5 @@
-"""Sinks are tested on the loop that they run on."""
+"""Every test of this room runs on uvloop, as the broker's processes do."""
 
-import asyncio
-from collections.abc import Callable, Mapping
+from tests.fakes.loops import pytest_asyncio_loop_factories
 
-import uvloop
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test of this room runs on uvloop, as the collector does: it lacks some of what asyncio's loop has."""
-    return {"uvloop": uvloop.new_event_loop}
+__all__ = ["pytest_asyncio_loop_factories"]
