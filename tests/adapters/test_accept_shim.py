@@ -458,3 +458,4 @@ async def test_sums_are_told_by_themselves(monkeypatch: pytest.MonkeyPatch) -> N
         async with asyncio.timeout(5):
             while not lines:  # noqa: ASYNC110 - the log tells nobody
                 await asyncio.sleep(0)
+    assert [(line["why"], line["count"]) for line in lines] == [("connections_max", 1)]
