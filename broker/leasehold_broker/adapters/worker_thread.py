@@ -59,7 +59,7 @@ class WorkerThread:
         except asyncio.CancelledError:
             given_up.set()
             await asyncio.wait([future], timeout=self._seconds_max)
-            self._leave(future)
+            self._hanging = future
             raise
         finally:
             given_up.set()
@@ -71,22 +71,17 @@ class WorkerThread:
     def _begin(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         if self._hanging is not None and not self._hanging.done():
             raise SourceFault(SourceState.UNREACHABLE, "the store has not answered an earlier question yet")
-        return asyncio.get_running_loop().run_in_executor(self._executor, lambda: _understood(work))
+        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: _understood(work))
+        future.add_done_callback(_forget_result)  # whoever asked may have left by then
+        return future
 
     async def _result(self, future: "asyncio.Future[T]") -> T:
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), self._seconds_max)
-        except TimeoutError:
-            if future.done() and not future.cancelled() and future.exception() is not None:
-                raise
-            self._leave(future)
-            message = f"the store did not answer within {self._seconds_max:g} s"
-            raise SourceFault(SourceState.UNREACHABLE, message) from None
-
-    def _leave(self, future: "asyncio.Future[Any]") -> None:
-        """Nobody asks for its result any more."""
-        self._hanging = future
-        future.add_done_callback(_forget_result)
+        # Not wait_for: cancelled, it tells its caller some turns of the loop later, and a step could begin in between.
+        done, _ = await asyncio.wait([future], timeout=self._seconds_max)
+        if not done:
+            self._hanging = future
+            raise SourceFault(SourceState.UNREACHABLE, f"the store did not answer within {self._seconds_max:g} s")
+        return future.result()
 
 
 def _understood(work: Callable[[], T]) -> T:
