@@ -15,7 +15,7 @@ TOKEN_FILE_VARIABLE = "LEASEHOLD_TOKEN_FILE"  # noqa: S105 - the name of a varia
 WELL_KNOWN_PATHS = ("/var/run/secrets/tokens/leasehold", "/run/secrets/leasehold-token")
 """A Kubernetes projected token and a container secret. The default service-account token is for another audience."""
 TOKEN_BYTES_MAX = 16_384
-_TOKEN = re.compile(r"[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*", re.ASCII)
+TOKEN_SHAPE = re.compile(r"[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*", re.ASCII)
 
 MARKER = ("leasehold", "1")
 """In every call: shows that a gRPC client of ours speaks, not a tricked HTTP client."""
@@ -146,7 +146,7 @@ class Identity:
 
     def _checked(self, token: object) -> str:
         # grpcio shows the value of malformed metadata in its error: nothing malformed may reach it.
-        if not isinstance(token, str) or len(token) > TOKEN_BYTES_MAX or _TOKEN.fullmatch(token) is None:
+        if not isinstance(token, str) or len(token) > TOKEN_BYTES_MAX or TOKEN_SHAPE.fullmatch(token) is None:
             raise self._refusal("does not hold a JWT (three base64url parts with dots between)")
         return token
 

@@ -1,7 +1,8 @@
 """How the broker says no. Owns one exception per family of reasons; refuses to retry, log or guess.
 
-Reasons are the names of `leasehold.v1.Reason`. Two more are the client's own, for when no answer came:
-`SIDECAR_UNREACHABLE` and `DEADLINE_EXCEEDED`. No exception holds a token.
+Reasons are the names of `leasehold.v1.Reason`. Four more are the client's own: `SIDECAR_UNREACHABLE` and
+`DEADLINE_EXCEEDED`, for when no answer came, and of signing in `SIGN_IN_FAILED` and `ISSUER_UNREACHABLE`. No exception
+holds a token.
 """
 
 # ruff: noqa: N818 - the names say what happened; the root says that it is an error
@@ -21,6 +22,8 @@ REQUEST_ID = "leasehold-request-id"
 _TYPE_URL = "type.googleapis.com/google.rpc."
 UNREACHABLE = "SIDECAR_UNREACHABLE"
 DEADLINE = "DEADLINE_EXCEEDED"
+SIGN_IN_FAILED = "SIGN_IN_FAILED"
+ISSUER_UNREACHABLE = "ISSUER_UNREACHABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,10 @@ class Unavailable(LeaseholdError):
 
 
 _FAMILIES: dict[type[LeaseholdError], str] = {
-    IdentityRejected: """IDENTITY_REJECTED JWT_MALFORMED JWT_EXPIRED JWT_NOT_YET_VALID JWT_BAD_SIGNATURE
+    IdentityRejected: f"""IDENTITY_REJECTED JWT_MALFORMED JWT_EXPIRED JWT_NOT_YET_VALID JWT_BAD_SIGNATURE
         JWT_UNKNOWN_KEY JWT_LIFETIME_TOO_LONG ISSUER_NOT_TRUSTED AUDIENCE_MISMATCH TOKEN_TYPE_REJECTED
         REPLAY_DETECTED PEER_MISMATCH CLAIM_REJECTED KEYS_OF_ISSUER_UNAVAILABLE LEASE_UNKNOWN
-        PROOF_REJECTED""",
+        PROOF_REJECTED {SIGN_IN_FAILED}""",
     PermissionDenied: """POLICY_DENIED SCOPE_EXCEEDED MODEL_NOT_ALLOWED DISCLOSURE_NOT_ALLOWED SUBJECT_BLOCKED
         SIDECAR_BANNED ENVIRONMENT_MISMATCH ROUTE_NOT_ALLOWED OPERATOR_NOT_ALLOWED""",
     BudgetExhausted: "BUDGET_EXHAUSTED",
@@ -157,7 +160,8 @@ _FAMILIES: dict[type[LeaseholdError], str] = {
         CONTENT_TYPE_NOT_ALLOWED BODY_TOO_LARGE""",
     Conflict: "CONCURRENT_UPDATE REQUEST_ID_REUSED EXPECTED_COUNT_MISMATCH",
     Unavailable: f"""CENTRE_UNREACHABLE STARTING DRAINING KEY_UNAVAILABLE UPSTREAM_UNREACHABLE STORE_UNAVAILABLE
-        OVERLOADED AUDIT_SINK_BEHIND {UNREACHABLE} {DEADLINE}""",
+        OVERLOADED AUDIT_SINK_BEHIND {UNREACHABLE} {DEADLINE}
+        {ISSUER_UNREACHABLE}""",
 }
 FAMILY_OF_REASON = {reason: family for family, reasons in _FAMILIES.items() for reason in reasons.split()}
 
@@ -176,6 +180,8 @@ ADVICE = {
     "EXPECTED_COUNT_MISMATCH": "look again at what would be revoked, then repeat with the new count",
     UNREACHABLE: "check that it runs, that its socket is mounted here, and that this user may open it",
     DEADLINE: "try again later, or allow more time",
+    SIGN_IN_FAILED: "put right what the message names, then sign in with 'leasehold login'",
+    ISSUER_UNREACHABLE: "try again later; a proxy is taken from HTTPS_PROXY, roots of your own from SSL_CERT_FILE",
 }
 """Where the next step is narrower than the family's."""
 

@@ -9,13 +9,14 @@ from leasehold.cli.key_commands import key_group
 from leasehold.cli.lease_commands import lease_group
 from leasehold.cli.revocations_command import revocations
 from leasehold.cli.revoke_command import lift, revoke
+from leasehold.cli.session_commands import login, logout, whoami
 from leasehold.cli.sidecar_commands import sidecar_group, sidecars
 
 _HELP = """Capped leases on paid APIs instead of keys.
 
 Agents: 'leasehold exec' runs a program with a lease; 'leasehold lease' works with leases by hand.
 Responders: 'leasehold revoke', 'lift', 'revocations', 'sidecars', 'sidecar'. Auditors: 'leasehold audit'.
-Treasurers: 'leasehold budget'. Custodians and pipelines: 'leasehold keys'.
+Treasurers: 'leasehold budget'. Custodians and pipelines: 'leasehold keys'. All of these sign in with 'leasehold login'.
 """
 
 
@@ -27,6 +28,9 @@ def leasehold() -> None:
 
 leasehold.add_command(exec_command)
 leasehold.add_command(lease_group)
+leasehold.add_command(login)
+leasehold.add_command(logout)
+leasehold.add_command(whoami)
 leasehold.add_command(revoke)
 leasehold.add_command(lift)
 leasehold.add_command(revocations)

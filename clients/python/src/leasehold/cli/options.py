@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +13,11 @@ import click
 
 from leasehold import LeaseholdClient, LeaseholdError, LeaseInfo, Scope, TlsFiles
 from leasehold._amounts import usd
+from leasehold._identity import TOKEN_FILE_VARIABLE, TokenSource
 from leasehold._settings import TIMEOUT_SECONDS
 from leasehold.custodian import KeyClient
 from leasehold.operators import COLLECTOR_VARIABLE, OperatorClient
+from leasehold.signin.session import Sessions
 
 EXIT_REFUSED = 1
 EXIT_INCOMPLETE = 3
@@ -49,14 +52,26 @@ class Connection:
         if not self.target:
             message = f"no collector named; give --collector, or set {COLLECTOR_VARIABLE}"
             raise click.UsageError(message)
-        return OperatorClient(self.target, self._token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
+        return OperatorClient(self.target, self._operators_token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
 
     def custodian(self) -> KeyClient:
         """As a custodian or a pipeline, to a collector or an admin socket."""
         if not self.target:
             message = f"no collector named; give --collector, or set {COLLECTOR_VARIABLE}"
             raise click.UsageError(message)
-        return KeyClient(self.target, self._token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
+        return KeyClient(self.target, self._operators_token(), tls=self.tls, timeout_seconds=self.timeout_seconds)
+
+    def _operators_token(self) -> TokenSource | None:
+        """What is named here or in the environment; else the session for this collector, where there is one."""
+        target = self.target or ""
+        by_uid = target.startswith(("unix:", "/"))
+        if self.token_file is not None or (os.environ.get(TOKEN_FILE_VARIABLE) and not by_uid):
+            return self._token()
+        sessions = Sessions()
+        session = sessions.read(target)
+        if session is None or (by_uid and session.tokens is None):
+            return None
+        return functools.partial(sessions.bearer, target)
 
     def _token(self) -> str | None:
         # A path for sure: a name without a slash would be taken for the token itself.
@@ -137,13 +152,14 @@ def to_collector(command: F) -> F:
         "The collector, or the admin socket of a sidecar that runs alone: unix:///path, /path, or host:port (TLS). "
         "Over a Unix socket your uid decides and no token is needed."
     )
-    token_default = (
-        f"Over a Unix socket only when it is given here. TCP: {_TOKEN_DEFAULT[0].lower()}{_TOKEN_DEFAULT[1:]}"
+    by_default = (
+        "Over a Unix socket only when it is given here. TCP: default $LEASEHOLD_TOKEN_FILE, else the session of "
+        "'leasehold login', else /var/run/secrets/tokens/leasehold."
     )
     option = click.option(
         "--collector", "target", metavar="TARGET", envvar=COLLECTOR_VARIABLE, show_envvar=True, help=help_text
     )
-    return _connected(option, command, token_default)
+    return _connected(option, command, by_default)
 
 
 def lease_options(command: F) -> F:
