@@ -76,6 +76,12 @@ prices: $(VENV)/dev.stamp ## compile the price table anew from the open price so
 bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput, memory, against the stand-in called directly
 	@$(ENV) python -m tests.bench
 
+.PHONY: interop
+interop: $(VENV)/dev.stamp ## what leasehold publishes, read by other people's programs: needs Go (INTEROP="-k walk")
+	@command -v go >/dev/null || { echo "interop needs Go 1.26 or later (https://go.dev/doc/install): there is none here"; exit 1; }
+	@mkdir -p $(VENV)/interop && cd tests/interop/outsider && go build -o $(CURDIR)/$(VENV)/interop/outsider .
+	@$(ENV) OUTSIDER=$(CURDIR)/$(VENV)/interop/outsider pytest -q -rs --timeout=900 tests/interop $(INTEROP)
+
 .PHONY: bench-revocation
 bench-revocation: $(VENV)/dev.stamp ## measure: from a responder's call to the last request let through, 1,000 sidecars (BENCH="--revocations 20")
 	@$(ENV) python -m tests.bench.revocation $(BENCH)

@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from leasehold import InvalidRequest
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
+from leasehold.note import VerifierKey
 from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.adapters.private_files import NotPrivateError
 from leasehold_broker.domain.checkpoint import TreeHead, checkpoint_text, head_of, verifier_key
@@ -29,7 +30,7 @@ def test_key_and_signature_are_those_of_the_note_tools():
     assert verifier_key("PeterNeumann", key.public) == GO_KEY
     note = GO_TEXT + b"\n\xe2\x80\x94 PeterNeumann " + GO_SIGNATURE.encode() + b"\n"
     # The signature holds; only then is it seen that the text is no checkpoint.
-    with pytest.raises(InvalidRequest, match="no size or no root"):
+    with pytest.raises(InvalidRequest, match="is no checkpoint"):
         Checkpoint.of_note(note, key)
     with pytest.raises(InvalidRequest, match="signature does not hold"):
         Checkpoint.of_note(note.replace(b"your problem,", b"our problem,"), key)
@@ -92,7 +93,7 @@ def test_a_checkpoint_is_refused_under_another_key_or_when_altered(tmp_path):
         (note.replace(b"AAEC", b"AAED"), "signature does not hold"),
         (ours.sign(b"elsewhere\n7\n" + note.split(b"\n")[2] + b"\n"), "is of the log 'elsewhere'"),
         (ours.sign(f"{ORIGIN}\n07\n".encode() + note.split(b"\n")[2] + b"\n"), "no size"),
-        (ours.sign(f"{ORIGIN}\n7\nAAAA\n".encode()), "no size or no root"),
+        (ours.sign(f"{ORIGIN}\n7\nAAAA\n".encode()), "no root"),
         (note[: note.index(b"\n\n")], "is no signed note"),
         (b"", "is no signed note"),
         (note + b"\xe2\x80\x94 log.example/audit !\n", "cannot be read"),

@@ -301,13 +301,15 @@ def test_a_copy_without_a_good_checkpoint_is_none(log, tmp_path):
         verify_copy(folder, log.key)
 
 
-@pytest.mark.parametrize("more", [b"\0", b"\n", b"junk\n", b"\xe2\x80\x94 other AAAA"])
+@pytest.mark.parametrize(
+    "more", [b"\0", b"\n", b"junk\n", b"\xe2\x80\x94 other AAAAAAAA", b"\xe2\x80\x94 other AAAA\n"]
+)
 def test_a_checkpoint_ends_with_its_signatures(log, more):
     """What stands behind them is nobody's word; the line of another key is a line."""
     note = log.note(WHOLE)
-    with pytest.raises(InvalidRequest, match=r"signature line that cannot be read|is not signed by"):
+    with pytest.raises(InvalidRequest, match=r"signature line that cannot be read|is no signed note"):
         Checkpoint.of_note(note + more, log.key)
-    assert Checkpoint.of_note(note + b"\xe2\x80\x94 other AAAA\n", log.key).size == len(WHOLE)
+    assert Checkpoint.of_note(note + b"\xe2\x80\x94 other AAAAAAAA\n", log.key).size == len(WHOLE)
 
 
 @pytest.mark.parametrize("path", ["checkpoint", "bodies/000.p/*", "tile/0/000.p/*", "tile/entries/000.p/*"])

@@ -8,8 +8,9 @@ import pytest
 from tests.fakes.rpc import SystemClock
 from tests.fakes.streams import Emitter
 
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
 from leasehold.merkle import consistent, fold
+from leasehold.note import VerifierKey
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.adapters.sqlite_collector.schema import prepare

@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.fakes.streams import Emitter, call_event
 
 from leasehold.audit import Record
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
 from leasehold.merkle import fold, leaf_hash
+from leasehold.note import VerifierKey
 from leasehold.tiles import write_copy
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.domain.audit_chain import ChainedRecord
@@ -49,7 +50,11 @@ class SignedLog:
     def note(self, records: Sequence[Record]) -> bytes:
         """The signed checkpoint over all of these."""
         root = fold([leaf_hash(record.entry()) for record in records])
-        return self._signer.sign(checkpoint_text(self._origin, TreeHead(len(records), root)))
+        return self.sign(checkpoint_text(self._origin, TreeHead(len(records), root)))
+
+    def sign(self, text: bytes) -> bytes:
+        """Any text, signed as a checkpoint is."""
+        return self._signer.sign(text)
 
     def checkpoint(self, records: Sequence[Record]) -> Checkpoint:
         """The same, read."""

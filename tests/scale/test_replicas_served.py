@@ -12,7 +12,8 @@ from tests.fakes.engines import PostgresEngine
 from tests.fakes.replicas import Replica, shared_key
 from tests.fakes.streams import Emitter
 
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
+from leasehold.note import VerifierKey
 from leasehold.v1 import audit_service_pb2, fleet_service_pb2, revocation_service_pb2
 from leasehold_broker.adapters.checkpoint_key import CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.domain.audit_query import EventFilter

@@ -28,7 +28,8 @@ from tests.fakes.centre import ORIGIN
 
 from leasehold.audit import Record
 from leasehold.audit_copy import verify_copy
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
+from leasehold.note import VerifierKey
 from leasehold.tiles import write_copy
 from leasehold_broker.adapters.checkpoint_key import open_checkpoint_key
 from leasehold_broker.adapters.sqlite_collector import CollectorStore

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
 from leasehold.errors import InvalidRequest
+from leasehold.note import VerifierKey
 from leasehold_broker.adapters.checkpoint_key import CheckpointKey, CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.adapters.private_files import replace_private, sweep_aside
 from leasehold_broker.domain.checkpoint import NOTE_BYTES_MAX, SignedCheckpoint, TreeHead, head_of

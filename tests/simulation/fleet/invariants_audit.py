@@ -13,9 +13,10 @@ from tests.fakes.replay import Replay, replayed
 
 from leasehold.audit import Record, verify
 from leasehold.audit_copy import verify_copy
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
 from leasehold.errors import LeaseholdError
 from leasehold.merkle import consistent, fold, leaf_hash
+from leasehold.note import VerifierKey
 from leasehold.tiles import write_copy
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.domain.events import Outcome

@@ -30,7 +30,7 @@ from tests.simulation.fleet.settings import EAGER, Settings
 from tests.simulation.fleet.sidecar import Sidecar
 from tests.simulation.fleet.streams import Stream
 
-from leasehold.checkpoint import VerifierKey
+from leasehold.note import VerifierKey
 from leasehold.v1 import audit_service_pb2, sidecar_service_pb2
 
 RESTART_SECONDS = (0.1, 20.0)

@@ -11,6 +11,7 @@ shows that its end is missing.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from leasehold.v1 import audit_service_pb2 as audit
 
 _DOMAIN = b"leasehold/audit/v1\0"
 GENESIS = bytes(32)
+_HEX = re.compile("(?:[0-9a-f]{2})*")
 LINE_CHARACTERS_MAX = 4_000_000
 
 
@@ -59,20 +61,20 @@ class Record:
         """
         try:
             if len(line) > LINE_CHARACTERS_MAX:
-                raise ValueError("too long")  # noqa: TRY301 - one sentence for every way a line can be wrong
-            members = json.loads(line)
+                raise ValueError("it is too long")  # noqa: TRY301 - one sentence for every way a line can be wrong
+            members = json.loads(line, object_pairs_hook=_once)
             return cls(
-                _integer(members["position"]),
+                integer_of(members["position"]),
                 _text(members["stream"]),
                 _text(members["epoch"]),
-                _integer(members["sequence"]),
-                bytes.fromhex(members["previous_digest"]),
-                bytes.fromhex(members["digest"]),
+                integer_of(members["sequence"]),
+                _hex(members["previous_digest"]),
+                _hex(members["digest"]),
                 _text(members["body"]).encode("utf-8", "surrogateescape"),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             field = f"line {number}"
-            raise InvalidRequest.of_field(field, f"is no record of an audit export ({type(error).__name__})") from None
+            raise InvalidRequest.of_field(field, f"is no record of an audit export: {_why(error)}") from None
 
     def line(self) -> str:
         """As a line of an export, without the line's end."""
@@ -129,15 +131,52 @@ class Record:
         ).digest()
 
 
-def _integer(value: object) -> int:
+def _why(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"it is not JSON at character {error.pos + 1}"
+        case KeyError():
+            return f"it has no {error.args[0]!r}"
+        case TypeError():
+            return "it is no JSON object"
+        case RecursionError():
+            return "it is nested too deeply"
+        case _:
+            return str(error)
+
+
+def integer_of(value: object) -> int:
+    """A place or a number of records. Raises ValueError."""
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError("not a whole number")
+        raise ValueError("a number is no whole number from 0 to 2^63 - 1")
     return value
+
+
+def digest_of(value: object) -> bytes:
+    """Of its text. Raises ValueError."""
+    digest = _hex(value)
+    if len(digest) != len(GENESIS):
+        raise ValueError("a digest is not 32 bytes long")
+    return digest
+
+
+def _hex(value: object) -> bytes:
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        raise ValueError("a digest is not in lower-case hexadecimal")
+    return bytes.fromhex(value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no name stands twice: readers differ in which of the two they take."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name stands twice")
+    return members
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError("not a text")
+        raise ValueError("a name or a body is no text")
     return value
 
 
@@ -275,12 +314,13 @@ def heads_of(text: str) -> list[Head]:
         if not line.strip():
             continue
         try:
-            members = json.loads(line)
-            digest = bytes.fromhex(members["digest"])
-            heads.append(Head(_text(members["stream"]), _text(members["epoch"]), _integer(members["sequence"]), digest))
+            members = json.loads(line, object_pairs_hook=_once)
+            digest = digest_of(members["digest"])
+            place = _text(members["stream"]), _text(members["epoch"]), integer_of(members["sequence"])
+            heads.append(Head(*place, digest))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             field = f"line {number} of the heads"
-            raise InvalidRequest.of_field(field, f"is not a head ({type(error).__name__})") from None
+            raise InvalidRequest.of_field(field, f"is not a head: {_why(error)}") from None
     return heads
 
 

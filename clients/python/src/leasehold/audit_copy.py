@@ -5,7 +5,9 @@ tile; a copy that was made anew as a whole by the signed root; a history that wa
 and a log that was cut, by any earlier checkpoint that was kept.
 """
 
+import errno
 import hashlib
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,15 +15,15 @@ from pathlib import Path
 from leasehold.audit import GENESIS, Flaw, Head, Verdict, unreached
 from leasehold.audit_gaps import DECLARES_GAP, Gaps
 from leasehold.audit_tree import Roots
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint
 from leasehold.errors import InvalidRequest
 from leasehold.merkle import HASH_BYTES, Edge, fold
+from leasehold.note import NOTE_BYTES_MAX, VerifierKey
 from leasehold.tiles import CHECKPOINT, TILE_HASHES, UpperTiles, tile_path, tiles_of
 
 _DOMAIN = b"leasehold/audit/v1\0"
 _LINK_BYTES = 8 + 2 * HASH_BYTES
 FILE_BYTES_MAX = TILE_HASHES * (4 + 70_000)
-CHECKPOINT_BYTES_MAX = 16_384
 
 
 def _reaches(verdict: Verdict, head: Head) -> bool:
@@ -51,7 +53,7 @@ def verify_copy(
     Raises:
         InvalidRequest: the copy has no checkpoint, or one that this key did not sign.
     """
-    note = _read(folder / CHECKPOINT, CHECKPOINT_BYTES_MAX)
+    note = _read(folder / CHECKPOINT, NOTE_BYTES_MAX)
     if note is None:
         raise InvalidRequest.of_field("copy", f"{folder} has no checkpoint: it is no copy of a log, or not a whole one")
     newest = Checkpoint.of_note(note, key, "checkpoint of the copy")
@@ -212,6 +214,11 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def _opened(name: str, flags: int) -> int:
+    """A copy has no links: one would show an auditor what stands elsewhere on his own machine."""
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _read(path: Path, bytes_max: int) -> bytes | None:
     """The file; None when it is missing.
 
@@ -219,14 +226,17 @@ def _read(path: Path, bytes_max: int) -> bytes | None:
         InvalidRequest: it cannot be read, is no regular file, or is larger than any file of a copy.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device never ends
-            raise InvalidRequest.of_field("copy", f"{path} is no regular file")
-        with path.open("rb") as file:
-            data = file.read(bytes_max + 1)
+        with open(path, "rb", opener=_opened) as file:
+            # A pipe would be waited for, a device never ends.
+            data = file.read(bytes_max + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InvalidRequest.of_field("copy", f"{path} cannot be read: {error.strerror}") from None
+        if error.errno not in {errno.ELOOP, errno.EISDIR}:
+            raise InvalidRequest.of_field("copy", f"{path} cannot be read: {error.strerror}") from None
+        data = None
+    if data is None:
+        raise InvalidRequest.of_field("copy", f"{path} is no regular file")
     if len(data) > bytes_max:
         raise InvalidRequest.of_field("copy", f"{path} is larger than a file of a copy can be")
     return data

@@ -24,8 +24,9 @@ class Gaps:
             if event["type"] != "audit.gap_accepted":
                 return
             of = event["details"]
-            place = (of["gap_stream"], of["gap_epoch"], int(of["first_missing"]))
-            self._declared[place] = (int(of["last_missing"]), of["digest"])
+            first, last = of["first_missing"], of["last_missing"]
+            if type(first) is int and type(last) is int:
+                self._declared[of["gap_stream"], of["gap_epoch"], first] = (last, of["digest"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return
 

@@ -1,50 +1,15 @@
-"""Signed heads of the log: C2SP tlog-checkpoint, signed-note with Ed25519. Owns reading and checking them.
-
-Checking a signature needs the extra `verify` (the package cryptography), which is imported only then.
-"""
+"""Signed heads of the log: C2SP tlog-checkpoint. Owns reading and checking them."""
 
 import base64
-import binascii
-import hashlib
 from dataclasses import dataclass
 from typing import Self
 
 from leasehold.errors import InvalidRequest
 from leasehold.merkle import HASH_BYTES
+from leasehold.note import SignedNote, VerifierKey
 
-ED25519 = 1
-NOTE_BYTES_MAX = 16_384
-_SIGNED_BY = "\u2014 "
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """The public key of a log: "name+key id+key", one line."""
-
-    name: str
-    id: bytes
-    public: bytes
-
-    @classmethod
-    def of_text(cls, text: str) -> Self:
-        """Read it.
-
-        Raises:
-            InvalidRequest: no such key, of another kind, or mistyped (its id does not fit).
-        """
-        try:
-            name, identifier, encoded = text.strip().split("+", 2)
-            raw = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error):
-            raise InvalidRequest.of_field("key", "is no verifier key: NAME+ID+KEY in one line was expected") from None
-        if len(raw) != 1 + HASH_BYTES or raw[0] != ED25519:
-            raise InvalidRequest.of_field("key", "is not an Ed25519 key of a signed note")
-        computed = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-        if computed.hex() != identifier:
-            raise InvalidRequest.of_field(
-                "key", f"has the id {identifier}, and {computed.hex()} was computed: mistyped"
-            )
-        return cls(name, computed, raw[1:])
+SIZE_MAX = 2**63 - 1
+_DIGITS_MAX = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +32,12 @@ class Checkpoint:
         Raises:
             InvalidRequest: it is none, of another log, or its signature does not hold.
         """
-        text, signature = _split(note, key, what)
-        _check(text, signature, key, what)
-        lines = text.decode().split("\n")
-        try:
-            root = base64.b64decode(lines[2], validate=True)
-            size = int(lines[1])
-        except (IndexError, ValueError):
-            raise InvalidRequest.of_field(what, "has no size or no root") from None
-        if lines[0] != key.name:
-            raise InvalidRequest.of_field(what, f"is of the log {lines[0]!r}, and the key is of {key.name!r}")
-        if str(size) != lines[1] or size < 0 or len(root) != HASH_BYTES:
-            raise InvalidRequest.of_field(what, "has no size or no root")
-        return cls(lines[0], size, root)
+        signed = SignedNote.of_bytes(note, what)
+        signed.check(key)
+        origin, size, root = _stated(signed, what)
+        if origin != key.name:
+            raise InvalidRequest.of_field(what, f"is of the log {origin!r}, and the key is of {key.name!r}")
+        return cls(origin, size, root)
 
 
 def unverified_size(note: bytes) -> tuple[int, bytes]:
@@ -88,42 +46,24 @@ def unverified_size(note: bytes) -> tuple[int, bytes]:
     Raises:
         InvalidRequest: it states none.
     """
+    _, size, root = _stated(SignedNote.of_bytes(note, "checkpoint"), "checkpoint")
+    return size, root
+
+
+def _stated(signed: SignedNote, what: str) -> tuple[str, int, bytes]:
+    """Origin, size and root of the text; lines behind them are a log's own business, but none may be empty."""
+    lines = signed.text.decode().split("\n")[:-1]
+    if len(lines) < 3 or not all(lines):
+        raise InvalidRequest.of_field(what, "is no checkpoint: a line each for origin, size and root was expected")
+    origin, digits, encoded = lines[:3]
+    if not (digits.isascii() and digits.isdecimal()) or (digits[0] == "0" and digits != "0"):
+        raise InvalidRequest.of_field(what, "has no size: a decimal number without leading zeros was expected")
+    if len(digits) > _DIGITS_MAX or int(digits) > SIZE_MAX:
+        raise InvalidRequest.of_field(what, f"has a size beyond {SIZE_MAX}: no log is that large")
     try:
-        _, size, root, *_ = note.decode().split("\n")
-        return int(size), base64.b64decode(root, validate=True)
+        root = base64.b64decode(encoded, validate=True)
     except ValueError:
-        raise InvalidRequest.of_field("checkpoint", "has no size or no root") from None
-
-
-def _split(note: bytes, key: VerifierKey, what: str) -> tuple[bytes, bytes]:
-    """The signed text, and the signature that this key is said to have made."""
-    text, found, signatures = note.rpartition(b"\n\n")
-    if not found or len(note) > NOTE_BYTES_MAX:
-        raise InvalidRequest.of_field(what, "is no signed note")
-    try:
-        lines = signatures.decode().split("\n")
-        if lines.pop() or not all(line.startswith(_SIGNED_BY) for line in lines):
-            raise ValueError("not a signature")  # noqa: TRY301 - one sentence for every way such a line can be wrong
-        signed = [line.removeprefix(_SIGNED_BY).split(" ") for line in lines]
-        mine = [base64.b64decode(parts[1], validate=True) for parts in signed if parts[0] == key.name]
-    except (ValueError, IndexError):
-        raise InvalidRequest.of_field(what, "has a signature line that cannot be read") from None
-    for signature in mine:
-        if signature[:4] == key.id:
-            return text + b"\n", signature[4:]
-    raise InvalidRequest.of_field(what, f"is not signed by {key.name}, key {key.id.hex()}")
-
-
-def _check(text: bytes, signature: bytes, key: VerifierKey, what: str) -> None:
-    try:
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra, for those who check
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
-    except ImportError:
-        message = "signatures cannot be checked here: install leasehold[verify]"
-        raise InvalidRequest(message, reason="FIELD_INVALID") from None
-    try:
-        Ed25519PublicKey.from_public_bytes(key.public).verify(signature, text)
-    except (InvalidSignature, ValueError):
-        raise InvalidRequest.of_field(
-            what, "was not signed with this key, or was altered: its signature does not hold"
-        ) from None
+        root = b""
+    if len(root) != HASH_BYTES or base64.b64encode(root).decode() != encoded:
+        raise InvalidRequest.of_field(what, f"has no root: {HASH_BYTES} bytes in base64 were expected")
+    return origin, int(digits), root

@@ -4,7 +4,7 @@ Written apart from the broker's: the tests hold the two together.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 EMPTY_ROOT = hashlib.sha256().digest()
 HASH_BYTES = 32
@@ -71,7 +71,7 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
         return None
     inner = (index ^ (size - 1)).bit_length()
     border = (index >> inner).bit_count()
-    if len(proof) != inner + border:
+    if len(proof) != inner + border or not _are_hashes(proof):
         return None
     found = leaf
     for level, sibling in enumerate(proof[:inner]):
@@ -86,8 +86,12 @@ def consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequ
     """Whether the tree of `new` entries is proven to begin with the tree of `old`."""
     if not 0 <= old <= new:
         return False
+    if not _are_hashes((old_root, new_root, *proof)):
+        return False
+    if old == 0 and old_root != EMPTY_ROOT:
+        return False
     if old in {0, new}:
-        return not proof and old_root == (new_root if old else EMPTY_ROOT)
+        return not proof and (old == 0 < new or old_root == new_root)
     shift = (old & -old).bit_length() - 1
     inner = ((old - 1) ^ (new - 1)).bit_length() - shift
     begin = 0 if old == 1 << shift else 1
@@ -107,3 +111,7 @@ def consistent(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequ
         from_old = hashlib.sha256(b"\1" + sibling + from_old).digest()
         from_new = hashlib.sha256(b"\1" + sibling + from_new).digest()
     return from_old == old_root and from_new == new_root
+
+
+def _are_hashes(found: Iterable[bytes]) -> bool:
+    return all(len(one) == HASH_BYTES for one in found)

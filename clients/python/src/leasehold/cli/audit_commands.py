@@ -16,7 +16,7 @@ from leasehold.audit import Record, head_line
 from leasehold.checkpoint import unverified_size
 from leasehold.cli.audit_proof_commands import checkpoint, key, prove
 from leasehold.cli.audit_verify_command import head_words, verify_
-from leasehold.cli.options import EXIT_CODES, Connection, as_json, moment, to_collector
+from leasehold.cli.options import EXIT_CODES, Connection, as_json, moment, printable, to_collector
 from leasehold.operators import OperatorClient
 from leasehold.tiles import write_copy
 
@@ -156,9 +156,8 @@ def _print(record: Record, *, json_: bool) -> None:
         subject.get("subject", "") if isinstance(subject, dict) else "",
         *_essence(event.get("details")),
     ]
-    # What is printed came from callers: nothing in it may move the cursor of an auditor's terminal.
     line = " ".join(str(word) for word in words if word)
-    click.echo("".join(character if character.isprintable() else "?" for character in line))
+    click.echo(printable(line))
 
 
 def _essence(details: Any) -> Iterator[str]:

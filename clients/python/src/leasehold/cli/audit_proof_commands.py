@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from leasehold import InvalidRequest
-from leasehold.checkpoint import Checkpoint, VerifierKey
+from leasehold.checkpoint import Checkpoint, unverified_size
 from leasehold.cli.audit_verify_command import KEY_HELP, read_bytes, verifier_key
-from leasehold.cli.options import EXIT_BROKEN, EXIT_CODES, Connection, to_collector
+from leasehold.cli.options import EXIT_BROKEN, EXIT_CODES, Connection, printable, to_collector
 from leasehold.merkle import consistent, leaf_hash, root_from_inclusion
+from leasehold.note import VerifierKey
 from leasehold.operators import OperatorClient
 
 _BROKEN = """  4  what the collector shows does not agree with what it signed before
@@ -37,7 +38,8 @@ def checkpoint(connection: Connection, keep: str | None, key_text: str | None) -
             note, _ = client.checkpoint()
             if key is not None:
                 Checkpoint.of_note(note, key)
-            click.echo(note.decode(), nl=False)
+            unverified_size(note)
+            click.echo("".join(f"{printable(line)}\n" for line in note.decode().split("\n")[:-1]), nl=False)
             return
         _keep(client, Path(keep), key)
 
@@ -98,8 +100,8 @@ def prove(connection: Connection, position: int, key_text: str) -> None:
         sys.exit(EXIT_BROKEN)
     what = record.event().get("type", "?") if record.body else "retained hash only"
     click.echo(
-        f"event {position} ({record.stream}, sequence {record.sequence}: {what}) is in the checkpoint of {newest.size} "
-        f"events, by {len(proof)} hashes"
+        printable(f"event {position} ({record.stream}, sequence {record.sequence}: {what}) ")
+        + f"is in the checkpoint of {newest.size} events, by {len(proof)} hashes"
     )
 
 
@@ -114,4 +116,4 @@ Compare it with the one that whoever runs the collector gives you by another way
 def key(connection: Connection) -> None:
     """See _KEY_HELP."""
     with connection.operator() as client:
-        click.echo(client.checkpoint()[1])
+        click.echo(printable(client.checkpoint()[1]))

@@ -1,19 +1,32 @@
 """`leasehold audit verify`: a copy or the collector's log, against its chain, its Merkle tree and kept checkpoints."""
 
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
 import click
 
-from leasehold.audit import LINE_CHARACTERS_MAX, Head, Record, Verdict, heads_of, records_of, verify
+from leasehold.audit import (
+    LINE_CHARACTERS_MAX,
+    Head,
+    Record,
+    Verdict,
+    digest_of,
+    heads_of,
+    integer_of,
+    records_of,
+    verify,
+)
 from leasehold.audit_copy import verify_copy
 from leasehold.audit_tree import Roots, with_roots
-from leasehold.checkpoint import Checkpoint, VerifierKey
-from leasehold.cli.options import EXIT_BROKEN, Connection, as_json, fail, to_collector
+from leasehold.checkpoint import Checkpoint
+from leasehold.cli.options import EXIT_BROKEN, Connection, as_json, fail, printable, to_collector
+from leasehold.note import ED25519, NOTE_BYTES_MAX, VerifierKey
 
+HEADS_BYTES_MAX = 64 * 1024 * 1024
 KEY_HELP = "The log's public key, as text or as a file that holds it. Have it from whoever runs the collector."
 
 _VERIFY_HELP = """Check a copy of the log offline, or the collector's log.
@@ -65,7 +78,7 @@ def verify_(
     if heads_file is not None:
         kept += heads_of(_read(heads_file))
     earlier = [] if key is None else [Checkpoint.of_note(read_bytes(path), key, path) for path in notes]
-    if copy is not None and copy != "-" and Path(copy).is_dir():
+    if copy is not None and copy != "-" and _is(Path(copy).is_dir):
         if key is None or partial:
             message = f"{copy} is a folder: checking it needs --key, and goes without --partial"
             raise click.UsageError(message)
@@ -121,15 +134,15 @@ def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
     if verdict.hash_only:
         click.echo(f"  retained hash only: {verdict.hash_only} records; their content is gone, their place is proven")
     for gap in verdict.gaps:
-        click.echo(f"  declared lost by the collector: {gap}")
+        click.echo(f"  declared lost by the collector: {printable(gap)}")
     for head in verdict.heads.values():
         click.echo(f"  {head_words(head)}")
     if verdict.flaw is not None:
-        click.echo(f"leasehold: first bad entry: {verdict.flaw.where}: {verdict.flaw.what}", err=True)
+        click.echo(f"leasehold: first bad entry: {printable(f'{verdict.flaw.where}: {verdict.flaw.what}')}", err=True)
     for wrong in verdict.wrong:
-        click.echo(f"leasehold: not as signed: {wrong}", err=True)
+        click.echo(f"leasehold: not as signed: {printable(wrong)}", err=True)
     for missing in verdict.unseen:
-        click.echo(f"leasehold: the end is missing: {missing}", err=True)
+        click.echo(f"leasehold: the end is missing: {printable(missing)}", err=True)
 
 
 def _print_json(verdict: Verdict) -> None:
@@ -158,14 +171,14 @@ def _print_json(verdict: Verdict) -> None:
 def head_words(head: Head) -> str:
     """One head, for people."""
     tail = "; more may have existed: its end is not known" if head.tail_unknown else ""
-    return f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}{tail}"
+    return printable(f"{head.stream} epoch {head.epoch}: up to {head.sequence}, digest {head.digest.hex()}{tail}")
 
 
 def _head(text: str) -> Head:
     parts = text.rsplit("/", 3)
     try:
         stream, epoch, sequence, digest = parts
-        return Head(stream, epoch, int(sequence), bytes.fromhex(digest))
+        return Head(stream, epoch, integer_of(json.loads(sequence)), digest_of(digest))
     except ValueError:
         message = f"--head {text!r} is not STREAM/EPOCH/SEQUENCE/DIGEST"
         raise click.UsageError(message) from None
@@ -173,9 +186,9 @@ def _head(text: str) -> Head:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}")
+        return read_bytes(path, HEADS_BYTES_MAX).decode()
+    except UnicodeDecodeError:
+        fail(f"cannot read {path}: it is not text")
 
 
 def _lines(path: str, stack: ExitStack) -> Iterator[str]:
@@ -192,14 +205,26 @@ def bounded(file: TextIO) -> Iterator[str]:
     return iter(lambda: file.readline(LINE_CHARACTERS_MAX + 1), "")
 
 
-def verifier_key(text: str) -> VerifierKey:
+def verifier_key(text: str, algorithm: int = ED25519) -> VerifierKey:
     """The key as given: its text, or the file that holds it."""
-    return VerifierKey.of_text(_read(text) if Path(text).is_file() else text)
+    return VerifierKey.of_text(_read(text) if _is(Path(text).is_file) else text, algorithm)
 
 
-def read_bytes(path: str) -> bytes:
-    """A whole file; ends the command when it cannot be read."""
+def read_bytes(path: str, bytes_max: int = NOTE_BYTES_MAX) -> bytes:
+    """A whole file, or what comes through a pipe; ends the command when it cannot be read, or is too long to be it."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(bytes_max + 1)
     except OSError as error:
         fail(f"cannot read {path}: {error.strerror}")
+    if len(data) > bytes_max:
+        fail(f"cannot read {path}: it is longer than {bytes_max} bytes, the most that such a file can have")
+    return data
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """A text that cannot be the name of a file is the name of none."""
+    try:
+        return kind()
+    except OSError:
+        return False

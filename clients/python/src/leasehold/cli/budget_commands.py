@@ -11,8 +11,17 @@ import click
 
 from leasehold import InvalidRequest
 from leasehold._amounts import micro_usd, ttl_seconds, usd
-from leasehold.cli.budget_words import COST, amount, fleet_dict, fleet_words, printable
-from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, moment, table, to_collector
+from leasehold.cli.budget_words import COST, amount, fleet_dict, fleet_words
+from leasehold.cli.options import (
+    EXIT_CODES,
+    EXIT_INCOMPLETE,
+    Connection,
+    as_json,
+    moment,
+    printable,
+    table,
+    to_collector,
+)
 from leasehold.cli.plot import spend_svg
 from leasehold.operators import OperatorClient
 from leasehold.spend import GROUPS, Spent, spent_by

@@ -3,7 +3,7 @@
 from typing import Any
 
 from leasehold._amounts import usd
-from leasehold.cli.options import table
+from leasehold.cli.options import printable, table
 from leasehold.v1 import budget_service_pb2 as budget
 
 COST = "cost_micro_usd"
@@ -14,11 +14,6 @@ def amount(metric: str, value: int) -> str:
     if metric != COST:
         return str(value)
     return f"{usd(value)} USD" if value >= 0 else f"-{usd(-value)} USD"
-
-
-def printable(text: str) -> str:
-    """What is printed came from callers: nothing in it may move the cursor of an operator's terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def fleet_words(one: budget.FleetBudget) -> list[str]:

@@ -267,8 +267,13 @@ def _by_provider(option: str, values: Iterable[str], providers: Sequence[str]) -
 
 def fail(sentence: str, code: int = EXIT_REFUSED) -> NoReturn:
     """Say why on standard error and exit."""
-    click.echo(f"leasehold: {sentence}", err=True)
+    click.echo(f"leasehold: {printable(sentence)}", err=True)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """What came from elsewhere, on one line: nothing in it may move the cursor of a reader's terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def moment(option: str, text: str | None) -> datetime | None:
