@@ -114,6 +114,22 @@ AUDIT_MUTANTS = (
         (FLEET,),
     ),
     Mutant(
+        "audit: a head goes on from what was remembered of another log",
+        "A5",
+        PUBLISH,
+        "            if self._frontier.root() != turn.before.root:",
+        "            if False:",
+        ("tests/collector/test_signed_from_memory.py",),
+    ),
+    Mutant(
+        "audit: what others placed between two remembered turns is left out of a head",
+        "A5",
+        PUBLISH,
+        "            await self._read_back(turn.before.size)\n",
+        "",
+        ("tests/collector/test_signed_from_memory.py",),
+    ),
+    Mutant(
         "audit: a proof of consistency leaves its last node out",
         "A5",
         "domain/merkle.py",

@@ -31,6 +31,10 @@ class TileEdge:
         """Size and root now."""
         return TreeHead(self.size, fold(self._peaks))
 
+    def peaks(self) -> list[bytes]:
+        """Roots of the perfect subtrees that the tree is made of now, largest first."""
+        return list(self._peaks)
+
     def rows(self) -> list[tuple[int, int, bytes]]:
         """The edge: level, number of the tile that is being filled, and its hashes so far, one after the other."""
         return [(level, self._counts[level], b"".join(row)) for level, row in enumerate(self._rows)]

@@ -1,8 +1,13 @@
-"""Publish signed heads of the log. Owns the check that comes first: what the disk gives back is what was accepted.
+"""Publish signed heads of the log. Owns the check that comes first: what is signed is what was accepted.
 
-The writer hashes what it accepts, in memory. Here every new record is read back after its sync, hashed anew from its
-body up, and both roots must agree before one is signed. So a head never speaks for bytes that the disk does not have,
-each head continues the one before (A5), and a batch or a second costs one signature.
+The writer hashes what it accepts, in memory. Here new records are read back after their sync, hashed anew from their
+bodies up, and both roots must agree before one is signed. So each head continues the one before (A5), and a batch or a
+second costs one signature.
+
+When more has come at once than is worth reading back, what this very process placed is taken from its memory, turn by
+turn, each of which must begin at the head that was checked so far; only what others placed in between is read back,
+and the tree that the store keeps must come to the same root. A store that gives back something else later contradicts
+what was signed, and every reader of it can show that.
 """
 
 import asyncio
@@ -18,6 +23,8 @@ from leasehold_broker.ports.event_store import EventStore
 from leasehold_broker.ports.tree_log import TreeLog
 
 PAGE_RECORDS = 1000
+READ_BACK_RECORDS_MAX = 5000
+"""Of one checkpoint, that are read back whoever placed them: a twentieth of a core when there is one each second."""
 
 
 class LogDamagedError(RuntimeError):
@@ -53,6 +60,7 @@ class PublishCheckpoint:
         self._turn = asyncio.Lock()
         self.newest: SignedCheckpoint | None = None
         self.published = 0
+        self.remembered = 0
 
     async def start(self, kept: TreeHead | None) -> None:
         """Take up where the last life ended.
@@ -111,13 +119,9 @@ class PublishCheckpoint:
         head = self._tree.tree_head()
         if head.size == 0 or (self.newest is not None and head.size <= self.newest.head.size):
             return
-        while self._frontier.size < head.size:
-            wanted = EventFilter(until_position=head.size)
-            records = await self._store.page(wanted, self._frontier.size, PAGE_RECORDS)
-            if not records:
-                message = f"record {self._frontier.size + 1} was stored and cannot be read back"
-                raise LogDamagedError(message)
-            self._check(records)
+        if head.size - self._frontier.size > READ_BACK_RECORDS_MAX:
+            await self._remember(head)
+        await self._read_back(head.size)
         if self._frontier.root() != head.root:
             message = f"a record up to {head.size} reads back whole but is not the one that was accepted there"
             raise LogDamagedError(message)
@@ -127,6 +131,28 @@ class PublishCheckpoint:
         self.newest = checkpoint
         self.published += 1
         await self._copy(note)
+
+    async def _remember(self, head: TreeHead) -> None:
+        """Go on to this head, or near it, by what this process placed itself; between its turns by reading back."""
+        while (turn := self._tree.placed_from(self._frontier.size)) is not None and turn.after.size <= head.size:
+            await self._read_back(turn.before.size)
+            if self._frontier.root() != turn.before.root:
+                message = f"this process went on from another log of {turn.before.size} records than the one read back"
+                raise LogDamagedError(message)
+            self._frontier = Frontier(turn.after.size, turn.peaks)
+            self.remembered += turn.after.size - turn.before.size
+        if await self._tree.read_tree(lambda node: root_of(head.size, node)) != head.root:
+            message = f"the tree that the log keeps has another root at {head.size} records than what was accepted"
+            raise LogDamagedError(message)
+
+    async def _read_back(self, size: int) -> None:
+        while self._frontier.size < size:
+            wanted = EventFilter(until_position=size)
+            records = await self._store.page(wanted, self._frontier.size, PAGE_RECORDS)
+            if not records:
+                message = f"record {self._frontier.size + 1} was stored and cannot be read back"
+                raise LogDamagedError(message)
+            self._check(records)
 
     def _check(self, page: Sequence[StoredRecord]) -> None:
         records = [stored.record for stored in page]

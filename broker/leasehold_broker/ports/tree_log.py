@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.merkle import NodeHash
+from leasehold_broker.domain.placed_turns import PlacedTurn
 
 T = TypeVar("T")
 
@@ -22,6 +23,13 @@ class TreeLog(Protocol):
         Raises:
             Refusal: STORE_UNAVAILABLE.
             ValueError: the log does not reach as far as asked.
+        """
+        ...
+
+    def placed_from(self, size: int) -> PlacedTurn | None:
+        """The first turn that this process remembers of those that began at so many records or more, all of it synced.
+
+        Its records were hashed here, from bytes whose digests were checked here; None when it remembers none.
         """
         ...
 

@@ -81,7 +81,7 @@ async def checkpoints(
     log.info("signing checkpoints", verifier_key=key.verifier_key)
     duties: list[Work] = [partial(_keep_publishing, publish, kept, plan.seconds)]
     if store.shared:
-        duties = [store.led("checkpoints", partial(_lead, publish, kept, plan.seconds)), partial(_follow, publish)]
+        duties = [store.led(store.signing_lead, partial(_lead, publish, kept, plan.seconds)), partial(_follow, publish)]
     tasks = [_running(duty, fail) for duty in duties]
     try:
         yield Prove(store.log, store.log, publish, key.verifier_key), publish

@@ -348,6 +348,12 @@ class Collector:
         yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
         yield Sample("collector_batches", "Batches taken.", ingest.batches_taken, counter=True)
         yield Sample("collector_checkpoints", "Checkpoints published.", publish.published, counter=True)
+        yield Sample(
+            "collector_records_signed_from_memory",
+            "Records signed without reading back what this process itself had placed.",
+            publish.remembered,
+            counter=True,
+        )
         size = 0 if publish.newest is None else publish.newest.head.size
         yield Sample("collector_checkpoint_events", "Events that the newest checkpoint covers.", size)
         yield from sink_samples(feeds)

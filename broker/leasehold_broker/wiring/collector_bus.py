@@ -16,6 +16,8 @@ from leasehold_broker.wiring.supervision import Supervisor
 
 RETRY_SECONDS_MAX = 5.0
 """Sidecars spool while NATS is away, and their spools are bounded: it is to be found again soon."""
+INGEST_LEAD = "ingest"
+"""Of the one replica that brings records into the log."""
 Work = Callable[[], Awaitable[None]]
 
 
@@ -50,7 +52,7 @@ class Bus:
     def works(self, led: Callable[[str, Work], Work]) -> Iterator[tuple[str, Work]]:
         """To be kept going, by name; `led` makes of a work one that a single replica does."""
         yield "ingest-stream", self.keep.run
-        yield "ingest", led("ingest", self.commit.run)
+        yield "ingest", led(INGEST_LEAD, self.commit.run)
         yield "revocation-relay", self.relay.run
 
     def samples(self) -> Iterator[Sample]:

@@ -21,7 +21,7 @@ from leasehold_broker.ports.rotation_log import RotationLog
 from leasehold_broker.ports.sidecar_register import SidecarRegister
 from leasehold_broker.ports.sink_cursors import SinkCursors
 from leasehold_broker.ports.tree_log import TreeLog
-from leasehold_broker.wiring.collector_bus import Bus, Work, bus, kept_going
+from leasehold_broker.wiring.collector_bus import INGEST_LEAD, Bus, Work, bus, kept_going
 from leasehold_broker.wiring.life import new_life
 from leasehold_broker.wiring.supervision import Supervisor
 
@@ -81,6 +81,11 @@ class OpenStore:
     def shared(self) -> bool:
         """True when there may be other replicas."""
         return self.board is not None
+
+    @property
+    def signing_lead(self) -> str:
+        """Whoever brings records into the log signs it as well: it need not read back what it has placed itself."""
+        return "checkpoints" if self.bus is None else INGEST_LEAD
 
     @property
     def taker(self) -> RecordTaker:

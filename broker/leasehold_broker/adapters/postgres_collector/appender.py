@@ -17,6 +17,7 @@ from leasehold_broker.adapters.postgres_collector.connections import FAILURES, H
 from leasehold_broker.adapters.postgres_collector.schema import Partitions
 from leasehold_broker.adapters.postgres_collector.turn import LogEnd, Turn, TurnSpoiledError, take_turn
 from leasehold_broker.domain.log_plan import LogWriter
+from leasehold_broker.domain.placed_turns import PlacedTurn, PlacedTurns
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.tiles import TileEdge
 
@@ -74,6 +75,7 @@ class Appender:
         self._advanced = advanced
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(QUEUE_JOBS_MAX)
         self._edge: TileEdge | None = None
+        self.placed = PlacedTurns()
         self._closed = False
         self.commits = 0
         self.failures = 0
@@ -197,6 +199,8 @@ class Appender:
             raise
         await transaction.commit()
         self._edge = edge
+        if end.head.size > turn.found.head.size:
+            self.placed.note(PlacedTurn(turn.found.head, end.head, edge.peaks()))
         await self._partitions.ready(connection, end.head.size)
         return outcomes, end
 

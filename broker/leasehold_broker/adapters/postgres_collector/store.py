@@ -30,6 +30,7 @@ from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogWriter
 from leasehold_broker.domain.merkle import NodeHash
+from leasehold_broker.domain.placed_turns import PlacedTurn
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_history import RevocationHistory
@@ -204,6 +205,10 @@ class PostgresCollectorStore:
             return await asyncio.to_thread(
                 lambda: question(lambda level, index: node_in_tiles(level, index, hashes_of))
             )
+
+    def placed_from(self, size: int) -> PlacedTurn | None:
+        """As the port says."""
+        return self._appender.placed.first_from(size)
 
     async def newest_checkpoint(self) -> SignedCheckpoint | None:
         """As the port says."""

@@ -55,7 +55,7 @@ class Turn:
         """Made by `take_turn`."""
         self._connection = connection
         self._plan = plan
-        self._found = found
+        self.found = found
         self._epoch = found.epoch
         self._budget_change = found.budget_change
 
@@ -176,7 +176,7 @@ class Turn:
         """
         added = self._plan.take()
         end = LogEnd(self._plan.edge.head(), self._epoch, self._budget_change)
-        if end == self._found:
+        if end == self.found:
             return end
         connection = self._connection
         if added.lives:
@@ -193,7 +193,7 @@ class Turn:
             await connection.copy_records_to_table("tiles", records=added.tiles, columns=columns)
         changed = 2 + max((level for level, *_ in added.tiles), default=-1)
         await connection.executemany(rows.PUT_EDGE, self._plan.edge.rows()[:changed])
-        found = self._found.head
+        found = self.found.head
         moved = await connection.fetch(
             rows.MOVE_HEAD,
             end.head.size,

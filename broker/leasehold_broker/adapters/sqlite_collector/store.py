@@ -31,6 +31,7 @@ from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.merkle import EMPTY_ROOT, NodeHash
+from leasehold_broker.domain.placed_turns import PlacedTurn
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
@@ -160,6 +161,11 @@ class CollectorStore:
     async def read_tree(self, question: Callable[[NodeHash], T]) -> T:
         """As the port says."""
         return await self._log.ask(lambda database: question(TreeReader(database.conn).node))
+
+    def placed_from(self, size: int) -> PlacedTurn | None:
+        """As the port says. Nothing is remembered: the file is on this disk, and what it gives back is looked at."""
+        del size
+        return None
 
     async def newest_checkpoint(self) -> SignedCheckpoint | None:
         """As the port says."""
