@@ -89,7 +89,7 @@ def large(sidecars: int) -> Settings:
         lose=0.002,
         repeat=0.005,
         swap=0.002,
-        look_every=max(1, sidecars // 4),
+        complete_every=max(1000, 20 * sidecars),
     )
 
 

@@ -1,4 +1,4 @@
-"""The end of all faults: within a stated time everything has converged, or the seed fails.
+"""The end of all faults: within stated times everything has converged, or the seed fails.
 
 Owns what operators do then: bans are lifted, copies are stopped, a sidecar whose stream a copy took over begins anew
 with an empty directory (the runbook's way). Then everything is delivered, accounted, applied and admitted.
@@ -9,12 +9,17 @@ from typing import Any
 
 from leasehold_broker.domain.reasons import Reason
 from leasehold_broker.domain.stream_head import LifeState
+from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY
 
+SETTLED_SECONDS = 3.0
+"""What was under way when the faults ended is over."""
 RESTARTED_SECONDS = 60.0
-"""Hosts and the centre are back, sessions are open (refused ones try again within a minute)."""
+"""Hosts and the centre are back."""
+DELIVERING_SECONDS = 70.0
+"""Sessions are open, and records go: refused ones try again within a minute."""
 CONVERGED_SECONDS = 150.0
 SERVED_SECONDS = 15.0
-DRAINED_SECONDS = 15.0
+DRAINED_SECONDS = 75.0
 
 
 async def heal(world: Any) -> None:
@@ -33,7 +38,7 @@ async def heal(world: Any) -> None:
         if one.rogue:
             one.kill()
     world.centre.disk.dies_in = 0
-    await asyncio.sleep(RESTARTED_SECONDS)
+    await _back(world)
     assert world.centre.up, f"the centre is not back: {world.centre} {world.mending}"
     for standing in world.centre.enrolment.standings():  # also bans whose answer got lost
         if standing.ban is not None:
@@ -45,10 +50,35 @@ async def heal(world: Any) -> None:
     await _agrees(world)
 
 
+async def _back(world: Any) -> None:
+    """Whoever was away is up again."""
+    await asyncio.sleep(SETTLED_SECONDS)
+    ends = world.loop.time() + RESTARTED_SECONDS
+    while world.loop.time() < ends:
+        await asyncio.sleep(1.0)
+        if world.centre.up and {one.name for one in world.sidecars if one.alive} == set(world.names):
+            return
+
+
+async def _delivering(world: Any) -> None:
+    """All are in step, and whoever has records has just got rid of some."""
+    ends = world.loop.time() + DELIVERING_SECONDS
+    before: dict[Any, int] = {}
+    while world.loop.time() < ends:
+        await asyncio.sleep(1.0)
+        now = {one: one.link.counters.records_acknowledged for one in world.sidecars if one.alive}
+        going = not await _lags(world) and all(
+            [n > before.get(one, n) or not await one.store.pending_after(0, 1) for one, n in now.items()]
+        )
+        if going:
+            return
+        before = now
+
+
 async def _begin_anew_where_fenced(world: Any) -> None:
     """Whoever cannot deliver what he has, because a copy of him took his stream over, or his disk was put back."""
     for _ in range(3):
-        await asyncio.sleep(70.0)
+        await _delivering(world)
         stuck = [
             one.name
             for one in world.sidecars
@@ -128,19 +158,20 @@ def _phantom(one: Any) -> bool:
 
 
 async def _drains(world: Any) -> None:
-    """Calls end; what is still in spools is delivered."""
+    """Calls end; what is still in spools is delivered, and what was spent is told with the next heartbeat."""
     world.agents.calling = False
-    waited = 0.0
-    while waited < DRAINED_SECONDS + 60:
+    ends = world.loop.time() + DRAINED_SECONDS
+    while world.loop.time() < ends:
         await asyncio.sleep(1.0)
-        waited += 1.0
-        if waited >= DRAINED_SECONDS and not any([await one.store.pending_after(0, 1) for one in world.sidecars]):
+        calling = any(one.calls for one in world.sidecars)
+        if not calling and not any([await one.store.pending_after(0, 1) for one in world.sidecars]):
             break
     for one in world.sidecars:
         assert not one.calls
         assert not _phantom(one), "B9"
         left = await one.store.pending_after(0, 1)
         assert not left, f"A4: {one.name} still has {left[0].record.epoch} {left[0].record.sequence}"
+    await asyncio.sleep(world.settings.authority_seconds / HEARTBEATS_PER_AUTHORITY + SETTLED_SECONDS)
 
 
 async def _agrees(world: Any) -> None:

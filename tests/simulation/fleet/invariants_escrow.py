@@ -4,11 +4,13 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import msgspec
+from tests.simulation.fleet.centre_books import CentreBooks
 from tests.simulation.fleet.loop import NANOS
 
 from leasehold_broker.domain.amounts import METRICS
-from leasehold_broker.domain.escrow import SliceState
-from leasehold_broker.flows.slices import is_slice
+from leasehold_broker.domain.ledger import AccountId, Ledger
+from leasehold_broker.domain.slice import OwnSlice
+from leasehold_broker.flows.slices import SLICE_PREFIX, is_slice
 
 GRANTED, RETURNED, WRITTEN_OFF = "budget.slice_granted", "budget.slice_returned", "budget.slice_written_off"
 DECIDED_NS = 50_000_000
@@ -37,10 +39,12 @@ class EscrowTruth:
         self._rights_in: Counter[tuple[str, str, int]] = Counter()
         self._calls: dict[str, tuple[str, str, list[tuple[int, int, int]]]] = {}
         self.holder: dict[int, str] = {}
+        self._places: dict[int, tuple[AccountId, int]] = {}
+        """Of each fence its account, and where in amounts its metric is."""
         self.cap_most: dict[tuple[str, str, int], int] = {}
-        self._reported: dict[int, int] = {}
         self.copied: set[int] = set()
         """Slices of which a second process may tell: reports of both are the centre's to reconcile (E4)."""
+        self.centre = CentreBooks(self, seen)
 
     # From the collector's durable log.
 
@@ -142,6 +146,8 @@ class EscrowTruth:
         )
         if amount > 0:
             self.within(window)
+        elif amount < 0:
+            self.centre.drawn_less(fence)
 
     def admitted(self, sidecar: Any, hold: Any) -> None:
         """A call may be sent: its slices were good when it was decided (E9)."""
@@ -163,11 +169,23 @@ class EscrowTruth:
 
     def look(self, sidecar: Any) -> None:
         """E3: at this sidecar."""
-        slices = sidecar.core.books.slices
+        slices, ledger = sidecar.core.books.slices, sidecar.core.books.ledger
         for known in slices._known.values():
             if known.own is not None:
-                settled, held = slices._stand_of(known)
-                assert settled + held <= known.own.right, f"E3: {sidecar.name} {known.own}"
+                self._within_right(sidecar, ledger, known.own)
+        for over in slices._over.values():
+            if over.ours:
+                self._within_right(sidecar, ledger, over.own)
+
+    def _within_right(self, sidecar: Any, ledger: Ledger, own: OwnSlice) -> None:
+        place = self._places.get(own.fence)
+        if place is None:
+            name = AccountId(f"{SLICE_PREFIX}{own.fence}|{own.budget}|{own.metric}")
+            place = self._places[own.fence] = name, METRICS.index(own.metric)
+        account = ledger.account(place[0])
+        if account is not None:
+            drawn = account.settled[place[1]] + account.held[place[1]]
+            assert drawn <= own.granted - own.returned, f"E3: {sidecar.name} {own}, drawn {drawn}"
 
     @staticmethod
     def _own(sidecar: Any, fence: int) -> Any:
@@ -175,31 +193,3 @@ class EscrowTruth:
             if known.own is not None and known.own.fence == fence:
                 return known.own
         return None
-
-    def look_at_centre(self, windows: Any) -> None:
-        """E1, E4 and E7, from the centre's own books."""
-        for running in windows:
-            escrow = running.escrow
-            slices = list(escrow.slices.values())
-            rights = sum(one.granted - one.returned for one in slices)
-            assert escrow.free == escrow.cap - rights, "E1: free is not what is left of the cap"
-            gone = sum(min(one.reported, one.granted - one.returned) + one.written_off for one in slices)
-            assert escrow.gone == gone, "E1: what is gone is not what was reported and written off"
-            open_ = [one.sidecar for one in slices if one.state is SliceState.OPEN]
-            self._seen["taken over"] += any(one.state is SliceState.ENDED for one in slices)
-            assert len(open_) == len(set(open_)), "E7: two slices of one sidecar are open"
-            for one in slices:
-                assert one.returned <= max(self.said_returned[one.fence], 0) or one.fence in self.copied, f"E5: {one}"
-                assert one.reported >= self._reported.get(one.fence, 0), f"E4: what was reported fell: {one}"
-                if one.fence not in self.copied:
-                    assert one.reported <= self.drawn[one.fence], f"E4: {one}, drawn {self.drawn[one.fence]}"
-
-    def noted(self, windows: Any) -> None:
-        """Remember what is durable of the reports, so that none may fall."""
-        for running in windows:
-            for one in running.escrow.slices.values():
-                self._reported[one.fence] = max(self._reported.get(one.fence, 0), one.reported)
-
-    def forget_reports(self) -> None:
-        """A centre died: reports that were not durable are told again."""
-        self._reported.clear()

@@ -103,6 +103,8 @@ class RevocationTruth:
         self._floor: dict[Any, int] = {}
         """R1: of each directory the epoch that was durable there."""
         self._looked: dict[Any, int] = {}
+        self._stands: dict[Any, tuple[list[Revocation], int, int]] = {}
+        """Of each process: its entries, how many, and how many of them durable, when last looked at."""
         self.heard: dict[Any, Heard] = {}
 
     def collector_committed(self, connection: Any) -> None:
@@ -154,13 +156,18 @@ class RevocationTruth:
 
     # What it does.
 
-    def look(self, sidecar: Any) -> None:
-        """After a step of this process: R1, R5, and what has to be cut now (R6)."""
+    def look(self, sidecar: Any, *, at_all: bool = True) -> None:
+        """After a step of this process: R1, R5, and what has to be cut now (R6). Not `at_all`: if any of it moved."""
         books, directory = sidecar.core.books, sidecar.directory
+        stands = books.revocations, len(books.revocations), sidecar.core.revocations.applied_epoch()
+        before = self._stands.get(sidecar.process)
+        if not at_all and before is not None and before[0] is stands[0] and before[1:] == stands[1:]:
+            return
+        self._stands[sidecar.process] = stands
         if sidecar.process not in self._applied_by:
             self._recovered(sidecar)
         known = self._set_aside(sidecar) if self._lost else self._looked[sidecar.process]
-        durable = sidecar.core.revocations.applied_epoch()
+        durable = stands[2]
         floor = self._floor.get(directory, 0)
         assert durable >= floor, f"R1: {sidecar.name} fell from epoch {floor} to {durable}"
         self._floor[directory] = durable

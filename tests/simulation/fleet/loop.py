@@ -7,8 +7,8 @@ step; whoever asked is told after each. Work for threads runs at once, on the lo
 import asyncio
 import itertools
 import selectors
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context, ContextVar
 from typing import Any
 from unittest.mock import patch
 
@@ -134,6 +134,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._virtual)
         self.set_task_factory(_numbered)
         self.turns = 0
+        self._due: dict[Process, None] = {}
+        self._next: dict[Process, None] = {}
         self.slow_callback_duration = 1e9
 
     def time(self) -> float:
@@ -143,12 +145,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _write_to_self(self) -> None:
         """There is no other thread to be woken by."""
 
-    def after_each_turn(self, look: Callable[[], None]) -> None:
-        """Call this after every turn."""
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        """As the loop does; whose it is will have run by the end of the next turn."""
+        process = PROCESS.get() if context is None else context.get(PROCESS)
+        if process is not None:
+            self._next[process] = None
+        return super().call_soon(callback, *args, context=context)
+
+    def after_each_turn(self, look: Callable[[Iterable[Process]], None]) -> None:
+        """Call this after every turn, with the processes of which something has run in it."""
 
         def turned() -> None:
             self.turns += 1
-            look()
+            ran, self._due, self._next = self._due, self._next, {}
+            look(ran)
 
         self._virtual.turned = turned
 

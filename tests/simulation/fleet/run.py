@@ -1,6 +1,8 @@
 """One seed, from its first event to its healed end."""
 
 import asyncio
+import gc
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -52,33 +54,43 @@ def run_seed(
         AssertionError: names the invariant that does not hold; the note says how to see it again.
     """
     outcomes: list[Outcome] = []
+    worlds: list[World] = []
     disks = MEMORY if MEMORY.is_dir() else None
     chosen = settings or of_seed(seed)
 
     async def work(loop: VirtualLoop) -> None:
         with tempfile.TemporaryDirectory(prefix="fleet-", dir=disks) as folder:
             world = World(seed, chosen, loop, Path(folder))
+            worlds.append(world)
             try:
-                with told_chance(Random(f"names {seed}")):
+                with told_chance(Random(f"names {seed}")), world.escrow.centre.watching():
                     await world.begin()
                     while world.steps < steps if steps else loop.time() < seconds:
                         await asyncio.sleep(1.0)
                         if progress is not None:
                             progress(world)
                     await heal(world)
+                    world.look_at_all()
                 outcomes.append(Outcome(world))
             finally:
-                loop.after_each_turn(lambda: None)
+                loop.after_each_turn(lambda _: None)
                 world.close()
 
     structlog_before = structlog.get_config()
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), wrapper_class=structlog.BoundLogger)
+    collects = gc.isenabled()
+    gc.disable()  # the world collects at times of its own: else what dies when would depend on what ran before
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         run_virtually(work)
     except Exception as failure:
+        for world in worlds:
+            failure.add_note(f"after step {world.steps}, {world.loop.time():.3f} s of its time")
         failure.add_note(f"reproduce: make simulate-fleet SEED={seed}" + (f" STEPS={steps}" if steps else ""))
         raise
     finally:
+        if collects:
+            gc.enable()
+        gc.collect()
         with suppress(Exception):
             structlog.configure(**structlog_before)
     return outcomes[0]

@@ -34,7 +34,7 @@ class Settings:
         delay_seconds: mean one-way delay.
         lose, repeat, swap: share of single messages that a middlebox loses, repeats, swaps.
         prove_seconds: between the expensive checks.
-        look_every: turns between looks at the centre's books.
+        complete_every: turns between looks at everything; what a turn has touched is looked at after it.
         forgets: the centre loses its newest revocations now and then, as one that is restored from an older copy.
     """
 
@@ -55,7 +55,7 @@ class Settings:
     repeat: float = 0.0
     swap: float = 0.0
     prove_seconds: float = 30.0
-    look_every: int = 1
+    complete_every: int = 1000
     forgets: bool = False
 
     @property

@@ -5,13 +5,14 @@ digest of the trace is the run: equal seeds give equal digests, to the bit.
 """
 
 import asyncio
+import gc
 import hashlib
 import itertools
 import random
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.simulation.fleet.streams import Stream
 from leasehold.note import VerifierKey
 from leasehold.v1 import audit_service_pb2, sidecar_service_pb2
 
+COLLECT_SECONDS = 120.0
 RESTART_SECONDS = (0.1, 20.0)
 CENTRE_DOWN_SECONDS = (0.2, 3.0, 30.0)
 
@@ -76,7 +78,6 @@ class World:
         self._sent: dict[Stream, dict[int, int]] = {}
         self._touched: dict[Sidecar, None] = {}
         self._running: dict[Process, Sidecar] = {}
-        self._centre_touched = False
         self._outside = Process("the world", self.failures)
         self.faults = Faults(self)
         for host in self.names:
@@ -129,29 +130,49 @@ class World:
             self.spawn(self.faults.run())
             self.spawn(self.operators.run())
         self.spawn(self._prove())
+        self.spawn(self._collect())
 
     def _callback_failed(self, _: object, context: dict[str, Any]) -> None:
         if "handle" in context and "exception" in context:
             self.failures.append(context["exception"])
 
-    def _look(self) -> None:
-        """After a step: every process that did anything, and the centre."""
+    def _look(self, ran: Iterable[Process]) -> None:
+        """After a step: whatever it has touched; and everything, now and then."""
         self.steps += 1
         touched, self._touched = self._touched, {}
+        for process in ran:
+            if process in self._running:
+                touched[self._running[process]] = None
         for one in touched:
-            if one.alive:
-                self.revocations.look(one)
-                self.escrow.look(one)
-        if self.centre.up and self.centre.escrow._lost:
-            self.escrow.forget_reports()  # a commit failed: it starts anew from what is durable
-        elif self._centre_touched and self.centre.up and self.steps % self.settings.look_every == 0:
-            self._centre_touched = False
-            windows = self.centre.escrow.windows
-            self.escrow.caps(windows)
-            self.escrow.look_at_centre(windows)
-            self.escrow.noted(windows)
+            self._look_at(one, at_all=False)
+        up = self.centre.up
+        if up and self.centre.escrow._lost:
+            self.escrow.centre.forget()  # a commit failed: it starts anew from what is durable
+        elif up:
+            self.escrow.centre.look()
+        if self.steps % self.settings.complete_every == 0:
+            self.look_at_all()
         if self.failures:
             raise self.failures[0]
+
+    def _look_at(self, one: Sidecar, *, at_all: bool) -> None:
+        if one.alive:
+            self.revocations.look(one, at_all=at_all)
+            self.escrow.look(one)
+
+    def look_at_all(self) -> None:
+        """Whatever was touched or not."""
+        for one in self.sidecars:
+            self._look_at(one, at_all=True)
+        if self.centre.up and not self.centre.escrow._lost:
+            self.escrow.centre.complete(self.centre.escrow.windows)
+
+    @staticmethod
+    async def _collect() -> None:
+        """Garbage is collected at times of the world, so that what it ends, ends then."""
+        while True:
+            await asyncio.sleep(COLLECT_SECONDS)
+            gc.collect()
 
     async def _prove(self) -> None:
         while True:
@@ -182,7 +203,6 @@ class World:
         """A message has arrived at its end."""
         self.trace(stream.host, stream.method.label, direction, what)
         if direction == UP:
-            self._centre_touched = True
             return
         one = self._running.get(stream.process)
         if one is None:
@@ -197,7 +217,6 @@ class World:
 
     def collector_committed(self) -> None:
         """The centre's disk has something new."""
-        self._centre_touched = True
         if hasattr(self.centre, "escrow") and self.centre.up:
             self.escrow.caps(self.centre.escrow.windows)
         self.audit.collector_committed()
@@ -272,7 +291,7 @@ class World:
     def centre_gone(self) -> None:
         """The centre died: connections to it are reset, where the network lets the word through."""
         self.trace("centre gone")
-        self.escrow.forget_reports()
+        self.escrow.centre.forget()
         for stream in tuple(self.streams):
             if stream.centre is not None:
                 self.loop.call_later(self.chance.uniform(0.001, 0.1), stream.reset)
