@@ -14,7 +14,7 @@ from leasehold import InvalidRequest, Scope, __version__
 from leasehold.cli.app import leasehold
 from leasehold.cli.options import _scopes
 from leasehold.cli.revocation_progress import ROWS_MAX, sidecars_table
-from leasehold.operators import selector
+from leasehold.operators import OperatorClient, selector
 from leasehold.v1 import revocation_service_pb2 as pb
 
 
@@ -197,6 +197,38 @@ def test_no_more_laggards_are_shown_than_fit_a_screen():
 def test_of_a_large_fleet_that_is_done_one_line_is_shown():
     """Nobody is waited for: no table."""
     assert sidecars_table(fleet(1000, 0)) == "1000 of 1000 acknowledged; not complete"
+
+
+def test_a_watch_that_tells_changes_is_put_together(monkeypatch):
+    """After the first answer only those who have changed come; what was told of the others stays."""
+    fresh = pb.SidecarProgress(sidecar="late-1", applied_epoch=7, leases_ended=3)
+    newcomer = pb.SidecarProgress(sidecar="a-new-one", applied_epoch=7)
+    answers = [
+        pb.WatchRevocationResponse(progress=fleet(1, 2)),
+        pb.WatchRevocationResponse(
+            progress=pb.RevocationProgress(entry=pb.RevocationEntry(epoch=7), sidecars=[fresh, newcomer]),
+            changes_only=True,
+        ),
+        pb.WatchRevocationResponse(
+            progress=pb.RevocationProgress(entry=pb.RevocationEntry(epoch=7), complete=True), changes_only=True
+        ),
+        pb.WatchRevocationResponse(progress=fleet(1, 0)),
+    ]
+    client = OperatorClient("unix:///nowhere")
+    asked = []
+    monkeypatch.setattr(client._link, "stream", lambda _method, request, _seconds: asked.append(request) or answers)
+
+    seen = list(client.watch_progress("revocations/7", 1.0))
+
+    applied = [{row.sidecar: row.applied_epoch for row in progress.sidecars} for progress in seen]
+    assert applied == [
+        {"done-0": 7, "late-0": 6, "late-1": 6},
+        {"a-new-one": 7, "done-0": 7, "late-0": 6, "late-1": 7},
+        {"a-new-one": 7, "done-0": 7, "late-0": 6, "late-1": 7},
+        {"done-0": 7},
+    ]
+    assert [progress.complete for progress in seen] == [False, False, True, False]
+    assert asked[0].changes_only
 
 
 def test_no_watch_does_not_wait(run, collector, revocations):

@@ -9,12 +9,12 @@ from tests.fakes.centre import Centre, Operator, Sidecar, eventually
 from leasehold.v1 import revocation_service_pb2 as pb
 from leasehold.v1 import sidecar_service_pb2
 from leasehold_broker.adapters.collector_link.rest import Rest
-from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import BySubject, Everything
 from leasehold_broker.domain.revocation_progress import LiveLease
 from leasehold_broker.domain.sync import REPORT_SPREAD_SECONDS_MAX, Push, report_spread
 from leasehold_broker.flows import fleet_revocations
-from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.wire.sync import push_from_proto, push_to_proto
 
@@ -27,30 +27,6 @@ def draft(selector=None) -> RevocationDraft:
 def lease(name: str, subject: str) -> LiveLease:
     """As a sidecar reports it."""
     return LiveLease(name, "", name, "https://issuer.test", subject, "prod", ("key",), ("anthropic",))
-
-
-def test_those_named_first_are_woken_before_the_others():
-    """The order in which sessions are woken is the order in which they are pushed to."""
-    woken: list[str] = []
-
-    class Noting(asyncio.Event):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-        def set(self) -> None:
-            woken.append(self.name)
-
-    fleet = Fleet(60.0)
-    names = ["a", "b", "c", "d"]
-    opened = [fleet.session_wakes(name, Noting(name)) for name in names]
-    for one in opened:
-        one.__enter__()
-
-    fleet.issued({"c"})
-
-    assert woken == ["c", "a", "b", "d"]
-    assert fleet.session_count == 4
 
 
 @pytest.mark.parametrize(("leases_max", "first"), [(10_000, {"sidecar-2"}), (0, set())])
@@ -160,7 +136,6 @@ async def test_a_fleet_tells_over_a_while_what_it_has_applied_at_once(tmp_path, 
 
             await eventually(lambda: centre.fleet.members["sidecar-1"].known.applied_epoch == second.epoch)
             await sidecar.outbox.empty()
-        assert set(await centre.store.applied_at(first.epoch)) == {"sidecar-1"}
 
 
 async def test_a_moment_that_is_waited_for_is_not_put_off():
@@ -213,3 +188,58 @@ async def test_a_watcher_is_told_in_shares(tmp_path, monkeypatch):
 
     assert seen[-1].complete
     assert len(seen) <= 3
+
+
+async def test_a_burst_goes_out_in_few_pushes_and_none_of_it_is_passed_over(tmp_path):
+    """Entries that come while a session waits for its turn are one push; each is applied once, in order (R1, R5)."""
+    async with Centre(tmp_path, authority_seconds=600.0) as centre, Sidecar(centre.target) as sidecar:
+        async with asyncio.timeout(60):
+            await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)
+            pushed: list[list[int]] = []
+            following = centre.sync._open["sidecar-1"]._next
+
+            async def noting() -> Push:
+                push = await following()
+                pushed.append([entry.epoch for entry in push.revocations])
+                return push
+
+            centre.sync._open["sidecar-1"]._next = noting
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(centre.fleet, "issued", lambda _holders: None)
+                await asyncio.gather(*(centre.issuer.issue(draft()) for _ in range(450)))
+            centre.fleet.issued()
+            await sidecar.sink.reached(450)
+
+        assert [entry.epoch for entry in sidecar.sink.applied] == list(range(1, 451))
+        assert [epoch for push in pushed for epoch in push] == list(range(1, 451))
+        assert [len(push) for push in pushed if push] == [200, 200, 50]
+
+
+async def test_an_acknowledgement_means_that_everything_up_to_it_is_durable(tmp_path):
+    """A disk that fails between two pushes: what was not applied is not acknowledged, and is offered again (R1)."""
+    async with Centre(tmp_path, authority_seconds=600.0) as centre, asyncio.timeout(60):
+        for _ in range(450):
+            await centre.store.issue(draft(), lambda entry: issued_event(entry, draft()))
+        sidecar, offered = Sidecar(centre.target), list[int]()
+        apply, heard, said = sidecar.sink.apply, centre.store.heard, list[tuple[int, int]]()
+
+        async def failing(entries):
+            offered.append(entries[0].epoch)
+            if len(offered) == 2:
+                raise Refusal(Reason.STORE_UNAVAILABLE, "the disk is full")
+            return await apply(entries)
+
+        async def noting(reports) -> None:
+            said.extend((report.sidecar.applied_epoch, sidecar.sink.applied_epoch()) for report in reports)
+            await heard(reports)
+
+        sidecar.sink.apply, centre.store.heard = failing, noting
+        async with sidecar:
+            await eventually(
+                lambda: centre.fleet.members and centre.fleet.members["sidecar-1"].known.applied_epoch == 450
+            )
+
+        assert offered == [1, 201, 201, 401]
+        assert [entry.epoch for entry in sidecar.sink.applied] == list(range(1, 451))
+        assert all(acknowledged <= durable for acknowledged, durable in said)
+        assert said[-1][0] == 450

@@ -20,7 +20,7 @@ from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import LifeState
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
-from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
 
 
 @pytest.fixture
@@ -261,12 +261,28 @@ async def test_revocations_and_acknowledgements_survive(engine):
     """Entries, what they ended and who acknowledged them are there after reopening (R1)."""
     async with engine.open("c1") as first:
         entry = await first.issue(draft(), described)
-        await first.heard(KnownSidecar("s1", "prod", "1", 1, 77, 9000), [AppliedRevocation(1, 3, 2)])
-        await first.heard(KnownSidecar("s1", "prod", "1", 0, 78, 4000), [AppliedRevocation(1, 0, 0)])
+        await first.heard(
+            [
+                SidecarReport(KnownSidecar("s1", "prod", "1", 1, 77, 9000), [AppliedRevocation(1, 3, 2)]),
+                SidecarReport(KnownSidecar("s2", "prod", "1", 2, 77, 9000), [AppliedRevocation(2, 1, 0)]),
+                SidecarReport(KnownSidecar("s3", "prod", "1", 2, 77, 9000), [AppliedRevocation(2, 0, 0)]),
+            ]
+        )
+        await first.heard([SidecarReport(KnownSidecar("s1", "prod", "1", 0, 78, 4000), [AppliedRevocation(1, 1, 1)])])
+        await first.heard([SidecarReport(KnownSidecar("s1", "prod", "1", 1, 78, 4000), [AppliedRevocation(2, 4, 3)])])
     async with engine.open("c2") as second:
         assert entry == await second.find(1)
-        assert {"s1": AppliedRevocation(1, 3, 2)} == await second.applied_at(1)
-        assert [KnownSidecar("s1", "prod", "1", 1, 78, 9000)] == list(await second.sidecars())
+        both = ["s1", "s2", "s3"]  # what ended nothing at the third leaves nothing
+        assert {"s1": AppliedRevocation(1, 3, 2)} == await second.applied_between(1, 1, both)
+        assert {"s2": AppliedRevocation(2, 1, 0)} == await second.applied_between(1, 2, ["s2"])
+        ended = {"s1": AppliedRevocation(2, 7, 5), "s2": AppliedRevocation(2, 1, 0)}
+        assert ended == await second.applied_between(1, 2, both)
+        assert await second.applied_between(1, 2, []) == {}
+        assert list(await second.sidecars()) == [
+            KnownSidecar("s1", "prod", "1", 1, 78, 9000),
+            KnownSidecar("s2", "prod", "1", 2, 77, 9000),
+            KnownSidecar("s3", "prod", "1", 2, 77, 9000),
+        ]
         assert [entry] == list(await second.after(0, 10))
         assert second.epoch() == 1
 

@@ -2,7 +2,7 @@
 
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.events import Event, EventType, Outcome
-from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
 from leasehold_broker.ports.sidecar_register import SidecarBan
 
 BAN = SidecarBan("sidecar-1", "node taken over", "alice", 5)
@@ -43,7 +43,7 @@ async def test_a_forgotten_sidecar_is_not_known_and_stays_banned(engine):
     """What is known of it goes, its ban stays."""
     async with engine.open() as store:
         assert not await store.register.knows("sidecar-1")
-        await store.heard(KnownSidecar("sidecar-1", "prod", "1", 0, 77, 9000), ())
+        await store.heard([SidecarReport(KnownSidecar("sidecar-1", "prod", "1", 0, 77, 9000))])
         assert await store.register.knows("sidecar-1")
         await store.register.ban(BAN, event(EventType.SIDECAR_BANNED))
         assert await store.register.forget("sidecar-1", event(EventType.SIDECAR_EVICTED))

@@ -149,7 +149,9 @@ class RevocationDoor:
     ) -> AsyncIterator[pb.WatchRevocationResponse]:
         """The progress at once and at each change, until it is complete."""
         self._operators.require(call.identity, Role.RESPONDER, Role.AUDITOR)
-        watching = cast("AsyncGenerator[RevocationProgress]", self._read.watch(request.name))
-        async with aclosing(watching):
+        watching = self._read.watch(request.name, changes_only=request.changes_only)
+        async with aclosing(cast("AsyncGenerator[RevocationProgress]", watching)):
             async for progress in watching:
-                yield pb.WatchRevocationResponse(progress=progress_to_proto(progress))
+                yield pb.WatchRevocationResponse(
+                    progress=progress_to_proto(progress), changes_only=progress.changes_only
+                )

@@ -1,8 +1,8 @@
 """How far a revocation has come. Owns "complete", and the view of live leases that a dry run matches against."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, Self, assert_never
 
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
@@ -53,16 +53,46 @@ class SidecarProgress:
 
 @dataclass(frozen=True, slots=True)
 class RevocationProgress:
-    """One revocation at every known sidecar."""
+    """One revocation at every known sidecar, or at those where it has got further.
+
+    Args:
+        revocation: the entry.
+        sidecars: by name.
+        complete: no known sidecar can still admit what this revokes.
+        changes_only: the sidecars are those that have changed since the answer before; all others are as they were.
+    """
 
     revocation: Revocation
     sidecars: tuple[SidecarProgress, ...]
+    complete: bool
+    changes_only: bool = False
 
-    @property
-    def complete(self) -> bool:
-        """True when no known sidecar can still admit what this revokes."""
-        epoch = self.revocation.epoch
-        return all(sidecar.applied_epoch >= epoch or sidecar.lapsed for sidecar in self.sidecars)
+    @classmethod
+    def of_all(cls, revocation: Revocation, sidecars: Sequence[SidecarProgress]) -> Self:
+        """At every known sidecar."""
+        complete = all(sidecar.applied_epoch >= revocation.epoch or sidecar.lapsed for sidecar in sidecars)
+        return cls(revocation, tuple(sidecars), complete)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Sidecars that may still admit what is revoked.
+
+    Args:
+        applied: their names, and up to which epoch each has applied.
+        known: how many sidecars there are in all.
+    """
+
+    applied: Mapping[str, int]
+    known: int
+
+    def names(self, epoch: int) -> list[str]:
+        """Of those that lack the entry with this epoch, sorted."""
+        return sorted(name for name, applied in self.applied.items() if applied < epoch)
+
+    def complete_to(self, epoch: int) -> int:
+        """The highest epoch, at most this one, that none of them lacks."""
+        return min((epoch, *self.applied.values()))
 
 
 @value

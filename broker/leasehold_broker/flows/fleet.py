@@ -5,8 +5,8 @@ authority: after a restart every known one counts as heard just now.
 """
 
 import asyncio
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from leasehold_broker.domain.budget_changes import BudgetRows
@@ -15,6 +15,7 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import LiveLeases
 from leasehold_broker.domain.sync import SyncMessage, silence_seconds
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.flows.fan_out import FanOut
 from leasehold_broker.ports.revocation_log import KnownSidecar
 
 WATCHERS_MAX = 256
@@ -50,6 +51,30 @@ class Member:
             self.key_uses = {use.key: use for use in message.key_uses}
 
 
+class Watcher:
+    """One who follows the fleet: whose members have changed since he looked last."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """All of these at first."""
+        self._changed = set(names)
+        self._wake = asyncio.Event()
+
+    def tell(self, names: Iterable[str]) -> None:
+        """These have changed."""
+        self._changed.update(names)
+        self._wake.set()
+
+    def take(self) -> set[str]:
+        """Who has changed since the last call."""
+        changed, self._changed = self._changed, set()
+        self._wake.clear()
+        return changed
+
+    async def wait(self) -> None:
+        """Until there is somebody to take."""
+        await self._wake.wait()
+
+
 class Fleet:
     """Members by name, and whoever waits for a change."""
 
@@ -57,8 +82,8 @@ class Fleet:
         """Start empty; sidecars hold authority for this long."""
         self.authority_seconds = authority_seconds
         self.members: dict[str, Member] = {}
-        self._watchers: set[asyncio.Event] = set()
-        self._sessions: dict[asyncio.Event, str] = {}
+        self._watchers: set[Watcher] = set()
+        self._sessions = FanOut()
 
     def restore(self, known: Sequence[KnownSidecar], now: Instant) -> None:
         """Take over what the log knows of earlier lives of this collector."""
@@ -85,16 +110,17 @@ class Fleet:
     def forget(self, name: str) -> None:
         """Wait for this sidecar no longer."""
         if self.members.pop(name, None) is not None:
-            self.changed()
+            self.changed(name)
 
     def connected_count(self) -> int:
         """Sidecars with an open session."""
         return sum(member.connected for member in self.members.values())
 
-    def changed(self) -> None:
-        """Wake whoever watches progress: one pending wake-up each, never a queue."""
-        for watcher in self._watchers:
-            watcher.set()
+    def changed(self, *names: str) -> None:
+        """Wake whoever watches progress: one pending wake-up each, with the names of who has changed; never a queue."""
+        if names:
+            for watcher in self._watchers:
+                watcher.tell(names)
 
     @property
     def session_count(self) -> int:
@@ -102,32 +128,20 @@ class Fleet:
         return len(self._sessions)
 
     def issued(self, first: Container[str] = ()) -> None:
-        """Wake every session: there is a new revocation or budget change to push.
+        """Let every session know that there is a new revocation or budget change to push.
 
         Args:
             first: names of sidecars that are pushed to before the others: a thousand pushes take a while.
         """
-        waiting = []
-        for wake, name in self._sessions.items():
-            if name in first:
-                wake.set()
-            else:
-                waiting.append(wake)
-        for wake in waiting:
-            wake.set()
+        self._sessions.issued(first)
 
-    @contextmanager
-    def session_wakes(self, name: str, wake: asyncio.Event) -> Iterator[None]:
+    def session_wakes(self, name: str, wake: asyncio.Event) -> AbstractContextManager[None]:
         """Wake this session of a sidecar on a new entry, while the context lasts."""
-        self._sessions[wake] = name
-        try:
-            yield
-        finally:
-            del self._sessions[wake]
+        return self._sessions.session(name, wake)
 
     @contextmanager
-    def watcher(self) -> Iterator[asyncio.Event]:
-        """An event that is set at each change.
+    def watcher(self) -> Iterator[Watcher]:
+        """Who is told of each change, and of all members at first.
 
         Raises:
             Refusal: OVERLOADED.
@@ -138,9 +152,9 @@ class Fleet:
                 f"{WATCHERS_MAX} watchers are open, the most this collector serves; close one first",
                 retry_after_seconds=1.0,
             )
-        wake = asyncio.Event()
-        self._watchers.add(wake)
+        watcher = Watcher(self.members)
+        self._watchers.add(watcher)
         try:
-            yield wake
+            yield watcher
         finally:
-            self._watchers.discard(wake)
+            self._watchers.discard(watcher)

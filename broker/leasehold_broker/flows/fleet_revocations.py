@@ -3,30 +3,30 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from leasehold_broker.domain.revocation import Revocation, Selector
 from leasehold_broker.domain.revocation_progress import (
-    AppliedRevocation,
+    Behind,
     Holder,
     RevocationProgress,
-    SidecarProgress,
     matching_leases,
     matching_names,
 )
-from leasehold_broker.flows.fleet import Fleet, Member
+from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.follow_progress import FollowProgress
 from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import HOLDERS_SHOWN_MAX, MatchingLeases, RevocationDraft
 from leasehold_broker.ports.revocation_log import RevocationLog
 
 MATCHING_NAMES_MAX = 10_000
-LAPSE_MARGIN_SECONDS = 0.01
 LEASES_A_TURN = 2_000
 """Looked at before others have their turn: some milliseconds."""
 HOLDERS_LEASES_MAX = 10_000
 """Looked at before a revocation is pushed: it must not wait for a list."""
 PROGRESS_ROWS_PER_SECOND = 10_000
-"""Told to one watcher at most: of a thousand sidecars ten times a second."""
+"""Of a thousand sidecars a watcher is told ten times a second at most."""
 
 
 class FleetRevocations:
@@ -57,7 +57,7 @@ class FleetRevocations:
         return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete, most)
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
-        """As the port says; every connected sidecar is woken before this returns, those with a matching lease first."""
+        """As the port says; connected sidecars are pushed to by then or soon, those with a matching lease first."""
         issuing = asyncio.ensure_future(self._log.issue(draft, lambda made: issued_event(made, draft)))
         await asyncio.sleep(0)  # the disk works while we look
         holders = self._holders(draft.selector)
@@ -76,63 +76,48 @@ class FleetRevocations:
                 found.append(name)
         return frozenset(found)
 
-    async def progress(self, epoch: int) -> RevocationProgress | None:
+    async def progress(self, epoch: int, first_epoch: int | None = None) -> RevocationProgress | None:
         """As the port says."""
         entry = await self._log.find(epoch)
         if entry is None:
             return None
-        applied = await self._log.applied_at(epoch)
-        now = self._clock.now()
-        rows = [
-            _row(member, applied.get(name), lapsed=self._fleet.lapsed(member, now))
-            for name, member in sorted(self._fleet.members.items())
-        ]
-        return RevocationProgress(entry, tuple(rows))
+        follow = FollowProgress(self._fleet, self._log, self._clock, entry, first_epoch)
+        return await follow.look(self._fleet.members)
+
+    def behind(self) -> Behind:
+        """As the port says."""
+        now, epoch, members = self._clock.now(), self._log.epoch(), self._fleet.members
+        return Behind(
+            {
+                name: member.known.applied_epoch
+                for name, member in members.items()
+                if member.known.applied_epoch < epoch and not self._fleet.lapsed(member, now)
+            },
+            len(members),
+        )
 
     async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
         """As the port says."""
         return await self._log.before(before_epoch, limit)
 
-    async def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+    async def watch(
+        self, epoch: int, first_epoch: int | None = None, *, changes_only: bool = False
+    ) -> AsyncIterator[RevocationProgress]:
         """As the port says."""
-        with self._fleet.watcher() as changed:
-            last: RevocationProgress | None = None
+        with self._fleet.watcher() as watcher:
+            entry = await self._log.find(epoch)
+            if entry is None:
+                return
+            follow = FollowProgress(self._fleet, self._log, self._clock, entry, first_epoch)
+            told = False
             while True:
-                changed.clear()
-                progress = await self.progress(epoch)
-                if progress is None:
-                    return
-                if progress != last:
-                    yield progress
-                    last = progress
+                progress = await follow.look(watcher.take())
+                if progress.sidecars or progress.complete or not told:
+                    told = True
+                    yield progress if changes_only or not progress.changes_only else follow.whole()
                 if progress.complete:
                     return
-                await asyncio.sleep(len(progress.sidecars) / PROGRESS_ROWS_PER_SECOND)
-                try:
-                    async with asyncio.timeout(self._seconds_to_next_lapse(epoch)):
-                        await changed.wait()
-                except TimeoutError:
-                    continue
-
-    def _seconds_to_next_lapse(self, epoch: int) -> float:
-        now = self._clock.now()
-        waits = [
-            self._fleet.seconds_to_lapse(member, now)
-            for member in self._fleet.members.values()
-            if member.known.applied_epoch < epoch
-        ]
-        # Who has lapsed already is waited for no more.
-        return min((wait for wait in waits if wait > 0), default=self._fleet.authority_seconds) + LAPSE_MARGIN_SECONDS
-
-
-def _row(member: Member, applied: AppliedRevocation | None, *, lapsed: bool) -> SidecarProgress:
-    known = member.known
-    return SidecarProgress(
-        known.name,
-        member.connected,
-        known.applied_epoch,
-        applied.leases_ended if applied else 0,
-        applied.calls_cut if applied else 0,
-        member.heard.wall_ms if member.session else known.last_heard_wall_ms,
-        lapsed,
-    )
+                await asyncio.sleep(len(self._fleet.members) / PROGRESS_ROWS_PER_SECOND)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(follow.seconds_to_next_lapse()):
+                        await watcher.wait()

@@ -45,15 +45,15 @@ class ReadRevocations:
         page = entries[:size]
         return page, write_token(_LISTING, "", page[-1].epoch) if len(entries) > size else ""
 
-    async def watch(self, name: str) -> AsyncIterator[RevocationProgress]:
-        """The progress at once, then after each change, until it is complete.
+    async def watch(self, name: str, *, changes_only: bool = False) -> AsyncIterator[RevocationProgress]:
+        """The progress at once, then after each change, or with `changes_only` each change, until it is complete.
 
         Raises:
             Refusal: REVOCATION_NOT_FOUND, OVERLOADED.
         """
         found = False
-        watching = cast("AsyncGenerator[RevocationProgress]", self._issuer.watch(_epoch_of(name)))
-        async with aclosing(watching):
+        watching = self._issuer.watch(_epoch_of(name), changes_only=changes_only)
+        async with aclosing(cast("AsyncGenerator[RevocationProgress]", watching)):
             async for progress in watching:
                 found = True
                 yield progress

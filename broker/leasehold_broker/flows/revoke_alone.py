@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation, Selector, selects
-from leasehold_broker.domain.revocation_progress import Holder, RevocationProgress, SidecarProgress
+from leasehold_broker.domain.revocation_progress import Behind, Holder, RevocationProgress, SidecarProgress
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.issue_revocation import issued_event
@@ -73,31 +73,42 @@ class RevokeAlone:
             self._ended[entry.epoch] = (applied.leases_ended, applied.calls_cut)
             return entry
 
-    async def progress(self, epoch: int) -> RevocationProgress | None:
+    async def progress(self, epoch: int, first_epoch: int | None = None) -> RevocationProgress | None:
         """How far the entry has come: all the way, as soon as it is applied."""
         entry = next((entry for entry in self._books.revocations if entry.epoch == epoch), None)
         if entry is None:
             return None
-        ended, cut = self._ended.get(epoch, (0, 0))
+        epochs = range(epoch if first_epoch is None else first_epoch, epoch + 1)
+        counts = [self._ended.get(one, (0, 0)) for one in epochs]
         here = SidecarProgress(
             sidecar=self._name,
             connected=True,
             applied_epoch=self._apply.applied_epoch(),
-            leases_ended=ended,
-            calls_cut=cut,
+            leases_ended=sum(ended for ended, _ in counts),
+            calls_cut=sum(cut for _, cut in counts),
             last_heard_wall_ms=self._clock.now().wall_ms,
             lapsed=False,
         )
-        return RevocationProgress(entry, (here,))
+        return RevocationProgress.of_all(entry, (here,))
 
     async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
         """Entries below `before_epoch`, newest first."""
         older = [entry for entry in self._books.revocations if entry.epoch < before_epoch]
         return older[::-1][:limit]
 
-    async def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+    def behind(self) -> Behind:
+        """Nobody: it is applied here before it is answered."""
+        return Behind({}, 1)
+
+    async def watch(
+        self,
+        epoch: int,
+        first_epoch: int | None = None,
+        *,
+        changes_only: bool = False,  # noqa: ARG002 - the port's signature
+    ) -> AsyncIterator[RevocationProgress]:
         """The progress, once: it is complete already."""
-        progress = await self.progress(epoch)
+        progress = await self.progress(epoch, first_epoch)
         if progress is not None:
             yield progress
 

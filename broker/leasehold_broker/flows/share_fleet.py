@@ -136,10 +136,7 @@ class ShareFleet:
         )
 
     def _believe(self, notes: Sequence[SidecarNote], beats: Mapping[str, int], now: Instant) -> None:
-        changed = False
-        for note in notes:
-            if note.replica != self._board.replica:
-                changed = self._take_over(note, now) or changed
+        changed = [note for note in notes if note.replica != self._board.replica and self._take_over(note, now)]
         alive = {replica for replica, beat in beats.items() if self._beats.get(replica) != beat}
         self._beats = dict(beats)
         for name, other in self._elsewhere.items():
@@ -147,8 +144,7 @@ class ShareFleet:
             if other.note.connected and other.note.replica in alive and not self._unclaimed(name, member):
                 member.heard = now
                 self._holders.heard_elsewhere(name, now)
-        if changed:
-            self._fleet.changed()
+        self._fleet.changed(*(note.known.name for note in changed))
 
     def _take_over(self, note: SidecarNote, now: Instant) -> bool:
         """Believe one note; False when what is known here is newer."""

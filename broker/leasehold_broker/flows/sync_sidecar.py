@@ -20,6 +20,7 @@ from leasehold_broker.domain.revocation_history import NOTHING
 from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMessage, report_spread
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
+from leasehold_broker.flows.keep_reports import KeepReports
 from leasehold_broker.ports.budget_changes import BudgetChangeLog
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
@@ -42,6 +43,7 @@ class SyncSession:
         fleet: Fleet,
         escrow: FleetEscrow,
         log: SyncLog,
+        reports: KeepReports,
         clock: Clock,
         member: Member,
         first: SyncMessage,
@@ -54,6 +56,7 @@ class SyncSession:
         self._escrow = escrow
         self._life = "" if first.hello is None else first.hello.life
         self._log = log
+        self._reports = reports
         self._clock = clock
         self._member = member
         self._number = member.session
@@ -93,11 +96,11 @@ class SyncSession:
             last_heard_wall_ms=now.wall_ms,
         )
         if known.applied_epoch > member.known.applied_epoch or message.applied:
-            await self._log.heard(known, message.applied)
+            await self._reports.run(known, message.applied)
             if self._superseded():
                 return
             member.known = known
-            self._fleet.changed()
+            self._fleet.changed(known.name)
         else:
             member.known = known
         if message.heartbeat > self._heartbeat:
@@ -154,7 +157,7 @@ class SyncSession:
         if not self._superseded():
             self._member.connected = False
             self._escrow.left(self._member.known.name, self._life)
-            self._fleet.changed()
+            self._fleet.changed(self._member.known.name)
 
     async def _next(self) -> Push:
         # The heartbeat is read before the epoch: what was revoked before it came is in this answer (R3).
@@ -221,6 +224,7 @@ class SyncSidecar:
         self._fleet = fleet
         self._escrow = escrow
         self._log = log
+        self._reports = KeepReports(log)
         self._events = events
         self._clock = clock
         self.superseded = 0
@@ -255,7 +259,7 @@ class SyncSidecar:
         if earlier is not None:
             authority_ms = max(authority_ms, earlier.known.authority_ms)
         known = KnownSidecar(name, hello.environment, hello.version, applied_epoch, now.wall_ms, authority_ms)
-        await self._log.heard(known, ())
+        await self._reports.run(known, ())
         await self._events.record(
             Event(
                 EventType.SIDECAR_CONNECTED,
@@ -308,7 +312,15 @@ class SyncSidecar:
         member.elsewhere = False
         older = self._open.get(known.name)
         session = SyncSession(
-            self._fleet, self._escrow, self._log, self._clock, member, first, expire_ns, snapshot=snapshot
+            self._fleet,
+            self._escrow,
+            self._log,
+            self._reports,
+            self._clock,
+            member,
+            first,
+            expire_ns,
+            snapshot=snapshot,
         )
         self._open[known.name] = session
         if older is not None:
@@ -319,7 +331,7 @@ class SyncSidecar:
         except Refusal:
             session.close()
             raise
-        self._fleet.changed()
+        self._fleet.changed(known.name)
         return session
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
+from leasehold_broker.domain.revocation_progress import Behind
 from leasehold_broker.domain.time import Instant
-from leasehold_broker.flows.read_revocations import EPOCH_MAX
+from leasehold_broker.flows.read_revocations import EPOCH_MAX, NAME_PREFIX
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.revocation_issuer import RevocationIssuer
@@ -97,30 +98,39 @@ class WatchCollector:
             self._told.add(name)
 
     async def _look_at_revocations(self, now: Instant) -> None:
+        newest = max(self._pending, default=self._complete_to)
         for entry in await self._issuer.page(EPOCH_MAX, REVOCATIONS_WATCHED):
             if entry.epoch <= self._complete_to:
                 break
             self._pending.setdefault(entry.epoch, now)
-        for epoch in sorted(self._pending)[-REVOCATIONS_WATCHED:]:
-            if epoch in self._pending:
-                await self._look_at_revocation(epoch, now)
+            newest = max(newest, entry.epoch)
+        if not self._pending:
+            return
+        # Asked once for all of them: entries are applied in order.
+        behind = self._issuer.behind()
+        complete_to = behind.complete_to(newest)
+        for epoch in sorted(self._pending):
+            if epoch <= complete_to:
+                await self._complete(epoch, now)
+            elif epoch not in self._lagging and now.boot_ns >= self._pending[epoch].after(
+                self._patience.lagging_seconds
+            ):
+                await self._lags(epoch, behind, now)
+        self._complete_to = max(self._complete_to, complete_to)
 
-    async def _look_at_revocation(self, epoch: int, now: Instant) -> None:
-        progress = await self._issuer.progress(epoch)
-        if progress is None or progress.complete:
-            if epoch in self._lagging:
-                await self._record(EventType.REVOCATION_COMPLETE, now, Outcome.ALLOWED, {"epoch": epoch})
-                self._lagging.discard(epoch)
-            # Entries are applied in order: whatever is older is complete too.
-            self._pending = {one: since for one, since in self._pending.items() if one > epoch or one in self._lagging}
-            self._complete_to = max(self._complete_to, epoch)
-        elif epoch not in self._lagging and now.boot_ns >= self._pending[epoch].after(self._patience.lagging_seconds):
-            behind = [one.sidecar for one in progress.sidecars if one.applied_epoch < epoch and not one.lapsed]
-            shown = ", ".join(behind[:NAMES_MAX]) + (", ..." if len(behind) > NAMES_MAX else "")
-            message = f"{len(behind)} of {len(progress.sidecars)} sidecars have not acknowledged it: {shown}"
-            details: dict[str, Detail] = {"epoch": epoch, "revocation": progress.revocation.name, "message": message}
-            await self._record(EventType.REVOCATION_LAGGING, now, Outcome.FAILED, details)
-            self._lagging.add(epoch)
+    async def _complete(self, epoch: int, now: Instant) -> None:
+        if epoch in self._lagging:
+            await self._record(EventType.REVOCATION_COMPLETE, now, Outcome.ALLOWED, {"epoch": epoch})
+            self._lagging.discard(epoch)
+        del self._pending[epoch]
+
+    async def _lags(self, epoch: int, behind: Behind, now: Instant) -> None:
+        names = behind.names(epoch)
+        shown = ", ".join(names[:NAMES_MAX]) + (", ..." if len(names) > NAMES_MAX else "")
+        message = f"{len(names)} of {behind.known} sidecars have not acknowledged it: {shown}"
+        details: dict[str, Detail] = {"epoch": epoch, "revocation": f"{NAME_PREFIX}{epoch}", "message": message}
+        await self._record(EventType.REVOCATION_LAGGING, now, Outcome.FAILED, details)
+        self._lagging.add(epoch)
 
     async def _record(self, type_: EventType, now: Instant, outcome: Outcome, details: dict[str, Detail]) -> None:
         await self._events.record(Event(type_, now.wall_ms, outcome, details=details))

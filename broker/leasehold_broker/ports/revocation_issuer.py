@@ -6,7 +6,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.revocation import PLAIN, Order, Revocation, Selector
-from leasehold_broker.domain.revocation_progress import Holder, RevocationProgress
+from leasehold_broker.domain.revocation_progress import Behind, Holder, RevocationProgress
 from leasehold_broker.domain.rotation import DisabledKey
 
 HOLDERS_SHOWN_MAX = 1000
@@ -75,16 +75,29 @@ class RevocationIssuer(Protocol):
         """
         ...
 
-    async def progress(self, epoch: int) -> RevocationProgress | None:
-        """How far the entry with this epoch has come; None when there is none."""
+    async def progress(self, epoch: int, first_epoch: int | None = None) -> RevocationProgress | None:
+        """How far the entry with this epoch has come, everywhere; None when there is none.
+
+        Args:
+            epoch: of the entry.
+            first_epoch: what was ended by all entries from this one is added up; None: by this entry alone.
+        """
+        ...
+
+    def behind(self) -> Behind:
+        """Who may still admit what the newest entry revokes."""
         ...
 
     async def page(self, before_epoch: int, limit: int) -> Sequence[Revocation]:
         """Entries with an epoch below `before_epoch`, newest first, at most `limit`."""
         ...
 
-    def watch(self, epoch: int) -> AsyncIterator[RevocationProgress]:
+    def watch(
+        self, epoch: int, first_epoch: int | None = None, *, changes_only: bool = False
+    ) -> AsyncIterator[RevocationProgress]:
         """The progress at once, then after each change; ends after the first complete one.
+
+        With `changes_only`, an answer may tell only of sidecars that have changed since the one before, and says so.
 
         Ends at once, with nothing, when there is no such entry.
         """

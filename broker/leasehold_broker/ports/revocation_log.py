@@ -31,6 +31,14 @@ class KnownSidecar:
     authority_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SidecarReport:
+    """What a sidecar says of itself, and what entries have ended there since it said so last."""
+
+    sidecar: KnownSidecar
+    applied: Sequence[AppliedRevocation] = ()
+
+
 class RevocationLog(Protocol):
     """Entries by epoch, and who has applied them."""
 
@@ -73,16 +81,18 @@ class RevocationLog(Protocol):
         """Entries below `epoch`, newest first, at most `limit`."""
         ...
 
-    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
-        """What the entry ended, by sidecar that has reported it."""
+    async def applied_between(
+        self, first_epoch: int, last_epoch: int, sidecars: Sequence[str]
+    ) -> Mapping[str, AppliedRevocation]:
+        """What these entries ended in all, by sidecar, of those named where they ended anything."""
         ...
 
     async def sidecars(self) -> Sequence[KnownSidecar]:
         """Every sidecar that ever connected."""
         ...
 
-    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
-        """Make what a sidecar reports durable; applied_epoch and authority_ms never fall.
+    async def heard(self, reports: Sequence[SidecarReport]) -> None:
+        """Make what sidecars report durable, all or nothing; applied_epoch and authority_ms never fall.
 
         Raises:
             Refusal: STORE_UNAVAILABLE, OVERLOADED.

@@ -1,10 +1,14 @@
 """The words of the sync stream in both directions. Owns their strict reading and the bounds of a live list."""
 
+from functools import lru_cache
+
 from google.protobuf.duration_pb2 import Duration
 
 from leasehold.v1 import sidecar_service_pb2
+from leasehold.v1.revocation_service_pb2 import RevocationEntry
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.reasons import field_invalid
+from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_history import DIGEST_BYTES, NOTHING
 from leasehold_broker.domain.revocation_progress import AppliedRevocation, LiveLease, LiveLeases
 from leasehold_broker.domain.sync import REPORT_SPREAD_SECONDS_MAX, Hello, Push, SyncMessage
@@ -20,6 +24,8 @@ KEYS_MAX = 4096
 TEXT_LENGTH_MAX = 256
 EPOCH_MAX = 2**62
 AUTHORITY_SECONDS_MAX = 86_400.0
+PUSHED_MAX = 1024
+"""Entries kept as they are pushed."""
 
 
 def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMessage:
@@ -158,7 +164,7 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
     """What the centre says."""
     return sidecar_service_pb2.SyncStateResponse(
         revocation_epoch=push.revocation_epoch,
-        revocations=[revocation_to_proto(entry) for entry in push.revocations],
+        revocations=[_entry_to_proto(entry) for entry in push.revocations],
         authority_ttl=_duration(push.authority_seconds),
         answers=push.answers,
         budget_change=push.budget_change,
@@ -168,6 +174,12 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
         history=push.history or NOTHING,
         snapshot=push.snapshot,
     )
+
+
+@lru_cache(maxsize=PUSHED_MAX)
+def _entry_to_proto(entry: Revocation) -> RevocationEntry:
+    """Made once for a whole fleet; nobody changes it, as whoever puts it into a message copies it."""
+    return revocation_to_proto(entry)
 
 
 def _duration(seconds: float) -> Duration:

@@ -64,7 +64,10 @@ PUT_SIDECAR = (
 PUT_APPLIED = (
     "INSERT INTO applied (epoch, sidecar, leases_ended, calls_cut) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 )
-APPLIED = "SELECT epoch, sidecar, leases_ended, calls_cut FROM applied WHERE epoch = $1"
+APPLIED_BETWEEN = (
+    "SELECT sidecar, max(epoch), sum(leases_ended)::bigint, sum(calls_cut)::bigint FROM applied "
+    "WHERE epoch BETWEEN $1 AND $2 AND sidecar = ANY ($3::text[]) GROUP BY sidecar"
+)
 
 NEWEST_CHECKPOINT = "SELECT size, root, note, sign_wall_ms FROM checkpoints ORDER BY size DESC LIMIT 1"
 PUT_CHECKPOINT = (

@@ -6,6 +6,7 @@ Keeps nothing that another replica needs. What it says is committed, with synchr
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from typing import Any, TypeVar
 
 import asyncpg
@@ -39,7 +40,7 @@ from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.tiles import node_in_tiles
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
-from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
 from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 PAGE_BYTES_MAX = 512 * 1024
@@ -335,31 +336,29 @@ class PostgresCollectorStore:
         sql = f"{rows.REVOCATIONS} WHERE epoch < $1 ORDER BY epoch DESC LIMIT $2"
         return [rows.revocation(row) for row in await self._fetch(sql, epoch, limit)]
 
-    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
+    async def applied_between(
+        self, first_epoch: int, last_epoch: int, sidecars: Sequence[str]
+    ) -> Mapping[str, AppliedRevocation]:
         """As the port says."""
-        return {
-            row["sidecar"]: AppliedRevocation(row["epoch"], row["leases_ended"], row["calls_cut"])
-            for row in await self._fetch(rows.APPLIED, epoch)
-        }
+        found = await self._fetch(rows.APPLIED_BETWEEN, first_epoch, last_epoch, list(sidecars))
+        return {row[0]: AppliedRevocation(*row[1:]) for row in found}
 
     async def sidecars(self) -> Sequence[KnownSidecar]:
         """As the port says."""
         return [KnownSidecar(**row) for row in await self._fetch(f"{rows.SIDECARS} ORDER BY name")]
 
-    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
-        """As the port says."""
-        known = (
-            sidecar.name,
-            sidecar.environment,
-            sidecar.version,
-            sidecar.applied_epoch,
-            sidecar.last_heard_wall_ms,
-            sidecar.authority_ms,
+    async def heard(self, reports: Sequence[SidecarReport]) -> None:
+        """As the port says; rows are taken in the order of names, so that two replicas cannot wait for each other."""
+        known = sorted(astuple(report.sidecar) for report in reports)
+        ended = sorted(
+            (entry.epoch, report.sidecar.name, entry.leases_ended, entry.calls_cut)
+            for report in reports
+            for entry in report.applied
+            if entry.leases_ended or entry.calls_cut
         )
-        ended = [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
         with translated("write"):
             async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(rows.PUT_SIDECAR, *known)
+                await connection.executemany(rows.PUT_SIDECAR, known)
                 if ended:
                     await connection.executemany(rows.PUT_APPLIED, ended)
 

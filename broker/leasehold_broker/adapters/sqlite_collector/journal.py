@@ -6,7 +6,7 @@ current group; after a rollback it is loaded afresh.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import cast
 
 import msgspec
@@ -23,13 +23,12 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogPlan, LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
-from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.ports.revocation_log import SidecarReport
 from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 _INSERT_EVENT = (
@@ -173,24 +172,17 @@ class WriterMemory:
         self.budget_change = change.number
         return change
 
-    def heard(
-        self, connection: sqlite3.Connection, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]
-    ) -> None:
-        """Note a sidecar and what it has applied."""
-        connection.execute(
-            _PUT_SIDECAR,
-            (
-                sidecar.name,
-                sidecar.environment,
-                sidecar.version,
-                sidecar.applied_epoch,
-                sidecar.last_heard_wall_ms,
-                sidecar.authority_ms,
-            ),
-        )
-        connection.executemany(
-            _PUT_APPLIED, [(entry.epoch, sidecar.name, entry.leases_ended, entry.calls_cut) for entry in applied]
-        )
+    def heard(self, connection: sqlite3.Connection, reports: Sequence[SidecarReport]) -> None:
+        """Note sidecars and what they have applied; what ended nothing leaves no row of its own."""
+        known = [astuple(report.sidecar) for report in reports]
+        ended = [
+            (entry.epoch, report.sidecar.name, entry.leases_ended, entry.calls_cut)
+            for report in reports
+            for entry in report.applied
+            if entry.leases_ended or entry.calls_cut
+        ]
+        connection.executemany(_PUT_SIDECAR, known)
+        connection.executemany(_PUT_APPLIED, ended)
 
     def _store(self, connection: sqlite3.Connection) -> None:
         """Store what the plan has added."""

@@ -49,6 +49,10 @@ PUT_REMEMBERED = (
     "ON CONFLICT (follower, key) DO UPDATE SET body = excluded.body"
 )
 DROP_REMEMBERED = "DELETE FROM remembered WHERE follower = ? AND key = ?"
+APPLIED_BETWEEN = (
+    "SELECT sidecar, max(epoch), sum(leases_ended), sum(calls_cut) FROM applied "
+    "WHERE epoch BETWEEN ? AND ? AND sidecar IN (SELECT value FROM json_each(?)) GROUP BY sidecar"
+)
 PUT_CHECKPOINT = "INSERT INTO checkpoints (size, root, note, sign_wall_ms) VALUES (?,?,?,?)"
 
 BUDGET_CHANGES_AFTER = "SELECT body FROM budget_changes WHERE number > :number ORDER BY number LIMIT :limit"

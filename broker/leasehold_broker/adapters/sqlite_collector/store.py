@@ -10,9 +10,11 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector import escrow, rows
@@ -39,7 +41,7 @@ from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
-from leasehold_broker.ports.revocation_log import KnownSidecar
+from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
 
 PAGE_BYTES_MAX = 512 * 1024
 """Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
@@ -290,20 +292,22 @@ class CollectorStore:
             return ()
         recent = self._recent
         if recent and recent[0].epoch <= epoch + 1:
-            return [entry for entry in recent if epoch < entry.epoch <= self._epoch][:limit]
+            first = epoch + 1 - recent[0].epoch  # they are numbered without a gap
+            return list(islice(recent, first, min(first + limit, len(recent))))
         return await self._revocations("WHERE epoch > :epoch ORDER BY epoch LIMIT :limit", epoch, limit)
 
     async def before(self, epoch: int, limit: int) -> Sequence[Revocation]:
         """As the port says."""
         return await self._revocations("WHERE epoch < :epoch ORDER BY epoch DESC LIMIT :limit", epoch, limit)
 
-    async def applied_at(self, epoch: int) -> Mapping[str, AppliedRevocation]:
+    async def applied_between(
+        self, first_epoch: int, last_epoch: int, sidecars: Sequence[str]
+    ) -> Mapping[str, AppliedRevocation]:
         """As the port says."""
-        sql = "SELECT epoch, sidecar, leases_ended, calls_cut FROM applied WHERE epoch = :epoch"
+        parameters = (first_epoch, last_epoch, msgspec.json.encode(sidecars).decode())
         return await self._state.ask(
             lambda database: {
-                row["sidecar"]: AppliedRevocation(row["epoch"], row["leases_ended"], row["calls_cut"])
-                for row in database.query(sql, {"epoch": epoch})
+                row[0]: AppliedRevocation(*row[1:]) for row in database.execute(rows.APPLIED_BETWEEN, parameters)
             }
         )
 
@@ -315,9 +319,9 @@ class CollectorStore:
         )
         return await self._state.ask(lambda database: [KnownSidecar(**row) for row in database.query(sql)])
 
-    async def heard(self, sidecar: KnownSidecar, applied: Sequence[AppliedRevocation]) -> None:
+    async def heard(self, reports: Sequence[SidecarReport]) -> None:
         """As the port says."""
-        await self._writer.submit(lambda connection: self._memory.heard(connection, sidecar, applied))
+        await self._writer.submit(lambda connection: self._memory.heard(connection, reports))
 
     async def _revocations(self, condition: str, epoch: int, limit: int) -> list[Revocation]:
         sql = f"{rows.REVOCATIONS} {condition}"

@@ -170,9 +170,11 @@ class OperatorClient(Connected):
         Raises:
             Unavailable: also when it is not complete in time (reason DEADLINE_EXCEEDED).
         """
-        request = revocation.WatchRevocationRequest(name=name)
+        request = revocation.WatchRevocationRequest(name=name, changes_only=True)
+        progress = revocation.RevocationProgress()
         for answer in self._link.stream(methods.WATCH_REVOCATION, request, timeout_seconds):
-            yield answer.progress
+            progress = _brought_up_to_date(progress, answer)
+            yield progress
 
     def revocations(self) -> Iterator[revocation.RevocationEntry]:
         """All revocations, page by page."""
@@ -325,6 +327,21 @@ class OperatorClient(Connected):
         """The newest checkpoint (a signed note), and the proof that its log begins with the first `old_size` events."""
         answer = self._link.call(methods.GET_CONSISTENCY_PROOF, audit.GetConsistencyProofRequest(old_size=old_size))
         return answer.checkpoint.note, list(answer.hashes)
+
+
+def _brought_up_to_date(
+    progress: revocation.RevocationProgress, answer: revocation.WatchRevocationResponse
+) -> revocation.RevocationProgress:
+    """What is known after this answer, which may tell only of sidecars that have changed."""
+    if not answer.changes_only:
+        return answer.progress
+    changed = {each.sidecar: each for each in answer.progress.sidecars}
+    rows = [changed.pop(each.sidecar, each) for each in progress.sidecars]
+    return revocation.RevocationProgress(
+        entry=answer.progress.entry,
+        sidecars=sorted([*rows, *changed.values()], key=lambda each: each.sidecar),
+        complete=answer.progress.complete,
+    )
 
 
 def _stamp(moment: datetime | None) -> Timestamp | None:
