@@ -14,6 +14,7 @@ from leasehold_broker.flows.slices import GRANT_SECONDS, OVER_SECONDS, REPORT_SE
 BUDGET = "fleet:everything|day"
 COST = Metric.COST_MICRO_USD
 SECONDS = 60.0
+DISK = Refusal(Reason.STORE_UNAVAILABLE, "the disk is gone")
 
 
 def told(fence: int = 1, granted: int = 0, **more) -> SliceTold:
@@ -347,6 +348,59 @@ async def test_a_process_that_stops_gives_everything_back() -> None:
     assert slices.holding
     slices.answered(found)
     assert not slices.holding
+
+
+async def test_e5_what_the_next_life_may_charge_is_not_given_back() -> None:
+    """A call has ended and its end is not durable: killed now, the next life charges the hold, which is still there."""
+    disk = MemoryDisk()
+    core = await world(disk=disk)
+    lease = await core.lease()
+    tell(core, told(1, 1000))
+    call = await core.admit(lease)
+    core.store.hold()
+    core.calls.end(call.call_id, used(10, 10))
+    tell(core, told(1, 1000, keep=0))
+    assert reports(core)[1] == SliceReport(BUDGET, COST, 1, 1000, 300, 60, 0, 0, 0)
+    tell(core)
+    assert reports(core)[1].returned == 300, "nor once it is over"
+    core.clock.advance(OVER_SECONDS)
+    core.books.slices.answered(core.books.slices.reports(core.clock.now()))
+    assert core.books.slices.forget(core.clock.now()) == []
+    core.store.crash()
+    assert reports(await world(disk=disk))[1].spent == 1000 - 300
+
+
+async def test_e5_what_was_not_durable_is_given_back_once_it_is() -> None:
+    """The same, and the disk answers: the rest of the hold is returned with the next report."""
+    core = await world()
+    lease = await core.lease()
+    tell(core, told(1, 1000))
+    call = await core.admit(lease)
+    core.store.down = DISK
+    core.calls.end(call.call_id, used(10, 10))
+    await core.stop.run(0)
+    assert reports(core)[1].returned == 300
+    core.books.slices.answered(core.books.slices.reports(core.clock.now()))
+    assert not core.books.slices.holding, "nobody waits for a disk that has failed"
+    core.store.down = None
+    await core.journal.drain()
+    assert core.books.slices.holding
+    assert reports(core)[1].returned == 940
+
+
+async def test_e5_a_grant_that_failed_may_be_on_the_disk_until_something_is_written_after_it() -> None:
+    """Its hold is kept: a disk that failed may have it; a write that succeeds says that it was rolled back."""
+    core = await world()
+    lease = await core.lease()
+    tell(core, told(1, 1000))
+    core.store.down = DISK
+    assert (await refused(core, lease)).reason is Reason.STORE_UNAVAILABLE
+    tell(core, told(1, 1000, keep=0))
+    assert reports(core)[1].returned == 300
+    core.store.down = None
+    await core.lease()
+    tell(core, told(1, 1000, keep=0))
+    assert reports(core)[1].returned == 1000
 
 
 async def test_an_admitted_call_says_which_slice_it_drew_on() -> None:

@@ -52,6 +52,10 @@ class Amounts(NamedTuple):
             (self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3], self[4] - other[4]),
         )
 
+    def above(self, other: "Amounts") -> "Amounts":
+        """By metric what is more than in the other; 0 where nothing is."""
+        return Amounts(*(max(0, mine - its) for mine, its in zip(self, other, strict=True)))
+
     def masked(self, mask: "Mask") -> "Amounts":
         """Zero where the mask is off."""
         if mask is ALL_METRICS:

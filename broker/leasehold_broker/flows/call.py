@@ -30,6 +30,7 @@ from leasehold_broker.flows.issuing import World, refuse_if_not_serving
 from leasehold_broker.flows.journal import Batch, Journal, unharmed
 from leasehold_broker.flows.key_health import KeyHealth
 from leasehold_broker.flows.serving_key import ServingKey
+from leasehold_broker.flows.slices import is_slice
 from leasehold_broker.flows.thresholds import threshold_events
 from leasehold_broker.ports.provider import PriceBook
 from leasehold_broker.ports.state_store import Change, DropHold, PutHold, PutLease
@@ -87,6 +88,7 @@ class Calls:
         self._endings = Endings(books)
         self._serving = ServingKey(books, keys, world.policies)
         self._settled: dict[str, Settled] = {}
+        books.slices.doubtful = journal.doubtful
 
     def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
         """The live lease that this token exercises for this peer, and its scope at `provider`.
@@ -258,6 +260,9 @@ class Calls:
         lease = self._books.leases.get(call.lease)
         event = _settled_event(call, lease, outcome, settlement, now, charge)
         batch = Batch([event, *threshold_events(self._books, settlement, call.lease, now)], changes)
+        for leg in hold.legs:
+            if is_slice(leg.account):
+                batch.freed[leg.account] = hold.amounts.above(settlement.charged)
         batch.add(told)
         if settlement.overage != ZERO and lease is not None and lease.state is LeaseState.ACTIVE:
             batch.add(self._freeze(lease, settlement, now))

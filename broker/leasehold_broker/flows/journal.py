@@ -4,6 +4,9 @@ A grant (acquire, admit) that cannot be made durable is taken back in memory and
 expire) has happened whatever the disk says: it is kept in a backlog and written, in order, as soon as the store
 answers again; until then nothing new is granted. Killed before that, the open holds are charged at recovery.
 
+What is free in memory by an ending that is not durable is doubtful: whoever starts from this disk may charge it. It may
+be spent here, where it would be charged again, and is not to be given away.
+
 Nothing here depends on the task that called: a caller that is cancelled while the disk writes changes neither what is
 taken back nor what is kept.
 """
@@ -12,9 +15,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
+from leasehold_broker.domain.amounts import ZERO, Amounts
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.ledger import AccountId
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.ports.state_store import Change, StateStore
+from leasehold_broker.ports.state_store import Change, PutHold, StateStore
 
 BACKLOG_BATCHES_MAX = 256
 """Endings of the backlog that are written in one commit."""
@@ -26,11 +31,15 @@ class Batch:
 
     events: list[Event] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    freed: dict[AccountId, Amounts] = field(default_factory=dict)
+    """Of slices of fleet budgets, what the hold that ends leaves unspent."""
 
     def add(self, other: "Batch") -> None:
         """Append another batch."""
         self.events.extend(other.events)
         self.changes.extend(other.changes)
+        for account, amounts in other.freed.items():
+            self.freed[account] = self.freed.get(account, ZERO).plus(amounts)
 
 
 def nothing_to_undo() -> None:
@@ -48,6 +57,8 @@ class Journal:
         """Endings that are not known to be durable, oldest first."""
         self._in_flight: set[asyncio.Future[None]] = set()
         self._failed = False
+        self._undone = Batch()
+        """Grants that failed since something was last written: a disk that has failed may have them all the same."""
         self._retrying: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -74,8 +85,15 @@ class Journal:
         except BaseException:
             undo()  # whatever went wrong: what memory holds was not written
             raise
-        written.add_done_callback(lambda done: undo() if _has_failed(done) else None)
+        written.add_done_callback(lambda done: self._granted(changes, undo, done))
         return written
+
+    def doubtful(self, account: AccountId) -> Amounts:
+        """What is free in memory of this account, and may be charged by whoever starts from this disk."""
+        found = self._undone.freed.get(account, ZERO)
+        for batch in self._unwritten.values():
+            found = found.plus(batch.freed.get(account, ZERO))
+        return found
 
     def check(self) -> None:
         """Refuse while endings wait for the disk.
@@ -150,12 +168,22 @@ class Journal:
             await asyncio.sleep(0)  # their callbacks run in the next turn
         await self.retry()
 
+    def _granted(self, changes: Sequence[Change], undo: Callable[[], None], done: asyncio.Future[None]) -> None:
+        if not _has_failed(done):
+            self._undone.freed.clear()  # the store works: what has failed before was rolled back
+            return
+        for put in changes:
+            if isinstance(put, PutHold):
+                self._undone.add(Batch(freed={leg.account: put.hold.amounts for leg in put.hold.legs}))
+        undo()
+
     def _ended(self, number: int, done: asyncio.Future[None]) -> None:
         self._in_flight.discard(done)
         if _has_failed(done):
             self._failed = True
         else:
             self._unwritten.pop(number, None)
+            self._undone.freed.clear()
 
     def _retried(self, _: asyncio.Task[bool]) -> None:
         self._retrying = None
@@ -177,6 +205,7 @@ class Journal:
                 return False
             for number in numbers:
                 del self._unwritten[number]
+            self._undone.freed.clear()
         self._failed = False
         return True
 

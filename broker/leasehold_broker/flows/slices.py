@@ -78,6 +78,8 @@ class Slices:
         """The process is about to stop: nothing is wanted, and everything is given back."""
         self.version = 0
         """Grows when a call may draw on other accounts than before."""
+        self.doubtful: Callable[[AccountId], Amounts] = lambda _: ZERO
+        """Told by who makes calls: what is free of an account here, and may be charged by this sidecar's next life."""
         self.press: Callable[[], None] = lambda: None
         """Told when something should be said to the centre soon."""
 
@@ -141,8 +143,8 @@ class Slices:
         own.take(told.granted, now.boot_ns if sent is None else sent.after(told.seconds))
         if had_ended:
             self.version += 1  # what was found while it had ended says nothing of when it ends now (E9)
-        account = self._open(known, now)
-        if own.give_back(told.keep, *self._stand(account, told.metric)):
+        self._open(known, now)
+        if self._give_back(own, told.keep):
             self._open(known, now)
             self._press()
 
@@ -171,7 +173,7 @@ class Slices:
             return
         known.before += self._stand_of(known)[0]
         known.own = None
-        self._of_account.pop(_account(own.budget, own.metric, own.fence), None)
+        self._of_account.pop(_account_of(own), None)
         own.finish()
         self._over[own.fence] = _Over(own, now.boot_ns)
         self.version += 1
@@ -265,7 +267,7 @@ class Slices:
             settled, held = self._sample(known, now)
             own = known.own
             if own is not None and self.draining:
-                own.give_back(0, settled, held)
+                self._give_back(own, 0)
                 self._open(known, now)
             if not self.draining:
                 want = known.pace.want()
@@ -274,9 +276,8 @@ class Slices:
             if own is not None:
                 found.append(_report(own, settled, held))
         for over in self._over.values():
-            settled, held = self._stand(_account(over.own.budget, over.own.metric, over.own.fence), over.own.metric)
-            over.own.give_back(0, settled, held)
-            found.append(_report(over.own, settled, held))
+            self._give_back(over.own, 0)
+            found.append(_report(over.own, *self._stand(over.own)))
         self._told = not self.draining
         return tuple(found)
 
@@ -293,11 +294,11 @@ class Slices:
         gone = []
         for fence, over in tuple(self._over.items()):
             own = over.own
-            account = _account(own.budget, own.metric, fence)
-            settled, held = self._stand(account, own.metric)
+            account = _account_of(own)
             known = self._ledger.account(account)
             if (
-                over.answered == _report(own, settled, held)
+                over.answered == _report(own, *self._stand(own))
+                and self.doubtful(account) == ZERO
                 and (known is None or known.held == ZERO)
                 and now.boot_ns >= over.since_ns + OVER_SECONDS * NANOS
             ):
@@ -315,7 +316,7 @@ class Slices:
     @property
     def holding(self) -> bool:
         """True while something is held that was not returned, or whose return the centre has not answered."""
-        return not self._told or any(self._available(known) for known in self._known.values())
+        return not self._told or any(self._returnable(known) > 0 for known in self._known.values())
 
     def _press(self) -> None:
         self._pressing = True
@@ -329,20 +330,27 @@ class Slices:
         self._of_account[account] = known
         return account
 
+    def _give_back(self, own: OwnSlice, keep: int) -> int:
+        return own.give_back(keep + self._doubtful(own), *self._stand(own))
+
+    def _returnable(self, known: _Known) -> int:
+        return 0 if known.own is None else self._available(known) - self._doubtful(known.own)
+
+    def _doubtful(self, own: OwnSlice) -> int:
+        """What the next life may charge is not given back: the centre must find it in this slice then (E5)."""
+        return self.doubtful(_account_of(own))[METRICS.index(own.metric)]
+
     def _available(self, known: _Known) -> int:
         return 0 if known.own is None else known.own.available(*self._stand_of(known))
 
     def _stand_of(self, known: _Known) -> tuple[int, int]:
-        own = known.own
-        if own is None:
-            return 0, 0
-        return self._stand(_account(own.budget, own.metric, own.fence), own.metric)
+        return (0, 0) if known.own is None else self._stand(known.own)
 
-    def _stand(self, account: AccountId, metric: Metric) -> tuple[int, int]:
-        found = self._ledger.account(account)
+    def _stand(self, own: OwnSlice) -> tuple[int, int]:
+        found = self._ledger.account(_account_of(own))
         if found is None:
             return 0, 0
-        index = METRICS.index(metric)
+        index = METRICS.index(own.metric)
         return found.settled[index], found.held[index]
 
     def _sample(self, known: _Known, now: Instant) -> tuple[int, int]:
@@ -368,6 +376,10 @@ def is_slice(account: AccountId) -> bool:
 
 def _account(budget: str, metric: Metric, fence: int) -> AccountId:
     return AccountId(f"{SLICE_PREFIX}{fence}|{budget}|{metric}")
+
+
+def _account_of(own: OwnSlice) -> AccountId:
+    return _account(own.budget, own.metric, own.fence)
 
 
 def _named(account: AccountId) -> tuple[int, str, Metric] | None:
