@@ -120,9 +120,8 @@ crash-fleet: $(VENV)/servers.stamp ## a fleet budget over 6 sidecars, one collec
 	@$(ENV) FLEET_KILLS=$${FLEET_KILLS:-30} pytest -q -x -rP --timeout=7200 --show-capture=stdout tests/unkind/test_crashing_fleet.py
 
 .PHONY: unkind
-unkind: $(VENV)/dev.stamp ## faults of the machine on real processes, the wide versions: packets, disks, clocks (UNKIND_PULSES=5)
-	@$(ENV) UNKIND_PULSES=$${UNKIND_PULSES:-20} SYSCALLS=all CLOCKS=all pytest -q -rs --timeout=7200 \
-	  tests/unkind/test_filtered_packets.py tests/unkind/test_failing_syscalls.py tests/unkind/test_faked_clocks.py
+unkind: $(VENV)/servers.stamp $(VENV)/nats.stamp ## faults of the machine on real processes, the wide versions: 40 min (UNKIND="packets --pulses 5", UNKIND=--help)
+	@$(ENV) python -m tests.unkind $(UNKIND)
 
 .PHONY: image-check
 image-check: $(VENV)/servers.stamp ## run the steps of deploy/Dockerfile below a folder, and see that what they give runs

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.e2e.conftest import eventually
-from tests.unkind.real_house import SIDECAR, SUBJECT, Caller, complete_log, staged, stopped
+from tests.unkind.real_house import SIDECAR, SUBJECT, Caller, complete_log, settled_log, staged, stopped
 
 from leasehold.errors import Unavailable
 from leasehold.operators import selector
@@ -81,3 +81,25 @@ def test_r3_r4_a_sidecar_that_was_stopped_through_a_revocation_admits_nothing_af
         return sum(one["type"] == "call.settled" for one in events)
 
     assert eventually(told_all)
+
+
+def test_b5_a1_a_provider_that_is_stopped_costs_its_hold_and_is_called_again_once_it_runs(house):
+    """A call without an answer is charged as sent, one stream goes on where it was; all is told."""
+    with house.client(name="provider", subject=f"{SUBJECT}-provider") as client:
+        lease = client.acquire(provider="anthropic", budget="0.05", ttl="10m", renew=False)
+        caller = Caller(lease)
+        assert eventually(lambda: caller.call() == "taken")
+        stream = caller.stream(200)
+        with stopped(house, "stand-in"):
+            caller.give_up(2.0)
+        assert stream.end() == "finished"
+        assert eventually(lambda: caller.call() == "taken")
+        usage = eventually(lambda: (mine := lease.usage()[0]).held == 0 and mine)
+        caller.close()
+        lease.release()
+    events = eventually(lambda: settled_log(house, lease=lease.name))
+    ends = [event for event in events if event["type"] == "call.settled"]
+    costs = [end["details"]["charged"].get("cost_micro_usd", 0) for end in ends]
+    assert len(ends) == 4
+    assert all(costs), "the one without an answer is charged too"
+    assert sum(costs) == usage.settled
