@@ -7,6 +7,7 @@ from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore, StoreBusyError
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.write_rank import WriteRank
 
 
 @pytest.fixture
@@ -41,12 +42,14 @@ async def test_a_full_disk_refuses_and_recovers(store):
     """When SQLite cannot write, callers are refused, nothing is half stored, and later batches go through."""
     emitter = Emitter()
     batch = emitter.calls(200)
-    await store._writer.submit(lambda connection: connection.execute("PRAGMA max_page_count=1").fetchone() and None)
+    await store._writer.submit(
+        lambda connection: connection.execute("PRAGMA max_page_count=1").fetchone() and None, WriteRank.EVENTS
+    )
     with pytest.raises(Refusal) as refused:
         await store.append("sidecar-1", batch, 1)
     assert refused.value.reason is Reason.STORE_UNAVAILABLE
     await store._writer.submit(
-        lambda connection: connection.execute("PRAGMA max_page_count=1073741823").fetchone() and None
+        lambda connection: connection.execute("PRAGMA max_page_count=1073741823").fetchone() and None, WriteRank.EVENTS
     )
     assert (await store.append("sidecar-1", batch, 2)).sequence == 200
     assert store.last_position() == 200
@@ -70,7 +73,7 @@ async def test_the_writer_outlives_a_disk_that_fails_twice(store):
 
     store._writer._rolled_back = fails_once
     with pytest.raises(Refusal) as refused:
-        await store._writer.submit(breaks)
+        await store._writer.submit(breaks, WriteRank.EVENTS)
     assert refused.value.reason is Reason.STORE_UNAVAILABLE
     assert (await store.append("sidecar-1", emitter.calls(1), 2)).sequence == 3
     assert failures == [1]

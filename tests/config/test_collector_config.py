@@ -110,11 +110,23 @@ def test_a_log_may_be_in_postgresql(tmp_path, monkeypatch):
     assert load_collector(write(tmp_path, GOOD)).postgres is None
 
 
+def test_disk_is_kept_for_revocations(tmp_path):
+    """By default, as configured, or none."""
+    assert load_collector(write(tmp_path, GOOD)).disk_reserve_bytes == 32 << 20
+    for mib in (0, 8, 64):
+        assert load_collector(write(tmp_path, f"{GOOD}\n[store]\ndisk_reserve_mib = {mib}\n")).disk_reserve_bytes == (
+            mib << 20
+        )
+
+
 @pytest.mark.parametrize(
     ("store", "said"),
     [
         ('engine = "mysql"', "engine"),
         ('schema = "x"', "settings of engine"),
+        ("disk_reserve_mib = 7", "disk_reserve_mib must be"),
+        ("disk_reserve_mib = -1", "disk_reserve_mib must be"),
+        ('engine = "postgres"\nurl = "postgresql://a@127.0.0.1/d"\ndisk_reserve_mib = 64', "belongs to engine"),
         ('engine = "postgres"', "url must be like"),
         ('engine = "postgres"\nurl = "mysql://a@127.0.0.1/d"', "url must be like"),
         ('engine = "postgres"\nurl = "postgresql://a:hunter2@127.0.0.1/d"', "holds a password"),

@@ -9,13 +9,25 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import eventually
-from tests.unkind.real_house import SIDECAR, Caller, complete_log, needs_root, possible, run, staged
+from tests.unkind.real_house import (
+    SIDECAR,
+    SUBJECT,
+    Caller,
+    complete_log,
+    needs_root,
+    possible,
+    run,
+    settled_log,
+    staged,
+)
 
 from leasehold.errors import LeaseholdError
+from leasehold.operators import selector
 from leasehold_broker.demo.stage import Stage
 
 pytestmark = [pytest.mark.timeout(300), needs_root]
 DISK_MEGABYTES = 48
+OTHER = "agents/research/other"
 CALLS_MAX = 400
 """A store reuses what it has: it may take a while until it needs a page more."""
 TYPED = {"STORE_UNAVAILABLE", "AUDIT_SPOOL_FULL"}
@@ -119,7 +131,7 @@ def test_a3_a_collector_on_a_full_disk_takes_nothing_it_cannot_keep_and_sidecars
             taken = 0
             for _ in range(CALLS_MAX):
                 taken += caller.call() == "taken"
-                if refusing := "STORE_UNAVAILABLE" in log.read_text():
+                if refusing := "AUDIT_DISK_LOW" in log.read_text():
                     break
             assert refusing
             assert taken
@@ -133,3 +145,56 @@ def test_a3_a_collector_on_a_full_disk_takes_nothing_it_cannot_keep_and_sidecars
     events = eventually(told)
     kinds = [event["type"] for event in events]
     assert kinds.count("call.admitted") == kinds.count("call.settled") >= taken + 2
+
+
+def in_force(house, subject: str) -> int:
+    """Revoke a subject, and wait until every sidecar has acknowledged it; its epoch."""
+    with house.operator() as operator:
+        issued = operator.revoke(selector(subject=subject), note="drill").progress.entry
+
+        def acknowledged():
+            progress = operator.progress(issued.name)
+            return progress.complete and all(one.applied_epoch >= issued.epoch for one in progress.sidecars)
+
+        assert eventually(acknowledged)
+    return issued.epoch
+
+
+def test_r4_a3_a_collector_on_a_full_disk_still_revokes_and_is_restarted_there(house):
+    """Events wait at the sidecar, typed; revocations reach it, over a kill on the full disk; then none is missing."""
+    log = house.stage.layout.logs / f"{SIDECAR}.log"
+    before = log.read_text().count("AUDIT_DISK_LOW")
+    with house.client(name="third") as client, house.client(name="fourth", subject=OTHER) as other:
+        lease = client.acquire(provider="anthropic", ttl="5m", renew=False)
+        spared = other.acquire(provider="anthropic", ttl="5m", renew=False)
+        caller, going_on = Caller(lease), Caller(spared)
+        assert eventually(lambda: caller.call() == "taken")
+        with full(house.stage.disk("collector")):
+            assert eventually(lambda: going_on.call() and log.read_text().count("AUDIT_DISK_LOW") > before)
+            assert in_force(house, SUBJECT)
+            assert caller.call() == "LEASE_REVOKED"
+            assert going_on.call() == "taken"
+            house.wait_for(house.stage.crash("collector"))
+            house.wait_for(house.stage.start("collector"))
+            assert in_force(house, OTHER)
+            assert going_on.call() == "LEASE_REVOKED"
+        lease.abandon()
+        spared.abandon()
+
+    def told():
+        events = settled_log(house, lease=spared.name)
+        return events if any(event["type"] == "lease.revoked" for event in events) else None
+
+    kinds = [event["type"] for event in eventually(told)]
+    assert kinds.count("call.admitted") >= 2
+    assert kinds.count("lease.revoked") == 1
+    assert eventually(lambda: "audit.disk_freed" in of_the_centre(house))
+    said = of_the_centre(house)
+    assert said.count("revocation.issued") == 2
+    assert "audit.disk_low" in said
+
+
+def of_the_centre(house) -> list[str]:
+    """Types of what the collector said, in order."""
+    with house.operator() as operator:
+        return [record.event()["type"] for record in operator.events(stream="collector")]

@@ -8,7 +8,13 @@ import msgspec
 
 from leasehold_broker.config.alerts import AlertEndpointPart, AlertsAt, alerts_at
 from leasehold_broker.config.anomalies import Anomalies, AnomaliesAt, anomalies_at
-from leasehold_broker.config.collector_store import PostgresStore, Store, postgres_store, replica_name
+from leasehold_broker.config.collector_store import (
+    PostgresStore,
+    Store,
+    disk_reserve_bytes,
+    postgres_store,
+    replica_name,
+)
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
 from leasehold_broker.config.keys import Keys, KeysAt, keys_at
@@ -141,6 +147,7 @@ class CollectorConfig:
         name: of this collector's, or this replica's, own stream.
         crowd: bounds of connections at the gRPC door.
         postgres: where the log is, when replicas share it; None: in a file in state_dir.
+        disk_reserve_bytes: of the disk below that file, kept for revocations.
         sidecars: who writes which stream.
         roles: of operators with verified tokens.
         roles_of_uid: of operators on this machine, known over the Unix socket by the kernel's word.
@@ -155,6 +162,7 @@ class CollectorConfig:
     state_dir: Path
     authority_seconds: int
     postgres: PostgresStore | None
+    disk_reserve_bytes: int
     audit: AuditConfig
     grpc: Listen
     crowd: Crowd
@@ -192,6 +200,7 @@ def load_collector(path: Path) -> CollectorConfig:
         state_dir=absolute(file.collector.state_dir, path.parent),
         authority_seconds=file.collector.authority_seconds,
         postgres=postgres_store(file.store, path),
+        disk_reserve_bytes=disk_reserve_bytes(file.store, path),
         audit=_audit(file, path),
         grpc=file.grpc.listen("grpc", path, tls_always=True, certificates_always=False),
         crowd=Crowd(file.grpc.connections_max, file.grpc.connections_per_peer_max),

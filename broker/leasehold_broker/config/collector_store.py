@@ -12,6 +12,9 @@ from leasehold_broker.config.parts import STREAM_NAME, STREAM_NAME_RULE, Part
 from leasehold_broker.config.read import SECRET, ConfigError, absolute, refuse_open_file
 
 CONNECTIONS_MAX = 100
+DISK_RESERVE_MIB = 32
+DISK_RESERVE_MIB_MIN = 8
+DISK_RESERVE_MIB_MAX = 65536
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _HERE = ("127.0.0.1", "::1", "localhost")
 
@@ -32,6 +35,7 @@ class Store(Part, frozen=True):
     password_file: str = ""
     connections_max: int = 8
     replica_from_host: bool = False
+    disk_reserve_mib: int = DISK_RESERVE_MIB
     nats: Nats | None = None
 
 
@@ -61,11 +65,15 @@ def postgres_store(store: Store, path: Path) -> PostgresStore | None:
         ConfigError: says which setting is wrong and what to change.
     """
     if store.engine is Engine.SQLITE:
-        if store != Store():
+        if store != Store(disk_reserve_mib=store.disk_reserve_mib):
             message = f'{path}: [store] has settings of engine = "postgres"; set the engine, or remove them'
             raise ConfigError(message)
         return None
     wrong = _wrong_url(store.url)
+    if store.disk_reserve_mib != DISK_RESERVE_MIB:
+        wrong.append(
+            '[store] disk_reserve_mib belongs to engine = "sqlite": the disk of PostgreSQL is not seen from here'
+        )
     if not 1 <= store.connections_max <= CONNECTIONS_MAX:
         wrong.append(f"[store] connections_max must be 1 to {CONNECTIONS_MAX}")
     if not SCHEMA_NAME.fullmatch(store.schema):
@@ -81,6 +89,19 @@ def postgres_store(store: Store, path: Path) -> PostgresStore | None:
     if password_file is not None:
         refuse_open_file(password_file, SECRET, "[store] password")
     return PostgresStore(store.url, store.schema, password_file, store.connections_max, bus)
+
+
+def disk_reserve_bytes(store: Store, path: Path) -> int:
+    """What is kept of the embedded store's disk.
+
+    Raises:
+        ConfigError: out of bounds.
+    """
+    mib = store.disk_reserve_mib
+    if mib and not DISK_RESERVE_MIB_MIN <= mib <= DISK_RESERVE_MIB_MAX:
+        message = f"{path}: [store] disk_reserve_mib must be 0, or {DISK_RESERVE_MIB_MIN} to {DISK_RESERVE_MIB_MAX}"
+        raise ConfigError(message)
+    return mib << 20
 
 
 def replica_name(name: str, store: Store, path: Path) -> str:

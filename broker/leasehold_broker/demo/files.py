@@ -147,6 +147,9 @@ name = "collector"
 state_dir = "{layout.root}/state/collector"
 authority_seconds = {authority_seconds}
 
+[store]
+disk_reserve_mib = 8
+
 [grpc]
 socket = "{layout.socket("collector")}"
 {_issuer(issuer, jwks_url, COLLECTOR_AUDIENCE)}{listed}

@@ -191,6 +191,15 @@ RULES: Final[Mapping[EventType, Rule]] = {
     EventType.AUDIT_SPOOL_DRAINED: Rule(
         Severity.INFO, "A sidecar's spool has drained", "", _stream, EventType.AUDIT_SPOOL_FILLING
     ),
+    EventType.AUDIT_DISK_LOW: Rule(
+        Severity.CRITICAL,
+        "A collector's disk is full; it takes no events, and keeps what is left for revocations",
+        "Make room below its state_dir: deploy/runbooks/audit.md. Sidecars go on until their spools are full.",
+        _stream,
+    ),
+    EventType.AUDIT_DISK_FREED: Rule(
+        Severity.INFO, "A collector's disk has room again", "", _stream, EventType.AUDIT_DISK_LOW
+    ),
     EventType.SINK_FAILED: Rule(
         Severity.ERROR,
         "A sink takes no events",

@@ -22,6 +22,8 @@ SAID_BY_RESPONDERS: Final = frozenset(
 SAID_BY_CENTRE: Final = SAID_BY_RESPONDERS | {
     EventType.ALERT_REJECTED,
     EventType.AUDIT_BODIES_DROPPED,
+    EventType.AUDIT_DISK_FREED,
+    EventType.AUDIT_DISK_LOW,
     EventType.AUDIT_GAP_ACCEPTED,
     EventType.AUDIT_READ,
     EventType.AUDIT_REFUSED,

@@ -110,6 +110,8 @@ class EventType(StrEnum):
     AUDIT_SPOOL_FILLING = "audit.spool_filling"
     AUDIT_SPOOL_DRAINED = "audit.spool_drained"
     AUDIT_BODIES_DROPPED = "audit.bodies_dropped"
+    AUDIT_DISK_LOW = "audit.disk_low"
+    AUDIT_DISK_FREED = "audit.disk_freed"
 
 
 class Outcome(StrEnum):

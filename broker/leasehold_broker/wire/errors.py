@@ -96,6 +96,7 @@ _BY_CODE = {
         Reason.STORE_UNAVAILABLE,
         Reason.OVERLOADED,
         Reason.AUDIT_SINK_BEHIND,
+        Reason.AUDIT_DISK_LOW,
     ),
     ABORTED: (Reason.CONCURRENT_UPDATE,),
 }

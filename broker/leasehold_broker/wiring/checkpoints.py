@@ -72,7 +72,7 @@ async def checkpoints(
     for path in (plan.verifier_key_file, plan.copy_file):
         if path is not None:
             sweep_aside(path)
-    replace_private(plan.verifier_key_file, key.verifier_key.encode() + b"\n")
+    _written(plan.verifier_key_file, key.verifier_key.encode() + b"\n")
     publish = PublishCheckpoint(store.log, store.log, key, clock, partial(_copied, plan.copy_file))
     kept = _kept(plan.copy_file, key)
     await publish.start(kept)
@@ -154,6 +154,12 @@ async def _copied(path: Path | None, note: bytes) -> None:
         await asyncio.to_thread(replace_private, path, note)
     except OSError as error:
         log.warning("the copy of the checkpoint cannot be written", path=str(path), why=error.strerror)
+
+
+def _written(path: Path, text: bytes) -> None:
+    """There with this content; what is there already needs no room on a disk that is full."""
+    if not path.is_file() or path.read_bytes() != text:
+        replace_private(path, text)
 
 
 def _kept(path: Path | None, key: CheckpointKey) -> TreeHead | None:

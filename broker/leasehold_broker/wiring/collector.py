@@ -53,6 +53,7 @@ from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
+from leasehold_broker.wiring.collector_disk import disk_samples, watched_disk
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
 from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
@@ -171,6 +172,7 @@ class Collector:
                 lambda: [
                     *self._samples(records, ingest, publish, feeds),
                     *tasks.samples(),
+                    *disk_samples(opened.disk),
                     *(() if opened.bus is None else opened.bus.samples()),
                     *alert_samples(alerts),
                     *finding_samples(finder),
@@ -208,6 +210,10 @@ class Collector:
         await stack.enter_async_context(
             tasks.keeping("end-blocks", opened.led("end-blocks", EndBlocks(issuer, self._clock).run))
         )
+        if opened.disk is not None:
+            await stack.enter_async_context(
+                tasks.keeping("disk", watched_disk(opened.disk, opened.log, self._clock, tasks))
+            )
         if self._traps.laid:
             await stack.enter_async_context(tasks.keeping("honeytoken watch", self._traps.watch))
 
@@ -249,7 +255,12 @@ class Collector:
         make_folder(self._config.state_dir)
         name, accept_gaps = self._config.name, self._config.audit.accept_gaps
         if self._config.postgres is None:
-            return file_store(self._config.state_dir / "collector.db", name, accept_gaps=accept_gaps)
+            return file_store(
+                self._config.state_dir / "collector.db",
+                name,
+                accept_gaps=accept_gaps,
+                reserve_bytes=self._config.disk_reserve_bytes,
+            )
         return shared_store(
             self._config.postgres,
             name,

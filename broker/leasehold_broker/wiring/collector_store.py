@@ -15,6 +15,7 @@ from leasehold_broker.ports.escrow_log import EscrowLog
 from leasehold_broker.ports.event_log import EventLog
 from leasehold_broker.ports.event_store import EventStore, RecordTaker
 from leasehold_broker.ports.fleet_board import FleetBoard
+from leasehold_broker.ports.log_disk import LogDisk
 from leasehold_broker.ports.log_followers import LogFollowers
 from leasehold_broker.ports.revocation_log import RevocationLog
 from leasehold_broker.ports.rotation_log import RotationLog
@@ -67,6 +68,7 @@ class OpenStore:
         board: what replicas tell each other about sidecars; None without replicas.
         escrow: where slices of fleet budgets are kept.
         rotations: where rotations of keys are kept.
+        disk: below the log, where it is a file.
         bus: what takes records before the log has them; None: the log takes them itself.
     """
 
@@ -75,6 +77,7 @@ class OpenStore:
     board: FleetBoard | None = None
     escrow: EscrowLog | None = None
     rotations: RotationLog | None = None
+    disk: LogDisk | None = None
     bus: Bus | None = None
 
     @property
@@ -109,15 +112,15 @@ class OpenStore:
 
 
 @contextlib.asynccontextmanager
-async def file_store(path: Path, stream: str, *, accept_gaps: bool) -> AsyncIterator[OpenStore]:
-    """A log in one file.
+async def file_store(path: Path, stream: str, *, accept_gaps: bool, reserve_bytes: int = 0) -> AsyncIterator[OpenStore]:
+    """A log in one file; so much of its disk is kept for revocations.
 
     Raises:
         StoreBusyError, ValueError, sqlite3.Error, OSError: it cannot be opened; the message says why.
     """
-    store = CollectorStore(path, stream, new_life(), accept_gaps=accept_gaps)
+    store = CollectorStore(path, stream, new_life(), accept_gaps=accept_gaps, reserve_bytes=reserve_bytes)
     try:
-        yield OpenStore(store, escrow=store, rotations=store.rotations)
+        yield OpenStore(store, escrow=store, rotations=store.rotations, disk=store.disk)
     finally:
         await store.close()
 

@@ -51,13 +51,21 @@ class Supervisor:
         self._retry_first_seconds = retry_first_seconds
         self._settled_seconds = settled_seconds
         self.failing: dict[str, str] = {}
-        """Why, by name of the task."""
+        """Why, by name of the task, or of what else is not well."""
         self.failures: dict[str, int] = {}
 
     def show(self, degraded: Callable[[bool], None]) -> None:
         """Tell this now, and at each change, whether any task fails."""
         self._show.append(degraded)
         degraded(bool(self.failing))
+
+    def degraded_by(self, name: str, why: str) -> None:
+        """Something that is no task is not well, and why; "": it is again."""
+        if why:
+            self.failing[name] = why
+        else:
+            self.failing.pop(name, None)
+        self._shown()
 
     @contextlib.asynccontextmanager
     async def keeping(

@@ -25,6 +25,7 @@ from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter, _Wait
 from leasehold_broker.adapters.sqlite_state import opening
 from leasehold_broker.adapters.sqlite_state.store import SqliteStateStore, StoreLimits
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.write_rank import WriteRank
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.outbox import PendingRecord
 
@@ -134,8 +135,10 @@ class SimStateStore(SqliteStateStore):
 class SimWriter(GroupWriter):
     """A collector's writer, whose thread is a timer."""
 
-    def __init__(self, connect: Any, committed: Any, rolled_back: Any) -> None:  # noqa: D107 - as the writer's
-        self._connect, self._committed, self._rolled_back = connect, committed, rolled_back
+    def __init__(  # noqa: D107 - as the writer's
+        self, connect: Any, committed: Any, rolled_back: Any, reserve: Any
+    ) -> None:
+        self._connect, self._committed, self._rolled_back, self._reserve = connect, committed, rolled_back, reserve
         self._closed = False
         self._stale = False
         self.commits = 0
@@ -148,12 +151,12 @@ class SimWriter(GroupWriter):
         self._durable: Callable[[], None] = _OPENING.durable
         self._connection = _Faulty(connect(), self._disk)
 
-    def submit(self, job: Any) -> Any:
+    def submit(self, job: Any, rank: WriteRank) -> Any:
         """Queue a job."""
         if self._closed or self._process.dead:
             raise GONE
         future: Future[Any] = Future()
-        self._jobs.append(_Waiting(job, future))
+        self._jobs.append(_Waiting(job, future, rank))
         if not self._armed:
             self._armed = True
             self._loop.call_later(self._disk.sync_seconds(), self._commit_now)
@@ -166,9 +169,10 @@ class SimWriter(GroupWriter):
         group, self._jobs = self._jobs, []
         wanted = [one for one in group if one.future.set_running_or_notify_cancel()]
         self._told = []
-        failures = self.failures
-        self._commit(self._connection, [_Waiting(one.job, _Later(self, one.future)) for one in wanted])  # type: ignore[arg-type]
-        if failures == self.failures:
+        commits = self.commits
+        later = [_Waiting(one.job, _Later(self, one.future), one.rank) for one in wanted]  # type: ignore[arg-type]
+        self._commit(self._connection, later)  # type: ignore[arg-type]
+        if commits < self.commits:
             self._durable()
             if self._disk.death(after=True):
                 return

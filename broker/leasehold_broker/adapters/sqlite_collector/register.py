@@ -7,6 +7,7 @@ from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.writer import GroupWriter
 from leasehold_broker.domain.events import Event
+from leasehold_broker.domain.write_rank import WriteRank
 from leasehold_broker.ports.sidecar_register import SidecarBan
 
 _BANS = "SELECT sidecar, note, banned_by, create_wall_ms FROM bans ORDER BY sidecar"
@@ -50,4 +51,4 @@ class SqliteRegister:
                 self._memory.record(connection, event)
             return changed
 
-        return await self._writer.submit(job)
+        return await self._writer.submit(job, WriteRank.REVOCATIONS)

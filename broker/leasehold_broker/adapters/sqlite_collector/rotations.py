@@ -15,6 +15,7 @@ from leasehold_broker.domain.leads import HeldLead, LeadWatch, taken_by
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.rotation import Rotation
 from leasehold_broker.domain.time import Instant
+from leasehold_broker.domain.write_rank import WriteRank
 from leasehold_broker.ports.rotation_log import Lead, RotationRequest
 
 ROTATIONS_LEAD = "rotations"
@@ -62,7 +63,7 @@ class SqliteRotations:
             connection.execute(_PUT_LEAD, (ROTATIONS_LEAD, taken.holder, taken.fence, taken.beat))
             return Lead(holder, taken.fence)
 
-        lead = await self._writer.submit(job)
+        lead = await self._writer.submit(job, WriteRank.REVOCATIONS)
         self._fresh_life = False
         return lead
 
@@ -91,7 +92,7 @@ class SqliteRotations:
             )
             return found
 
-        return await self._writer.submit(job)
+        return await self._writer.submit(job, WriteRank.REVOCATIONS)
 
     async def advance(self, lead: Lead | None, before: Rotation, after: Rotation, event: Event | None) -> None:
         """See the port."""
@@ -102,7 +103,7 @@ class SqliteRotations:
                 raise Refusal(Reason.CONCURRENT_UPDATE, "another collector leads the rotations now")
             self._replace(connection, before, after, event)
 
-        await self._writer.submit(job)
+        await self._writer.submit(job, WriteRank.REVOCATIONS)
 
     async def open_rotations(self) -> Sequence[Rotation]:
         """See the port."""

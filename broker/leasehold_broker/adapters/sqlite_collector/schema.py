@@ -5,6 +5,7 @@ import sqlite3
 from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector.escrow import create_slices
+from leasehold_broker.adapters.sqlite_collector.reserve import CHECKPOINT_PAGES
 
 SCHEMA_VERSION = 12
 
@@ -18,7 +19,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=5000")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     database = Database(connection)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION:

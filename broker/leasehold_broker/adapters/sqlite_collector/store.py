@@ -18,10 +18,12 @@ import msgspec
 from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector import escrow, rows
+from leasehold_broker.adapters.sqlite_collector.disk import SqliteDisk
 from leasehold_broker.adapters.sqlite_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
 from leasehold_broker.adapters.sqlite_collector.register import SqliteRegister
+from leasehold_broker.adapters.sqlite_collector.reserve import DiskReserve
 from leasehold_broker.adapters.sqlite_collector.retention import drop_bodies
 from leasehold_broker.adapters.sqlite_collector.rotations import SqliteRotations
 from leasehold_broker.adapters.sqlite_collector.schema import prepare
@@ -38,6 +40,7 @@ from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import StreamHead
+from leasehold_broker.domain.write_rank import WriteRank, rank_of
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
@@ -57,7 +60,16 @@ class StoreBusyError(RuntimeError):
 class CollectorStore:
     """One file, one process, one writer thread, two reader threads."""
 
-    def __init__(self, path: Path, stream: str, epoch: str, *, accept_gaps: bool = False, alone: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stream: str,
+        epoch: str,
+        *,
+        accept_gaps: bool = False,
+        alone: bool = False,
+        reserve_bytes: int = 0,
+    ) -> None:
         """Open or create the file.
 
         Args:
@@ -66,6 +78,7 @@ class CollectorStore:
             epoch: of this life of the collector: never used before.
             accept_gaps: let streams go on behind a hole, which is then an event.
             alone: this is the log of one sidecar that is its own centre.
+            reserve_bytes: of its disk, kept for revocations.
 
         Raises:
             StoreBusyError: another collector has it open.
@@ -84,7 +97,9 @@ class CollectorStore:
         self._history = RevocationHistory()
         self._memory = WriterMemory(stream, epoch, accept_gaps=accept_gaps, alone=alone)
         try:
-            self._writer = GroupWriter(self._connect, self._committed, self._memory.load)
+            reserve = DiskReserve(path, reserve_bytes)
+            reserve.open()
+            self._writer = GroupWriter(self._connect, self._committed, self._memory.load, reserve)
         except (sqlite3.Error, ValueError, OSError):
             os.close(self._lock)
             raise
@@ -92,6 +107,7 @@ class CollectorStore:
         self._log = Reader(path, "collector-log")
         self._state = Reader(path, "collector-state")
         self.rotations = SqliteRotations(self._writer, self._memory, self._state)
+        self.disk = SqliteDisk(self._writer, reserve)
         self.register = SqliteRegister(self._writer, self._memory, self._state)
         self._publish()
 
@@ -115,17 +131,19 @@ class CollectorStore:
         """As the port says."""
         checked = self._memory.check(records)
         return await self._writer.submit(
-            lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms)
+            lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms), WriteRank.EVENTS
         )
 
     async def cut_off(self, stream: str, records: Sequence[ChainedRecord], wall_ms: int) -> None:
         """As the port says."""
         del stream
-        await self._writer.submit(lambda connection: self._memory.cut_off(connection, records, wall_ms))
+        await self._writer.submit(
+            lambda connection: self._memory.cut_off(connection, records, wall_ms), WriteRank.EVENTS
+        )
 
     async def record(self, event: Event) -> None:
         """Write an event of the collector itself into its own stream."""
-        await self._writer.submit(lambda connection: self._memory.record(connection, event))
+        await self._writer.submit(lambda connection: self._memory.record(connection, event), rank_of(event.type))
 
     async def page(self, wanted: EventFilter, after_position: int, limit: int) -> Sequence[StoredRecord]:
         """As the port says; a page ends early once it holds `PAGE_BYTES_MAX` of bodies."""
@@ -182,7 +200,9 @@ class CollectorStore:
         """As the port says."""
         head = checkpoint.head
         row = (head.size, head.root, checkpoint.note, checkpoint.sign_wall_ms)
-        await self._writer.submit(lambda connection: connection.execute(rows.PUT_CHECKPOINT, row))
+        await self._writer.submit(
+            lambda connection: connection.execute(rows.PUT_CHECKPOINT, row), WriteRank.REVOCATIONS
+        )
 
     async def cursor(self, sink: str) -> int | None:
         """As the port says."""
@@ -195,7 +215,9 @@ class CollectorStore:
 
     async def move_cursor(self, sink: str, position: int) -> None:
         """As the port says."""
-        await self._writer.submit(lambda connection: connection.execute(rows.PUT_CURSOR, (sink, position)))
+        await self._writer.submit(
+            lambda connection: connection.execute(rows.PUT_CURSOR, (sink, position)), WriteRank.REVOCATIONS
+        )
 
     async def follower(self, name: str) -> FollowerState | None:
         """As the port says."""
@@ -217,12 +239,12 @@ class CollectorStore:
             for event in events:
                 self._memory.record(connection, event)
 
-        await self._writer.submit(write)
+        await self._writer.submit(write, WriteRank.REVOCATIONS)
 
     async def drop_bodies(self, before_wall_ms: int, until_position: int, limit: int) -> int:
         """As the port says."""
         return await self._writer.submit(
-            lambda connection: drop_bodies(connection, before_wall_ms, until_position, limit)
+            lambda connection: drop_bodies(connection, before_wall_ms, until_position, limit), WriteRank.SESSIONS
         )
 
     def epoch(self) -> int:
@@ -240,7 +262,9 @@ class CollectorStore:
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """As the port says."""
-        return await self._writer.submit(lambda connection: self._memory.issue(connection, draft, describe))
+        return await self._writer.submit(
+            lambda connection: self._memory.issue(connection, draft, describe), WriteRank.REVOCATIONS
+        )
 
     def budget_change_number(self) -> int:
         """As the port says."""
@@ -248,7 +272,9 @@ class CollectorStore:
 
     async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
         """As the port says."""
-        return await self._writer.submit(lambda connection: self._memory.change_budget(connection, draft, describe))
+        return await self._writer.submit(
+            lambda connection: self._memory.change_budget(connection, draft, describe), WriteRank.REVOCATIONS
+        )
 
     async def budget_changes_after(self, number: int, limit: int) -> Sequence[BudgetChange]:
         """As the port says."""
@@ -275,11 +301,11 @@ class CollectorStore:
             escrow.put_slices(connection, version + 1, fence, slices)
             return version + 1
 
-        return await self._writer.submit(work)
+        return await self._writer.submit(work, WriteRank.EVENTS)
 
     async def forget_slices(self, fences: Sequence[int]) -> None:
         """As the port says."""
-        await self._writer.submit(lambda connection: escrow.forget_slices(connection, fences))
+        await self._writer.submit(lambda connection: escrow.forget_slices(connection, fences), WriteRank.EVENTS)
 
     async def find(self, epoch: int) -> Revocation | None:
         """As the port says."""
@@ -321,7 +347,9 @@ class CollectorStore:
 
     async def heard(self, reports: Sequence[SidecarReport]) -> None:
         """As the port says."""
-        await self._writer.submit(lambda connection: self._memory.heard(connection, reports))
+        await self._writer.submit(
+            lambda connection: self._memory.heard(connection, reports), WriteRank.REVOCATIONS
+        )
 
     async def _revocations(self, condition: str, epoch: int, limit: int) -> list[Revocation]:
         sql = f"{rows.REVOCATIONS} {condition}"

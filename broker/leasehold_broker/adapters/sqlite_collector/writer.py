@@ -2,6 +2,8 @@
 
 A job is a function of the connection. Jobs run in the order submitted; those that wait together share one commit, and
 each learns of its result only after that commit is synced. A job that raises changes nothing and disturbs no other.
+On a disk that fills, jobs of the lower ranks are refused first, and a group that found no room is tried again without
+them, upon the reserve.
 """
 
 import asyncio
@@ -14,19 +16,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from leasehold_broker.adapters.sqlite_collector.reserve import DiskReserve, lacks_room
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.write_rank import WriteRank
 
 QUEUE_JOBS_MAX = 4096
 GROUP_JOBS_MAX = 256
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
+_Outcome = tuple["Future[Any]", Any, Exception | None]
 
 
 @dataclass(slots=True)
 class _Waiting:
     job: Job
     future: "Future[Any]"
+    rank: WriteRank
 
 
 class GroupWriter:
@@ -37,6 +43,7 @@ class GroupWriter:
         connect: Callable[[], sqlite3.Connection],
         committed: Callable[[], None],
         rolled_back: Callable[[sqlite3.Connection], None],
+        reserve: DiskReserve,
     ) -> None:
         """Start the thread.
 
@@ -44,6 +51,7 @@ class GroupWriter:
             connect: opens the connection, on the thread.
             committed: called on the thread after each commit, before the results are handed out.
             rolled_back: called on the thread after anything was rolled back.
+            reserve: of the disk, opened.
 
         Raises:
             sqlite3.Error, ValueError, OSError: from `connect`.
@@ -52,6 +60,7 @@ class GroupWriter:
         self._connect = connect
         self._committed = committed
         self._rolled_back = rolled_back
+        self._reserve = reserve
         self._closed = False
         self._stale = False
         self.commits = 0
@@ -61,20 +70,22 @@ class GroupWriter:
         self._thread.start()
         started.result()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+    def submit(self, job: Callable[[sqlite3.Connection], T], rank: WriteRank) -> "asyncio.Future[T]":
         """Queue a job; the awaitable is done once its transaction is synced.
 
         Raises:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
-                SQLite failed.
+                SQLite failed; AUDIT_DISK_LOW, at once or from the awaitable, when the disk has no room for this rank.
         """
         if self._closed:
             raise Refusal(
                 Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0
             )
+        if rank < self._reserve.lowest():
+            raise self._reserve.refusal()
         future: Future[T] = Future()
         try:
-            self._queue.put_nowait(_Waiting(job, future))
+            self._queue.put_nowait(_Waiting(job, future, rank))
         except queue.Full:
             raise Refusal(
                 Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
@@ -110,29 +121,49 @@ class GroupWriter:
         connection.close()
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Waiting]) -> None:
-        if not group:
-            return
-        outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
-        try:
-            if self._stale:
-                self._reload(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            outcomes.extend(self._attempt(connection, waiting) for waiting in group)
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self.failures += 1
-            self._stale = True
-            with suppress(sqlite3.Error):  # tried again before the next group, which is refused until it succeeds
-                self._reload(connection)
-            outcomes = [(waiting.future, None, _unavailable(error)) for waiting in group]
-        else:
+        if group:
+            with suppress(sqlite3.Error, OSError):  # the group itself finds out
+                self._reserve.look(connection)
+            group = _those_with_room(group, self._reserve.lowest(), self._reserve.refusal)
+        while group:
+            try:
+                outcomes = self._write(connection, group)
+            except sqlite3.Error as error:
+                self.failures += 1
+                self._stale = True
+                with suppress(sqlite3.Error):  # tried again before the next group, which is refused until it succeeds
+                    self._reload(connection)
+                group = self._to_try_again(group, error)
+                continue
             self.commits += 1
             self._committed()
-        for future, result, failure in outcomes:
-            if failure is None:
-                future.set_result(result)
-            else:
-                future.set_exception(failure)
+            for future, result, failure in outcomes:
+                if failure is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(failure)
+            return
+
+    def _write(self, connection: sqlite3.Connection, group: list[_Waiting]) -> list[_Outcome]:
+        if self._stale:
+            self._reload(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        outcomes = [self._attempt(connection, waiting) for waiting in group]
+        connection.execute("COMMIT")
+        return outcomes
+
+    def _to_try_again(self, group: list[_Waiting], error: sqlite3.Error) -> list[_Waiting]:
+        """What of a group that failed may find room: smaller, or with more of it, each time. The rest is refused."""
+        lowest = None
+        if lacks_room(error):
+            with suppress(OSError):
+                lowest = self._reserve.ran_out({waiting.rank for waiting in group})
+        failure = _unavailable(error)
+        if lowest is not None:
+            return _those_with_room(group, lowest, lambda: failure)
+        for waiting in group:
+            waiting.future.set_exception(failure)
+        return []
 
     def _reload(self, connection: sqlite3.Connection) -> None:
         """Take the memory from the file again, whatever the last group left behind."""
@@ -141,9 +172,7 @@ class GroupWriter:
         self._rolled_back(connection)
         self._stale = False
 
-    def _attempt(
-        self, connection: sqlite3.Connection, waiting: _Waiting
-    ) -> tuple["Future[Any]", Any, Exception | None]:
+    def _attempt(self, connection: sqlite3.Connection, waiting: _Waiting) -> _Outcome:
         connection.execute("SAVEPOINT job")
         try:
             result = waiting.job(connection)
@@ -156,6 +185,13 @@ class GroupWriter:
             return waiting.future, None, error
         connection.execute("RELEASE job")
         return waiting.future, result, None
+
+
+def _those_with_room(group: list[_Waiting], lowest: WriteRank, refusal: Callable[[], Refusal]) -> list[_Waiting]:
+    for waiting in group:
+        if waiting.rank < lowest:
+            waiting.future.set_exception(refusal())
+    return [waiting for waiting in group if waiting.rank >= lowest]
 
 
 def _still_wanted(waiting: _Waiting) -> bool:

@@ -100,6 +100,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_OVERLOADED: _Reason.ValueType  # 96
     REASON_AUDIT_SINK_BEHIND: _Reason.ValueType  # 97
     """A required sink of the collector's log lags: events wait where they are. Retry; the link does it by itself."""
+    REASON_AUDIT_DISK_LOW: _Reason.ValueType  # 98
+    """The disk of the collector's log is full but for what is kept for revocations: events wait where they are. Retry; the
+    link does it by itself.
+    """
     REASON_CONCURRENT_UPDATE: _Reason.ValueType  # 100
     """Aborted (ABORTED). Next: read the lease again, then retry."""
     REASON_AUDIT_CHAIN_BROKEN: _Reason.ValueType  # 110
@@ -191,6 +195,10 @@ REASON_STORE_UNAVAILABLE: Reason.ValueType  # 95
 REASON_OVERLOADED: Reason.ValueType  # 96
 REASON_AUDIT_SINK_BEHIND: Reason.ValueType  # 97
 """A required sink of the collector's log lags: events wait where they are. Retry; the link does it by itself."""
+REASON_AUDIT_DISK_LOW: Reason.ValueType  # 98
+"""The disk of the collector's log is full but for what is kept for revocations: events wait where they are. Retry; the
+link does it by itself.
+"""
 REASON_CONCURRENT_UPDATE: Reason.ValueType  # 100
 """Aborted (ABORTED). Next: read the lease again, then retry."""
 REASON_AUDIT_CHAIN_BROKEN: Reason.ValueType  # 110
