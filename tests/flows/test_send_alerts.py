@@ -11,7 +11,7 @@ from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.domain.alert_rules import Severity
-from leasehold_broker.domain.alerts import OPEN_KEYS_MAX, Alert, Open, Quiet, alert_of
+from leasehold_broker.domain.alerts import ALARMS_OF_A_KIND_MAX, OPEN_KEYS_MAX, Alert, Open, Quiet, alert_of
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.identity import Subject
@@ -185,6 +185,56 @@ def test_one_trouble_is_told_once_in_a_window_and_then_with_the_count():
     assert quiet.open == {}
 
 
+def decided(quiet, event, stream, now=0):
+    """What is told of this event of this stream: its key, with "over" when it ends; None for nothing."""
+    alert, changes = quiet.decide(alert_of(event, stream, "p"), now)
+    quiet.remember(changes)
+    return None if alert is None else f"{alert.key}{' over' if alert.resolves else ''}"
+
+
+def test_a_trouble_that_several_report_is_over_once_each_has_taken_it_back():
+    """Whoever did not report it ends nothing, nor does one of those who did; after a window it is told once more."""
+    quiet = Quiet(1000)
+    assert decided(quiet, TAKEN_OUT, "s-1") == "key.taken_out/prod"
+    assert decided(quiet, TAKEN_OUT, "s-2") is None
+    assert decided(quiet, TAKEN_BACK, "s-3") is None
+    assert decided(quiet, TAKEN_BACK, "s-1") is None
+    assert decided(quiet, TAKEN_BACK, "s-1") is None
+    assert decided(quiet, TAKEN_OUT, "s-3", 1500) == "key.taken_out/prod"
+    assert decided(quiet, TAKEN_BACK, "s-2", 1600) is None
+    assert decided(quiet, TAKEN_BACK, "s-3", 1600) == "key.taken_out/prod over"
+    assert quiet.open == {}
+
+
+def test_reporters_are_bounded_and_of_one_too_many_it_is_never_over_by_itself(monkeypatch):
+    """What is not known of all cannot be said of all."""
+    monkeypatch.setattr("leasehold_broker.domain.alerts.REPORTERS_MAX", 2)
+    quiet = Quiet(1000)
+    for stream in ("s-1", "s-2", "s-3", "s-4"):
+        decided(quiet, TAKEN_OUT, stream)
+    assert len(quiet.open["key.taken_out/prod"].reporters) == 3
+    assert [decided(quiet, TAKEN_BACK, stream) for stream in ("s-1", "s-2", "s-3", "s-4")] == [None] * 4
+
+
+def test_a_sidecar_that_raises_very_many_alarms_is_told_as_one_and_keeps_nobody_else_quiet():
+    """Of one kind so many, then one that says so; other kinds and other sidecars have their own; a window later anew."""
+    quiet = Quiet(1000)
+
+    def out(number):
+        return replace(TAKEN_OUT, details={"key": f"key-{number}"})
+
+    told = [decided(quiet, out(number), "s-1") for number in range(100)]
+    assert [key for key in told if key] == [
+        *(f"key.taken_out/key-{number}" for number in range(ALARMS_OF_A_KIND_MAX)),
+        "alarms.many/s-1/key.taken_out",
+    ]
+    assert decided(quiet, NOT_READ, "s-1") == "key.not_read/prod"
+    assert decided(quiet, out(99), "s-2") == "key.taken_out/key-99"
+    assert decided(quiet, out(99), "s-1", 1000) is not None
+    swaying = [decided(quiet, given, "s-3") for _ in range(50) for given in (TAKEN_OUT, TAKEN_BACK)]
+    assert len([key for key in swaying if key]) == 2 * ALARMS_OF_A_KIND_MAX + 1
+
+
 def test_the_memory_of_told_troubles_is_bounded(monkeypatch):
     """The ones silent longest are forgotten first, in memory and on disk."""
     monkeypatch.setattr("leasehold_broker.domain.alerts.OPEN_KEYS_MAX", 2)
@@ -210,6 +260,30 @@ async def test_an_endpoint_is_told_once_resolved_once_and_a_restart_repeats_noth
         ("key.taken_out/prod", False),
         ("key.taken_out/prod", True),
     ]
+    assert (await store.follower("alerts/pager")).memory == {}
+
+
+@pytest.mark.parametrize("gone", [EventType.SIDECAR_BANNED, EventType.SIDECAR_EVICTED])
+async def test_what_only_a_sidecar_reports_that_is_gone_is_over(store, gone):
+    """Banned or evicted, it takes nothing back any more; what another reports lasts, over a restart of the sender."""
+    endpoint = RememberingEndpoint()
+    first, second = Emitter("sidecar-1"), Emitter("sidecar-2")
+    other = replace(TAKEN_OUT, details={"key": "other"})
+    async with told(store, endpoint, types=("key.",)) as sender:
+        await store.append("sidecar-1", [first.emit(TAKEN_OUT), first.emit(other), first.emit(NOT_READ)], 1)
+        await store.append("sidecar-2", [second.emit(TAKEN_OUT)], 1)
+        await caught_up(sender)
+    async with told(store, endpoint, types=("key.",)) as sender:
+        await store.record(Event(gone, 8, Outcome.ALLOWED, details={"sidecar": "sidecar-1"}))
+        await caught_up(sender)
+        assert sorted(alert.key for alert in endpoint.sent if alert.resolves) == [
+            "key.not_read/prod",
+            "key.taken_out/other",
+        ]
+        await store.append("sidecar-2", [second.emit(TAKEN_BACK)], 9)
+        await caught_up(sender)
+    assert endpoint.sent[-1].key == "key.taken_out/prod"
+    assert endpoint.sent[-1].resolves
     assert (await store.follower("alerts/pager")).memory == {}
 
 

@@ -1,14 +1,20 @@
 """What a human is told of the audit log. Owns what an alert is, and how often it is told; `alert_rules` has the words.
 
 An alert says what was seen, what is usual where known, and what to do. Its key names the trouble, not the event:
-two alerts with one key within the window are one. An event that ends a trouble resolves its key.
+two alerts with one key within the window are one.
+
+Several may report one trouble, a fleet's sidecars of a key that their provider refuses. It is over once each of them has
+taken back what it said, or is gone: nobody ends what another reports. What a sidecar says is not trusted either: of one
+kind of alarm each gets so many told in a window, and then one that says that there are more.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from leasehold_broker.domain.alert_rules import BY_REASON, NAME_CHARACTERS_MAX, RULES, Severity, text
+from leasehold_broker.domain.centre_events import SAID_BY_CENTRE
 from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.key_shapes import without_secrets
 from leasehold_broker.domain.values import value
@@ -17,6 +23,11 @@ TEXT_CHARACTERS_MAX = 600
 KEY_CHARACTERS_MAX = 255
 OPEN_KEYS_MAX = 10_000
 """Keys remembered for each endpoint; the ones that were silent longest are forgotten first."""
+REPORTERS_MAX = 1000
+"""Remembered of one trouble; where there were more it is never over by itself."""
+ALARMS_OF_A_KIND_MAX = 20
+"""Told of one reporter and one kind in a window."""
+_MORE = "*"
 
 
 @value
@@ -34,6 +45,7 @@ class Alert:
         wall_ms: when, as the event says.
         subject, lease: whose, or "".
         repeated: how many with this key were held back since the last one that was told.
+        reporter: the stream that says so, of what a sidecar says; "" of what the centre says, whichever replica.
     """
 
     key: str
@@ -49,6 +61,7 @@ class Alert:
     subject: str = ""
     lease: str = ""
     repeated: int = 0
+    reporter: str = ""
 
 
 def alert_of(event: Event, stream: str, place: str) -> Alert | None:
@@ -76,6 +89,37 @@ def alert_of(event: Event, stream: str, place: str) -> Alert | None:
         wall_ms=event.wall_ms,
         subject="" if event.subject is None else without_secrets(event.subject.subject)[: 2 * NAME_CHARACTERS_MAX],
         lease=event.lease[:NAME_CHARACTERS_MAX],
+        reporter="" if event.type in SAID_BY_CENTRE else stream,
+    )
+
+
+def over_with_its_reporter(key: str, reporter: str, event: Event, place: str) -> Alert:
+    """What ends a trouble, as far as this reporter is concerned, because it was banned or evicted with this event."""
+    return Alert(
+        key=key,
+        severity=Severity.INFO,
+        resolves=True,
+        title=f"Nobody is left who reports this: {reporter} is gone",
+        seen=text(event.details.get("note"), TEXT_CHARACTERS_MAX),
+        usual="",
+        advice="",
+        type=event.type.value,
+        place=place,
+        wall_ms=event.wall_ms,
+        reporter=reporter,
+    )
+
+
+def _too_many(alert: Alert) -> Alert:
+    """Instead of one more alarm of the same kind by the same sidecar."""
+    kind = alert.key.partition("/")[0]
+    return replace(
+        alert,
+        key=_bounded(f"alarms.many/{alert.reporter}/{kind}"),
+        severity=max(alert.severity, Severity.ERROR, key=lambda one: one.rank),
+        title=f"A sidecar raises more alarms than are told: {alert.reporter}, {kind}",
+        usual=f"at most {ALARMS_OF_A_KIND_MAX} of one kind in a window",
+        advice="Look at what it says: leasehold audit query --stream. If nobody can say why, take it for one in other hands.",
     )
 
 
@@ -87,10 +131,17 @@ def _bounded(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A trouble that was told: when, and how often it came again since. Times are those of receipt, Unix ms."""
+    """A trouble that was told.
+
+    Args:
+        told_wall_ms: when; the time of receipt.
+        held_back: how often it came again since.
+        reporters: who says so still, each as a short digest; none of a trouble that was remembered before there were any.
+    """
 
     told_wall_ms: int
     held_back: int = 0
+    reporters: tuple[str, ...] = ()
 
 
 class Quiet:
@@ -100,6 +151,12 @@ class Quiet:
         """Start with what was told before."""
         self._window_ms = window_ms
         self.open: dict[str, Open] = dict(known or {})
+        self._told: dict[tuple[str, str], deque[int]] = {}
+
+    def reported_by(self, reporter: str) -> Sequence[str]:
+        """Keys of the open troubles that it reports."""
+        short = _short(reporter)
+        return [key for key, known in self.open.items() if short in known.reporters]
 
     def decide(self, alert: Alert, now_wall_ms: int) -> tuple[Alert | None, dict[str, Open | None]]:
         """What to tell now, if anything, and what to remember once it is told (None: forget that key).
@@ -108,11 +165,38 @@ class Quiet:
         """
         known = self.open.get(alert.key)
         if alert.resolves:
-            return (None, {}) if known is None else (alert, {alert.key: None})
-        if known is not None and 0 <= now_wall_ms - known.told_wall_ms < self._window_ms:
-            return None, {alert.key: replace(known, held_back=known.held_back + 1)}
+            return self._taken_back(alert, known)
+        if self._fresh(known, now_wall_ms) and alert.reporter and not self._may_tell(alert, now_wall_ms):
+            alert = _too_many(alert)
+            known = self.open.get(alert.key)
+        reporters = _with(() if known is None else known.reporters, _short(alert.reporter))
+        if known is not None and not self._fresh(known, now_wall_ms):
+            return None, {alert.key: replace(known, held_back=known.held_back + 1, reporters=reporters)}
         repeated = 0 if known is None else known.held_back
-        return replace(alert, repeated=repeated), {alert.key: Open(now_wall_ms)}
+        return replace(alert, repeated=repeated), {alert.key: Open(now_wall_ms, reporters=reporters)}
+
+    def _taken_back(self, alert: Alert, known: Open | None) -> tuple[Alert | None, dict[str, Open | None]]:
+        if known is None:
+            return None, {}
+        short = _short(alert.reporter)
+        if known.reporters and short not in known.reporters:
+            return None, {}
+        left = tuple(one for one in known.reporters if one != short)
+        return (None, {alert.key: replace(known, reporters=left)}) if left else (alert, {alert.key: None})
+
+    def _fresh(self, known: Open | None, now_wall_ms: int) -> bool:
+        """True when it is to be told now, for all that was told before."""
+        return known is None or not 0 <= now_wall_ms - known.told_wall_ms < self._window_ms
+
+    def _may_tell(self, alert: Alert, now_wall_ms: int) -> bool:
+        """Count one more of this kind by this reporter; False when it had its share. A restart counts anew."""
+        told = self._told.setdefault((alert.reporter, alert.key.partition("/")[0]), deque())
+        while told and not 0 <= now_wall_ms - told[0] < self._window_ms:
+            told.popleft()
+        if len(told) >= ALARMS_OF_A_KIND_MAX:
+            return False
+        told.append(now_wall_ms)
+        return True
 
     def remember(self, changes: Mapping[str, Open | None]) -> dict[str, Open | None]:
         """Take these in; gives them with whatever had to be forgotten for them."""
@@ -126,3 +210,13 @@ class Quiet:
             del self.open[oldest]
             all_changes[oldest] = None
         return all_changes
+
+
+def _short(reporter: str) -> str:
+    return hashlib.sha256(reporter.encode()).hexdigest()[:12]
+
+
+def _with(reporters: tuple[str, ...], one: str) -> tuple[str, ...]:
+    if one in reporters:
+        return reporters
+    return (*reporters, one if len(reporters) < REPORTERS_MAX else _MORE) if _MORE not in reporters else reporters

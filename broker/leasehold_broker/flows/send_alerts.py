@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from leasehold_broker.domain.alert_rules import Severity
-from leasehold_broker.domain.alerts import Alert, Open, Quiet, alert_of
+from leasehold_broker.domain.alerts import Alert, Open, Quiet, alert_of, over_with_its_reporter
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -24,6 +24,8 @@ ENDPOINT_PREFIX = "alerts/"
 RETRY_FIRST_SECONDS = 0.5
 RETRY_SECONDS_MAX = 60.0
 GATHER_SECONDS = 0.05
+_GONE = {EventType.SIDECAR_BANNED, EventType.SIDECAR_EVICTED}
+"""After these a sidecar reports nothing any more."""
 PLACE_EVERY_RECORDS = 5000
 """How much of the log without an alert may be read again after a crash."""
 
@@ -143,33 +145,40 @@ class SendAlerts:
         """
         page = await self._store.page(EventFilter(), self.state.position, PAGE_RECORDS)
         for stored in page:
-            alert = self._alert(stored)
-            if alert is not None:
+            alerts = self._alerts(stored)
+            if alerts:
                 self.state.position = stored.position - 1  # what comes before it is not looked at again
-                await self._tell(alert, stored)
+            for alert in alerts:
+                await self._tell(alert, stored, last=alert is alerts[-1])
         if page:
             if page[-1].position - self._written >= PLACE_EVERY_RECORDS or self._unwritten:
                 await self._note(page[-1].position, ())
             self.state.position = page[-1].position
         return len(page) == PAGE_RECORDS
 
-    def _alert(self, stored: StoredRecord) -> Alert | None:
+    def _alerts(self, stored: StoredRecord) -> list[Alert]:
         record = stored.record
-        if not record.body or not self._wanted(stored.type):
-            return None
+        gone = stored.type in _GONE
+        if not record.body or not (gone or self._wanted(stored.type)):
+            return []
         try:
             event = self._read(record.body)
         except ValueError:
-            return None  # of a newer version than ours
-        alert = alert_of(event, record.stream, f"{record.stream}/{record.epoch}/{record.sequence}")
+            return []  # of a newer version than ours
+        place = f"{record.stream}/{record.epoch}/{record.sequence}"
+        if gone:
+            sidecar = str(event.details.get("sidecar", ""))
+            return [over_with_its_reporter(key, sidecar, event, place) for key in self._quiet.reported_by(sidecar)]
+        alert = alert_of(event, record.stream, place)
         if alert is None or (not alert.resolves and alert.severity.rank < self.rule.severity_min.rank):
-            return None
-        return alert
+            return []
+        return [alert]
 
     def _wanted(self, type_: str) -> bool:
         return not self.rule.types or type_.startswith(self.rule.types)
 
-    async def _tell(self, alert: Alert, stored: StoredRecord) -> None:
+    async def _tell(self, alert: Alert, stored: StoredRecord, *, last: bool) -> None:
+        """`last`: of this record; until then a crash begins with it again, and what is over by then is over."""
         told, changes = self._quiet.decide(alert, stored.receive_wall_ms)
         events: tuple[Event, ...] = ()
         if told is not None:
@@ -179,26 +188,34 @@ class SendAlerts:
             except AlertRejectedError as rejected:
                 self.state.rejected += 1
                 events = (_rejected(self.rule.name, told, str(rejected), stored.receive_wall_ms),)
-        elif changes:
+        elif changes and not alert.resolves:
             self.state.held_back += 1
         self._unwritten |= self._quiet.remember(changes)
         if told is not None:
-            await self._note(stored.position, events)
-            self.state.position = stored.position
+            await self._note(stored.position if last else stored.position - 1, events)
+            self.state.position = self._written
 
     async def _note(self, position: int, events: tuple[Event, ...]) -> None:
         memory: dict[str, Remembered | None] = {
-            key: None if opened is None else {"told_wall_ms": opened.told_wall_ms, "held_back": opened.held_back}
-            for key, opened in self._unwritten.items()
+            key: None if opened is None else _row(opened) for key, opened in self._unwritten.items()
         }
         await self._followers.advance(self._name, position, memory, events, since=self._written)
         self._unwritten.clear()
         self._written = position
 
 
+def _row(opened: Open) -> Remembered:
+    reporters: list[Detail] = [*opened.reporters]
+    return {"told_wall_ms": opened.told_wall_ms, "held_back": opened.held_back, "reporters": reporters}
+
+
 def _opened(row: Remembered) -> Open:
-    told, held_back = row.get("told_wall_ms"), row.get("held_back")
-    return Open(told if isinstance(told, int) else 0, held_back if isinstance(held_back, int) else 0)
+    told, held_back, reporters = row.get("told_wall_ms"), row.get("held_back"), row.get("reporters")
+    return Open(
+        told if isinstance(told, int) else 0,
+        held_back if isinstance(held_back, int) else 0,
+        tuple(one for one in reporters if isinstance(one, str)) if isinstance(reporters, list) else (),
+    )
 
 
 def _rejected(endpoint: str, alert: Alert, why: str, wall_ms: int) -> Event:
