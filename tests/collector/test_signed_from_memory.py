@@ -74,7 +74,7 @@ async def _publish(log, tmp_path):
     """A publisher over it, started."""
 
     async def nowhere(_note):
-        return
+        return ""
 
     publish = PublishCheckpoint(log, log, open_checkpoint_key(tmp_path / "key", ORIGIN), SystemClock(), nowhere)
     await publish.start(None)

@@ -56,6 +56,7 @@ async def publisher(store, folder, copies=None):
     async def copy(note):
         if copies is not None:
             copies.append(note)
+        return ""
 
     key = open_checkpoint_key(folder / "key", ORIGIN)
     publish = PublishCheckpoint(store, store, key, SystemClock(), copy)

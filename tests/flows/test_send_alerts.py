@@ -217,7 +217,7 @@ def test_reporters_are_bounded_and_of_one_too_many_it_is_never_over_by_itself(mo
 
 
 def test_a_sidecar_that_raises_very_many_alarms_is_told_as_one_and_keeps_nobody_else_quiet():
-    """Of one kind so many, then one that says so; other kinds and other sidecars have their own; a window later anew."""
+    """Of one kind so many, then one that says so; other kinds, sidecars and windows have their own."""
     quiet = Quiet(1000)
 
     def out(number):

@@ -24,7 +24,7 @@ async def publisher(store, folder):
     """A publisher over this replica, started."""
 
     async def nowhere(_note):
-        return
+        return ""
 
     key = open_checkpoint_key(folder / "key", ORIGIN)
     publish = PublishCheckpoint(store, store, key, SystemClock(), nowhere)

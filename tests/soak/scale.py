@@ -116,8 +116,9 @@ class ScaleSoak(Soak):
             self._database.start()
 
 
-async def _nowhere(_note: bytes) -> None:
+async def _nowhere(_note: bytes) -> str:
     """No copy."""
+    return ""
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 An alert says what was seen, what is usual where known, and what to do. Its key names the trouble, not the event:
 two alerts with one key within the window are one.
 
-Several may report one trouble, a fleet's sidecars of a key that their provider refuses. It is over once each of them has
-taken back what it said, or is gone: nobody ends what another reports. What a sidecar says is not trusted either: of one
-kind of alarm each gets so many told in a window, and then one that says that there are more.
+Several may report one trouble, a fleet's sidecars of a key that their provider refuses. It is over once each of them
+has taken back what it said, or is gone: nobody ends what another reports. What a sidecar says is not trusted either: of
+one kind of alarm each gets so many told in a window, and then one that says that there are more.
 """
 
 import hashlib
@@ -119,7 +119,7 @@ def _too_many(alert: Alert) -> Alert:
         severity=max(alert.severity, Severity.ERROR, key=lambda one: one.rank),
         title=f"A sidecar raises more alarms than are told: {alert.reporter}, {kind}",
         usual=f"at most {ALARMS_OF_A_KIND_MAX} of one kind in a window",
-        advice="Look at what it says: leasehold audit query --stream. If nobody can say why, take it for one in other hands.",
+        advice="See leasehold audit query --stream; if nobody can say why, take it for one in other hands.",
     )
 
 
@@ -136,7 +136,7 @@ class Open:
     Args:
         told_wall_ms: when; the time of receipt.
         held_back: how often it came again since.
-        reporters: who says so still, each as a short digest; none of a trouble that was remembered before there were any.
+        reporters: who says so still, each as a short digest; none where it was remembered before there were any.
     """
 
     told_wall_ms: int

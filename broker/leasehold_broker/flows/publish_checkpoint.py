@@ -40,7 +40,7 @@ class PublishCheckpoint:
         tree: TreeLog,
         signer: CheckpointSigner,
         clock: Clock,
-        copy: Callable[[bytes], Awaitable[None]],
+        copy: Callable[[bytes], Awaitable[str]],
     ) -> None:
         """Sign this log; `start` comes first.
 
@@ -49,7 +49,8 @@ class PublishCheckpoint:
             tree: over the same records.
             signer: with the log's key.
             clock: for the label.
-            copy: puts a note where it can be had without the log; a failure of it is the caller's to report.
+            copy: puts a note where it can be had without the log, and says why it could not ("": it could); within
+                bounded time.
         """
         self._store = store
         self._tree = tree
@@ -61,6 +62,8 @@ class PublishCheckpoint:
         self.newest: SignedCheckpoint | None = None
         self.published = 0
         self.remembered = 0
+        self.copy_failing = ""
+        """Why the last note was not copied."""
 
     async def start(self, kept: TreeHead | None) -> None:
         """Take up where the last life ended.
@@ -130,7 +133,7 @@ class PublishCheckpoint:
         await self._tree.keep_checkpoint(checkpoint)
         self.newest = checkpoint
         self.published += 1
-        await self._copy(note)
+        self.copy_failing = await self._copy(note)
 
     async def _remember(self, head: TreeHead) -> None:
         """Go on to this head, or near it, by what this process placed itself; between its turns by reading back."""

@@ -14,15 +14,18 @@ from leasehold.errors import InvalidRequest
 from leasehold.note import VerifierKey
 from leasehold_broker.adapters.checkpoint_key import CheckpointKey, CheckpointKeyError, open_checkpoint_key
 from leasehold_broker.adapters.private_files import replace_private, sweep_aside
+from leasehold_broker.adapters.sinks import OwnThread
 from leasehold_broker.domain.checkpoint import NOTE_BYTES_MAX, SignedCheckpoint, TreeHead, head_of
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.flows.prove import Prove
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError, PublishCheckpoint
 from leasehold_broker.ports.clock import Clock
+from leasehold_broker.ports.event_sink import SinkFailedError
 from leasehold_broker.wiring.collector_bus import Work
 from leasehold_broker.wiring.collector_store import OpenStore
 
 RETRY_SECONDS = 1.0
+COPY_SECONDS_MAX = 5.0
 log = structlog.get_logger("leasehold.checkpoints")
 
 
@@ -69,12 +72,11 @@ async def checkpoints(
         )
         raise CheckpointKeyError(message)
     key = open_checkpoint_key(plan.key_file, plan.origin)
-    for path in (plan.verifier_key_file, plan.copy_file):
-        if path is not None:
-            sweep_aside(path)
+    sweep_aside(plan.verifier_key_file)
     _written(plan.verifier_key_file, key.verifier_key.encode() + b"\n")
-    publish = PublishCheckpoint(store.log, store.log, key, clock, partial(_copied, plan.copy_file))
-    kept = _kept(plan.copy_file, key)
+    copy = CheckpointCopy(plan.copy_file)
+    publish = PublishCheckpoint(store.log, store.log, key, clock, copy.put)
+    kept = await copy.kept(key.origin)
     await publish.start(kept)
     if store.shared:
         _must_be_ours(publish.newest, key)
@@ -147,13 +149,48 @@ def _must_be_ours(newest: SignedCheckpoint | None, key: CheckpointKey) -> None:
         raise LogDamagedError(message) from None
 
 
-async def _copied(path: Path | None, note: bytes) -> None:
-    if path is None:
-        return
-    try:
-        await asyncio.to_thread(replace_private, path, note)
-    except OSError as error:
-        log.warning("the copy of the checkpoint cannot be written", path=str(path), why=error.strerror)
+class CheckpointCopy:
+    """The newest note, in a file that is elsewhere. Where that hangs, it keeps one thread and holds up nothing else."""
+
+    def __init__(self, path: Path | None, write: Callable[[Path, bytes], None] = replace_private) -> None:
+        """Copy there; None: nowhere."""
+        self._path = path
+        self._write = write
+        self._thread = OwnThread("checkpoint-copy")
+        self._failing = ""
+
+    async def put(self, note: bytes) -> str:
+        """Why it could not be written; "" when it was. What hangs is waited for once, and then only looked at."""
+        if self._path is None:
+            return ""
+        try:
+            await self._thread.run(partial(self._write, self._path, note), COPY_SECONDS_MAX)
+        except (OSError, SinkFailedError) as error:
+            self._told(getattr(error, "strerror", None) or str(error))
+        else:
+            self._told("")
+        return self._failing
+
+    async def kept(self, origin: str) -> TreeHead | None:
+        """The head that was copied there by an earlier life; None when there is none.
+
+        Raises:
+            LogDamagedError: it cannot be read, or is none.
+        """
+        if self._path is None:
+            return None
+        try:
+            return await self._thread.run(partial(_kept, self._path, origin), COPY_SECONDS_MAX)
+        except (OSError, SinkFailedError) as error:
+            message = f"the copy of the checkpoint, {self._path}, cannot be read: {error}; mend that disk first"
+            raise LogDamagedError(message) from None
+
+    def _told(self, why: str) -> None:
+        if why and why != self._failing:
+            log.warning("the copy of the checkpoint cannot be written", path=str(self._path), why=why)
+        elif self._failing and not why:
+            log.info("the copy of the checkpoint is written again", path=str(self._path))
+        self._failing = why
 
 
 def _written(path: Path, text: bytes) -> None:
@@ -162,13 +199,14 @@ def _written(path: Path, text: bytes) -> None:
         replace_private(path, text)
 
 
-def _kept(path: Path | None, key: CheckpointKey) -> TreeHead | None:
-    if path is None or not path.exists():
+def _kept(path: Path, origin: str) -> TreeHead | None:
+    sweep_aside(path)
+    if not path.exists():
         return None
     with path.open("rb") as file:
         note = file.read(NOTE_BYTES_MAX)
     try:
-        return head_of(note, key.origin)
+        return head_of(note, origin)
     except ValueError as error:
         message = f"the copy of the checkpoint, {path}, {error}; put the right one back, or name another file"
         raise LogDamagedError(message) from None

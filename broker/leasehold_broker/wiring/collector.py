@@ -47,7 +47,7 @@ from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.retain import Retain
 from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
-from leasehold_broker.flows.watch_collector import WatchCollector
+from leasehold_broker.flows.watch_collector import WatchCollector, Watched
 from leasehold_broker.rpc.access import Access
 from leasehold_broker.rpc.server import ServerLimits
 from leasehold_broker.wire.event_body import decode_event
@@ -152,7 +152,7 @@ class Collector:
             heard = await stack.enter_async_context(
                 signals(self._config.signals, opened, issuer, self._clock, tasks, eyes)
             )
-            stuck = [*watched(feeds, alerts), *heard.watched]
+            stuck = [*watched(feeds, alerts), *heard.watched, Watched("checkpoint copy", lambda: publish.copy_failing)]
             await stack.enter_async_context(
                 tasks.keeping("watch", WatchCollector(stuck, issuer, store, self._clock).run)
             )
@@ -367,6 +367,8 @@ class Collector:
         )
         size = 0 if publish.newest is None else publish.newest.head.size
         yield Sample("collector_checkpoint_events", "Events that the newest checkpoint covers.", size)
+        failing = bool(publish.copy_failing)
+        yield Sample("collector_checkpoint_copy_failing", "1 while checkpoint_copy is not written.", failing)
         yield from sink_samples(feeds)
         for reason, count in tuple(records.refusals.items()):
             yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))

@@ -139,9 +139,10 @@ class Centre:
             except Refusal:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _copied(self, note: bytes) -> None:
+    async def _copied(self, note: bytes) -> str:
         self.kept = note
         self._world.audit.published(note)
+        return ""
 
     def _kept_head(self) -> TreeHead | None:
         return None if self.kept is None else head_of(self.kept, ORIGIN)

@@ -5,6 +5,7 @@ from leasehold_broker.adapters.sinks.encoding import Format
 from leasehold_broker.adapters.sinks.file import FileSink
 from leasehold_broker.adapters.sinks.http_post import HttpTarget
 from leasehold_broker.adapters.sinks.otlp import OtlpSink
+from leasehold_broker.adapters.sinks.own_thread import OwnThread
 from leasehold_broker.adapters.sinks.syslog import SyslogSink, SyslogTarget, Transport
 from leasehold_broker.adapters.sinks.webhook import WebhookSink
 
@@ -13,6 +14,7 @@ __all__ = [
     "Format",
     "HttpTarget",
     "OtlpSink",
+    "OwnThread",
     "PagerDutyEndpoint",
     "SlackEndpoint",
     "SyslogSink",

@@ -1,4 +1,4 @@
-"""Blocking work of one sink, off the loop. Owns its time limit, and that work which hangs takes nobody with it.
+"""Blocking work of one sink or copy, off the loop. Owns its time limit, and that what hangs takes nobody with it.
 
 Not the loop's own pool: that has few threads, which opening a socket and reading a key need as well, and a process
 waits at its end for every thread of a pool. A disk that hangs, or a receiver that drips its answer, would stop both.

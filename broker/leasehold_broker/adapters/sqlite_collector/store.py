@@ -347,9 +347,7 @@ class CollectorStore:
 
     async def heard(self, reports: Sequence[SidecarReport]) -> None:
         """As the port says."""
-        await self._writer.submit(
-            lambda connection: self._memory.heard(connection, reports), WriteRank.REVOCATIONS
-        )
+        await self._writer.submit(lambda connection: self._memory.heard(connection, reports), WriteRank.REVOCATIONS)
 
     async def _revocations(self, condition: str, epoch: int, limit: int) -> list[Revocation]:
         sql = f"{rows.REVOCATIONS} {condition}"
