@@ -5,8 +5,10 @@ import contextlib
 import functools
 import ssl
 
+import aiohttp
 import pytest
 from tests.fakes.certificates import Authority
+from tests.fakes.loops import HUNG_UP
 from tests.signals.test_receiving import RULE, listening, token
 from tests.signals.test_sending import telling
 
@@ -43,12 +45,21 @@ async def dripped(port: int, first: bytes, drop: bytes) -> bytes:
     for _ in range(3000):
         if answer.done():
             break
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(*HUNG_UP):
             writer.write(drop)
             await writer.drain()
         await asyncio.sleep(0.01)
     writer.close()
     return await answer
+
+
+async def served(world) -> int:
+    """Whoever is honest. On a busy machine the quick bounds may cut him off like others; he comes again, as they do."""
+    honest = token()
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                return (await world.push(honest))[0]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +80,7 @@ async def test_whoever_drips_is_cut_off(quick, first, drop):
     """Head and body have a time each, however steadily the drops come; nothing is revoked, and others are served."""
     async with listening() as world:
         dripping = [asyncio.create_task(dripped(world.port, first, drop)) for _ in range(4)]
-        assert (await world.push(token()))[0] == 202
+        assert await served(world) == 202
         for answer in await asyncio.gather(*dripping):
             assert b" 202 " not in answer
         assert len(await world.revoked()) == 1
@@ -85,7 +96,7 @@ async def test_slow_bodies_take_no_place_at_work(monkeypatch):
             writer.write(HEAD + b"expect: 100-continue\r\ncontent-length: 900\r\n\r\n")
             assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")  # it waits for the body now
             slow.append(writer)
-        assert (await world.push(token()))[0] == 202
+        assert await served(world) == 202
         for writer in slow:
             writer.close()
 
@@ -97,7 +108,7 @@ async def test_connections_are_bounded_and_places_come_back(quick):
         assert await closed(held[6][0]) == b""
         for reader, _ in held[:6]:
             await closed(reader)
-        assert (await world.push(token()))[0] == 202
+        assert await served(world) == 202
         for _, writer in held:
             writer.close()
 
@@ -114,7 +125,7 @@ async def test_a_request_is_bounded_in_bytes(quick):
             (piped, piped * 600),
         ):
             reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(*HUNG_UP):
                 writer.write(first)
                 for _ in range(64):
                     writer.write(more)
@@ -122,7 +133,7 @@ async def test_a_request_is_bounded_in_bytes(quick):
             assert b" 202 " not in await closed(reader)
             writer.close()
         assert await world.revoked() == []
-        assert (await world.push(token()))[0] == 202
+        assert await served(world) == 202
 
 
 @pytest.mark.parametrize(
@@ -154,7 +165,7 @@ async def test_odd_requests_are_answered_once_or_cut_off(quick, head):
         answer = await closed(reader)
         assert answer.count(b"HTTP/1.") <= 1
         assert not answer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 101"))
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(*HUNG_UP):
             writer.write(smuggled)
             await writer.drain()
         writer.close()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -144,14 +145,14 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def telling(more="", folder=None):
+async def telling(more="", folder=None, settings=SEND):
     """A collector's signals by a configuration file."""
     with tempfile.TemporaryDirectory(prefix="lh-") as name:
         folder = folder or Path(name)
         (folder / "bearer").touch(0o600)
         (folder / "bearer").write_text("door-token\n")
         (folder / "state").mkdir(exist_ok=True)
-        config = load_collector(write(folder, GOOD + SEND.format(more=more)))
+        config = load_collector(write(folder, GOOD + settings.format(more=more)))
         store = CollectorStore(folder / "c.db", "centre", f"c{len(list(folder.glob('life*')))}")
         (folder / f"life{len(list(folder.glob('life*')))}").touch()
         clock = SystemClock()
@@ -205,6 +206,8 @@ def test_what_is_told_of_what(event, kind, payload):
     assert claims["events"][kind]["event_timestamp"] == WALL_MS // 1000
     assert outgoing(event, "sidecar-1/e/1", WALL_MS, STREAM) == claims
     assert outgoing(event, "sidecar-1/e/2", WALL_MS, STREAM)["jti"] != claims["jti"]
+    other = outgoing(event, "sidecar-1/e/1", WALL_MS, replace(STREAM, name="other"))
+    assert (other["txn"], other["jti"] == claims["jti"]) == (claims["txn"], False)
     means = OpaqueMeans.LEASE if kind == SESSION_REVOKED else OpaqueMeans.KEY
     rule = SignalRule("r", STREAM.issuer, STREAM.audience, {AGENT.issuer: AGENT.issuer}, opaque=means)
     selector = selector_of(read_security_event(claims, rule, Instant(WALL_MS, 0)), rule)
@@ -282,6 +285,55 @@ async def test_a_stream_is_polled_until_acknowledged():
             assert set(again["sets"]) == {three, four}
             _, done = await world.post("/signals/poll/siem", ask | {"ack": [three, four]}, world.bearer)
             assert done == {"sets": {}, "moreAvailable": False}
+
+
+async def test_a_question_that_may_wait_is_answered_when_something_comes(monkeypatch):
+    """RFC 8936, section 2.5: held until a token is there or the time is over; a second question beside it is not."""
+    async with telling() as world, asyncio.TaskGroup() as asking:
+        waits = asking.create_task(world.post("/signals/poll/siem", {"maxEvents": 5}, world.bearer))
+        await world.happen(key_event(EventType.LEASE_REVOKED))  # of no lease: it is told to nobody
+        await world.happen(revoked("leases/late"))
+        status, answer = await waits
+        [token] = answer["sets"].values()
+        assert (status, (await world.read(token))["sub_id"]["session"]["id"]) == (200, "leases/late")
+        await world.post("/signals/poll/siem", {"maxEvents": 0, "ack": list(answer["sets"])}, world.bearer)
+        monkeypatch.setattr("leasehold_broker.collector.transmitter_door.LONG_POLL_SECONDS", 0.05)
+        nothing = (200, {"sets": {}, "moreAvailable": False})
+        assert await world.post("/signals/poll/siem", {}, world.bearer) == nothing
+        monkeypatch.setattr("leasehold_broker.collector.transmitter_door.LONG_POLL_SECONDS", 600.0)
+        assert await world.post("/signals/poll/siem", {"maxEvents": 0}, world.bearer) == nothing
+        assert await world.post("/signals/poll/siem", {"returnImmediately": True}, world.bearer) == nothing
+
+
+async def test_one_question_of_a_stream_waits_at_a_time(monkeypatch):
+    """Whoever asks often holds no more of the door than whoever asks once."""
+    monkeypatch.setattr("leasehold_broker.collector.transmitter_door.LONG_POLL_SECONDS", 600.0)
+    async with telling() as world, asyncio.TaskGroup() as asking:
+        waiting = {asking.create_task(world.post("/signals/poll/siem", {}, world.bearer)) for _ in range(5)}
+        while len(waiting) > 1:
+            answered, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert [one.result() for one in answered] == [(200, {"sets": {}, "moreAvailable": False})] * len(answered)
+        await world.happen(revoked("leases/late"))
+        [last] = waiting
+        assert len((await last)[1]["sets"]) == 1
+
+
+async def test_the_configuration_of_an_issuer_with_a_path_is_found():
+    """SSF 1.0, section 7.2: the path stands behind the well-known one; a proxy may cut it off."""
+    settings = SEND.replace("https://collector.example", "https://collector.example/tenant")
+    async with telling(settings=settings) as world:
+        for path in ("", "/tenant"):
+            status, document = await world.get(f"/.well-known/ssf-configuration{path}")
+            assert (status, document["issuer"]) == (200, "https://collector.example/tenant")
+        assert document["jwks_uri"] == "https://collector.example/tenant/signals/jwks.json"
+
+
+async def test_a_refused_bearer_token_is_told_apart_from_none():
+    """RFC 6750, section 3.1: no code where nothing was shown."""
+    async with telling() as world:
+        for headers, challenge in (({}, "Bearer"), ({"Authorization": "Bearer x"}, 'Bearer error="invalid_token"')):
+            async with world.session.post(world.url + "/signals/poll/siem", json={}, headers=headers) as answer:
+                assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, challenge)
 
 
 async def test_a_receiver_sees_its_own_stream_and_may_ask_for_a_verification():

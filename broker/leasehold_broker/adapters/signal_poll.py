@@ -33,9 +33,10 @@ class PolledSource:
         """As the port says."""
         errors = {name: {"err": one.error.value, "description": one.description} for name, one in refused.items()}
         question: dict[str, object] = {"maxEvents": EVENTS_MAX, "returnImmediately": True, "ack": list(taken)}
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "leasehold"}
         if errors:
             question["setErrs"] = errors
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "leasehold"}
+            headers["Content-Language"] = "en"  # RFC 8936, section 2.6
         try:
             data = await self._poster.post(msgspec.json.encode(question), headers)
             answer = msgspec.json.decode(data, type=_Answer)

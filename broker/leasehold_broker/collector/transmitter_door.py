@@ -8,6 +8,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -21,6 +22,8 @@ from leasehold_broker.ports.event_log import EventLog
 
 PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
 POLL_MAX = 25
+LONG_POLL_SECONDS = 8.0
+"""A question that may wait is answered after this at the latest; the door cuts a request after 20 s."""
 STATE_CHARACTERS_MAX = 256
 T = TypeVar("T")
 CODES_MAX = 100
@@ -71,6 +74,7 @@ class TransmitterDoor:
         self._events = events
         self._clock = clock
         self._base = ""
+        self._waiting: set[str] = set()
 
     def add_to(self, app: web.Application, issuer: str) -> None:
         """The routes; `issuer` is our own address, as receivers see it."""
@@ -88,7 +92,9 @@ class TransmitterDoor:
         }
         self._base = base
         router = app.router
-        router.add_get("/.well-known/ssf-configuration", _constant(document))
+        # The path of an issuer stands behind the well-known one (SSF 1.0, 7.2); a proxy may have cut it off.
+        for path in {"", urlsplit(base).path}:
+            router.add_get(f"/.well-known/ssf-configuration{path}", _constant(document))
         router.add_get("/signals/jwks.json", _constant(self._jwks))
         router.add_get("/signals/streams", self._configuration)
         router.add_get("/signals/status", self._status)
@@ -148,9 +154,32 @@ class TransmitterDoor:
         count_max = max(0, min(asked.max_events, POLL_MAX))
         try:
             tokens, more = await offer.poll(count_max, asked.ack[:CODES_MAX], refused, self._clock.now().wall_ms)
+            if not tokens and count_max and not asked.return_immediately and name not in self._waiting:
+                tokens, more = await self._later(name, offer, count_max)
         except Refusal:
             raise web.HTTPServiceUnavailable from None
         return web.json_response({"sets": tokens, "moreAvailable": more})
+
+    async def _later(self, name: str, offer: OfferSignals, count_max: int) -> tuple[dict[str, str], bool]:
+        """What comes while the receiver waits (RFC 8936, section 2.5); of one stream, one question waits at a time.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE, OVERLOADED.
+        """
+        deadline = asyncio.get_running_loop().time() + LONG_POLL_SECONDS
+        self._waiting.add(name)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await offer.more()
+                except TimeoutError:
+                    return {}, False
+                found = await offer.poll(count_max, (), {}, self._clock.now().wall_ms)
+                if found[0]:
+                    return found
+        finally:
+            self._waiting.discard(name)
 
     def _whose(self, request: web.Request) -> str:
         """The stream whose receiver this is: each has a bearer token of its own."""
@@ -165,7 +194,12 @@ class TransmitterDoor:
                     if request.query.get("stream_id", name) != name:
                         raise web.HTTPNotFound
                     return name
-        raise web.HTTPUnauthorized(headers={"WWW-Authenticate": "Bearer"})
+        raise web.HTTPUnauthorized(headers={"WWW-Authenticate": _challenge(shown)})
+
+
+def _challenge(shown: str) -> str:
+    """What a 401 asks for; an error is named where a token was shown (RFC 6750, section 3.1)."""
+    return 'Bearer error="invalid_token"' if shown.strip() else "Bearer"
 
 
 def _constant(document: Mapping[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:

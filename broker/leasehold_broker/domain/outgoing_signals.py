@@ -1,7 +1,7 @@
 """What other systems are told: revoked leases as CAEP session-revoked, keys as credential-change. Owns the claims.
 
-A token's `jti` is made of the place of its event in the log, so that the same event always gives the same token: a
-receiver that gets it twice knows.
+A token's `jti` is made of its stream and the place of its event in the log, so that the same event always gives the
+same token: a receiver that gets it twice knows. Its `txn` is made of the place alone, and is the same in every stream.
 """
 
 import hashlib
@@ -54,6 +54,7 @@ def outgoing(event: Event, place: str, receive_wall_ms: int, stream: SignalStrea
         "aud": stream.audience,
         "jti": hashlib.sha256(f"{stream.name} {place}".encode()).hexdigest()[:32],
         "iat": receive_wall_ms // 1000,
+        "txn": hashlib.sha256(place.encode()).hexdigest()[:32],
         "sub_id": subject,
         "events": {kind: payload},
     }

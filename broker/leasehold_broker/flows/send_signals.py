@@ -194,6 +194,11 @@ class OfferSignals(Telling):
         async with self._turn:
             return await self._poll(count_max, taken, refused, now_wall_ms)
 
+    async def more(self) -> None:
+        """Return once the log has something that no question has looked at; that it is told is not said."""
+        await self.store.wait_for_more(self._read_to)
+        await asyncio.sleep(GATHER_SECONDS)
+
     async def _poll(
         self, count_max: int, taken: Sequence[str], refused: Mapping[str, str], now_wall_ms: int
     ) -> tuple[dict[str, str], bool]:
