@@ -174,6 +174,24 @@ async def test_the_background_notices_within_the_interval():
     assert world.source.closed
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_nudge_in_the_turn_of_the_end_does_not_outlive_it(turns):
+    """However many turns of the loop lie between the two, nobody reads on, and who closes is not left waiting."""
+    world = World()
+    await world.keys.start()
+    reading = world.keys._loop_task
+    await asyncio.sleep(0.001)
+    world.clock.advance(60)
+    world.keys.nudge()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(world.keys.aclose())
+    ended, _ = await asyncio.wait({reading}, timeout=60)
+    assert ended
+    await closing
+    assert world.source.closed
+
+
 async def test_that_a_key_has_become_too_old_is_told(world):
     """The outage once, and once more when nothing serves any more, with no version; then its end."""
     for _ in range(12):

@@ -118,7 +118,8 @@ class Processes:
             env={**self._environment, **(environment or {})},
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(stdin), COMMAND_SECONDS)
+            async with asyncio.timeout(COMMAND_SECONDS):
+                out, err = await process.communicate(stdin)
         except TimeoutError:
             message = f"{' '.join(arguments)} did not end within {COMMAND_SECONDS:g} s"
             raise DemoFailedError(message) from None
@@ -134,7 +135,8 @@ class Processes:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()

@@ -165,7 +165,8 @@ class Stage:
         if running.process.stdout is None:
             raise DemoFailedError("the stand-in has no output")
         self._serving["stand-in"] = running
-        line = await asyncio.wait_for(running.process.stdout.readline(), STAND_IN_SECONDS)
+        async with asyncio.timeout(STAND_IN_SECONDS):
+            line = await running.process.stdout.readline()
         if not line:
             raise DemoFailedError("the stand-in did not start")
         # It has its keys in memory: from here on they are on disk in the encrypted store only.

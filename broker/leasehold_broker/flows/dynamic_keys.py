@@ -102,7 +102,8 @@ class DynamicKeys:
             self._drop(name)
         self._leases.look()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._leases.settled(), DRAIN_SECONDS)
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._leases.settled()
         await self._leases.aclose()  # what hangs must not write anything behind the last event
 
     async def aclose(self) -> None:

@@ -102,7 +102,8 @@ class SourcedKeys:
     async def start(self) -> None:
         """Read every key once, within a bound, then go on behind."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.refresh(), START_SECONDS_MAX)
+            async with asyncio.timeout(START_SECONDS_MAX):
+                await self.refresh()
         self._loop_task = asyncio.create_task(self._go_on(), name="key store refresh")
 
     async def aclose(self) -> None:
@@ -179,7 +180,8 @@ class SourcedKeys:
         while True:
             pause = self._pause_seconds()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             self._wake.clear()
             await self.refresh()
 

@@ -45,4 +45,5 @@ class Stop:
 
     async def _until_idle(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._books.idle.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._books.idle.wait()

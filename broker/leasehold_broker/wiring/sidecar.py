@@ -220,7 +220,8 @@ class Sidecar:
         """Do what time brings, until told or until it cannot go on."""
         while not over.is_set() and not self.failed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), SWEEP_SECONDS)
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await over.wait()
             await self._tick()
 
     async def _tick(self) -> None:

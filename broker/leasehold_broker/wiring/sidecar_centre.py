@@ -77,7 +77,8 @@ async def linked_centre(parts: SidecarParts) -> AsyncIterator[Linked]:
             # Doors that open before the first answer would refuse the first caller. Without an answer they open all the
             # same, and say why they refuse.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_heard(link, parts.clock), FIRST_ANSWER_SECONDS_MAX)
+                async with asyncio.timeout(FIRST_ANSWER_SECONDS_MAX):
+                    await _heard(link, parts.clock)
             yield Linked(link, "collector", link.counters)
 
 
@@ -102,7 +103,8 @@ async def _kept_up(parts: SidecarParts, shipping: Coroutine[None, None, None]) -
             yield
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_shipped(parts), FLUSH_SECONDS_MAX)
+            async with asyncio.timeout(FLUSH_SECONDS_MAX):
+                await _shipped(parts)
         task.cancel()
         await asyncio.wait([task])
 

@@ -88,7 +88,8 @@ class SyslogSink:
         if stream is not None:
             stream[1].close()
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(stream[1].wait_closed(), self._target.timeout_seconds)
+                async with asyncio.timeout(self._target.timeout_seconds):
+                    await stream[1].wait_closed()
 
     async def _frames(self, messages: Sequence[bytes]) -> None:
         if self._stream is not None and self._stream[0].at_eof():
