@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.certificates import Authority, Certificate
-from tests.fakes.openbao import free_port
+from tests.fakes.ports import free_port
 
 from leasehold import LeaseholdClient, TlsFiles
 from leasehold_broker.demo.stage import Stage

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fakes.openbao import free_port
+from tests.fakes.ports import free_port
 
 USER, PASSWORD = "collector", "collector-of-the-tests"
 START_SECONDS_MAX = 60.0

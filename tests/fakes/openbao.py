@@ -3,13 +3,14 @@
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.fakes.ports import free_port
 
 BAO = Path(sys.executable).parent / "bao"
 ROOT_TOKEN = "root-of-the-tests"
@@ -19,13 +20,6 @@ START_SECONDS_MAX = 60.0
 def installed() -> str:
     """Where the server's command is, or "" (then its tests are skipped: requirements/servers.txt brings it)."""
     return str(BAO) if BAO.exists() else shutil.which("bao") or ""
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class OpenBao:

@@ -10,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.openbao import free_port
+from tests.fakes.ports import free_port
 
 HOME = Path(__file__).parent / "oidc"
 CLIENT, SECRET = "agents/research/lead", "secret-of-the-tests"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.openbao import free_port
+from tests.fakes.ports import free_port
 
 SUPERUSER, PASSWORD = "postgres", "superuser-of-the-tests"
 START_SECONDS_MAX = 300.0

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import random
 import re
-import socket
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import anthropic
 from tests.fakes import postgres
 from tests.fakes.counting_relay import CountingRelay
+from tests.fakes.ports import free_port
 from tests.unkind.crashing_sidecar import book, served
 
 from leasehold import LeaseholdClient
@@ -106,7 +106,7 @@ class FleetStage(Stage):
             relay = CountingRelay(self.layout.root / "run" / f"{name}.relay", lambda: self._sockets(name))
             self.relays[name] = await self._stack.enter_async_context(relay)
             text = text.replace(f"unix://{self.layout.socket('collector')}", f"unix://{relay.path}")
-            files.write(config, text.replace("127.0.0.1:0", f"127.0.0.1:{_free_port()}", 1))
+            files.write(config, text.replace("127.0.0.1:0", f"127.0.0.1:{free_port()}", 1))
         if name == POSTGRES:
             await asyncio.to_thread(self._database.start)
         elif name.startswith("collector-"):
@@ -165,11 +165,6 @@ class FleetStage(Stage):
                 (one,) = [each for each in operator.budgets().fleet_budgets if each.budget == BUDGET]
                 return one
         return None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 class Agents:

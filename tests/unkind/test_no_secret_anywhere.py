@@ -10,7 +10,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import openai
 import pytest
 from google import genai
 from tests.fakes.planted import on_purpose
+from tests.fakes.ports import free_port
 from tests.fakes.secret_scan import Scanner, forms
 
 from leasehold import LeaseholdClient, Scope
@@ -53,9 +53,7 @@ class TalkativeStage(Stage):
         config = self.layout.config(name)
         text = config.read_text()
         if "[metrics]" not in text:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.metrics[name] = free.getsockname()[1]
+            self.metrics[name] = free_port()
             config.write_text(
                 f'{text}\n[metrics]\naddress = "127.0.0.1:{self.metrics[name]}"\n\n[logging]\nlevel = "debug"\n'
             )
@@ -148,7 +146,7 @@ class Play:
         ) as channel:
             call = channel.unary_unary("/leasehold.v1.LeaseService/AcquireLease")
             with pytest.raises(grpc.RpcError) as refused:
-                call(b"", metadata=[("leasehold", "1"), ("authorization", f"Bearer {bearer}")], timeout=10)
+                call(b"", metadata=[("leasehold", "1"), ("authorization", f"Bearer {bearer}")], timeout=60)
             self.show("gRPC error", refused.value.details(), list(refused.value.trailing_metadata()))
 
     def show(self, what, *shown):
@@ -158,7 +156,7 @@ class Play:
     def scrape(self):
         """Metrics, and every audit event as the collector tells it."""
         for name, port in self.stage.metrics.items():
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
                 self.shown[f"metrics of {name}"] = answer.read()
         # Events reach the collector a moment after they are committed; the attacker's refusals come last.
         deadline = time.monotonic() + 20
