@@ -36,7 +36,7 @@ def _listener(family: int, address: str, *, dual: bool = False) -> socket.socket
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
     listener.bind(address if family == socket.AF_UNIX else (address, 0))
     listener.listen()
-    listener.settimeout(10)
+    listener.settimeout(60)
     return listener
 
 
@@ -57,7 +57,7 @@ def _dialled(
             yield accepted
     finally:
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 

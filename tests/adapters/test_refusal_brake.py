@@ -41,7 +41,7 @@ async def test_what_waits_comes_in_slices_in_turn_and_the_debt_is_paid_first():
     brake.wait("uid:1", of("a"))
     brake.wait("uid:1", of("b"))
     assert brake.holds("uid:1")
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 60)
     assert loop.time() - started >= 0.15
     assert passed == [("a", 10), ("b", 10), ("a", 10), ("b", 10), ("a", 10)]
     assert not brake.holds("uid:1")
@@ -54,4 +54,4 @@ async def test_a_debt_is_bounded():
         brake.refused("uid:1")
     turn = asyncio.Event()
     brake.wait("uid:1", lambda _count: turn.set() or False)
-    await asyncio.wait_for(turn.wait(), 5)
+    await asyncio.wait_for(turn.wait(), 60)

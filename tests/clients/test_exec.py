@@ -218,12 +218,12 @@ def test_a_signal_before_the_child_runs_ends_it(run, leases):
 
     def issue_late(*arguments):
         arrived.set()
-        gate.wait(10)
+        gate.wait(60)
         return issue(*arguments)
 
     leases._issue = issue_late
     started = run("echo", "ran")
-    assert arrived.wait(20)
+    assert arrived.wait(60)
     started.process.send_signal(signal.SIGINT)
     gate.set()
     code, out, err = started.end()
@@ -235,8 +235,8 @@ def test_a_signal_before_the_child_runs_ends_it(run, leases):
 
 def test_the_lease_is_renewed_while_the_child_lives(run, leases):
     """A child may outlive the lease's first length."""
-    leases.renew_share = 0.05
-    started = run(*python("sys.stdin.readline()"), options=("--ttl", "2s"), stdin=subprocess.PIPE).ready()
+    leases.renew_share = 0.002
+    started = run(*python("sys.stdin.readline()"), options=("--ttl", "60s"), stdin=subprocess.PIPE).ready()
     leases.wait_for("RenewLease", 3)
 
     assert started.end()[0] == 0

@@ -382,13 +382,13 @@ async def test_waiting_for_more_ends_with_the_next_durable_record(harness) -> No
     """Who waits is woken by a commit, and does not wait for what is there."""
     store = harness.open()
     await store.commit([event(1)])
-    await asyncio.wait_for(store.wait_for_more(0), 5)
+    await asyncio.wait_for(store.wait_for_more(0), 60)
     (first,) = await store.pending_after(0, 10)
     waiting = asyncio.ensure_future(store.wait_for_more(first.position))
     await asyncio.sleep(0)
     assert not waiting.done()
     await store.commit([event(2)])
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     await store.close()
 
 

@@ -80,7 +80,7 @@ def in_loop(root, settings, kind=Stage):
             house.wait_for(house.stage.__aexit__(None, None, None))
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

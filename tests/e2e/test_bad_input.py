@@ -59,7 +59,7 @@ def acquire(stub, token, **changes):
     asked = {"request_id": str(uuid4()), "scopes": [kinds.Scope(provider="anthropic")], **changes}
     metadata = [("leasehold", "1"), ("authorization", f"Bearer {token}")]
     with pytest.raises(grpc.RpcError) as refused:
-        stub.AcquireLease(service.AcquireLeaseRequest(**asked), metadata=metadata, timeout=10)
+        stub.AcquireLease(service.AcquireLeaseRequest(**asked), metadata=metadata, timeout=60)
     return refused.value
 
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 from tests.egress.answers import STREAM_HEAD, chunk, steps, unchunk
-from tests.fakes.egress import KEY, json_answer, running, until
+from tests.fakes.egress import GUARD_SECONDS, KEY, json_answer, running, until
 
 from leasehold_broker.domain.call import CallEnd
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.egress.limits import EgressLimits
+from leasehold_broker.egress.connection import Connection
 
 REVOKED = Refusal(Reason.LEASE_REVOKED, "leases/one was revoked; ask the incident responders")
 
@@ -25,7 +25,7 @@ async def test_a_caller_that_leaves_while_waiting_is_noticed_at_once():
         outcome = await world.calls.outcome()
         assert (outcome.end, outcome.sent) == (CallEnd.CLIENT_GONE, True)
         never.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             await world.origin.lost.wait()
 
 
@@ -88,7 +88,7 @@ async def test_a_revoked_stream_ends_with_the_vendors_error_event():
         outcome = await world.calls.outcome()
         assert (outcome.end, outcome.sent) == (CallEnd.CUT_BY_REVOCATION, True)
         never.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             await world.origin.lost.wait()
         world.origin.answer = json_answer()
         writer.write(world.post(extra=b""))
@@ -152,7 +152,7 @@ async def test_a_slow_reader_holds_the_provider_back_not_our_memory():
         assert connection._transport.get_write_buffer_size() < 1024 * 1024
         writer.transport.resume_reading()
         total = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GUARD_SECONDS):
             while data := await reader.read(1 << 20):
                 total += len(data)
         assert total > 2000 * 65536
@@ -161,12 +161,13 @@ async def test_a_slow_reader_holds_the_provider_back_not_our_memory():
 
 async def test_a_caller_that_takes_nothing_is_given_up():
     """A caller that reads no byte for the stall time is cut, and its call settled as left."""
-    limits = EgressLimits(stall_seconds=0.2, tick_seconds=0.02, drain_seconds=0.3)
-    async with running(limits) as world:
+    async with running() as world:
         world.origin.answer = steps(STREAM_HEAD, *(chunk(b"x" * 65536) for _ in range(400)))
         _, writer = await world.connect()
         writer.transport.pause_reading()
         writer.write(world.post())
+        await until(lambda: any(one._paused for one in world.server.connections))
+        world.clock.push(world.server.parts.limits.stall_seconds)
         assert CallEnd.CLIENT_GONE is (await world.calls.outcome()).end
 
 
@@ -188,6 +189,7 @@ async def test_drain_lets_calls_finish_and_cuts_the_rest():
         assert await idle.read(-1) == b""
         go.set()
         assert unchunk(await first.read(-1)) == b"ok"
+        world.clock.push(world.server.parts.limits.drain_seconds)
         assert (await second.readline()).startswith(b"HTTP/1.1 503 ")
         await draining
         assert CallEnd.FINISHED is (await world.calls.outcome("call-0")).end
@@ -230,15 +232,19 @@ async def test_a_fault_of_a_provider_module_does_not_leave_a_call_open(capsys):
         assert KEY not in shown.out + shown.err
 
 
-async def test_a_drain_that_meets_a_call_before_admission_refuses_it():
+async def test_a_drain_that_meets_a_call_before_admission_refuses_it(monkeypatch):
     """A call whose hold is being made durable when the sidecar stops is cut before a byte went upstream."""
     async with running() as world:
         world.calls.gate = asyncio.Event()
         reader, writer = await world.connect()
         writer.write(world.post())
         await world.calls.admitting.wait()
+        cut, cutting = asyncio.Event(), Connection.cut
+        monkeypatch.setattr(Connection, "cut", lambda one, *why: (cutting(one, *why), cut.set()))
         draining = asyncio.get_running_loop().create_task(world.server.drain())
-        await asyncio.sleep(0.4)
+        await until(lambda: world.server.draining)
+        world.clock.push(world.server.parts.limits.drain_seconds)
+        await cut.wait()
         world.calls.gate.set()
         assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
         await draining

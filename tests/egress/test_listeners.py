@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 from tests.adapters.test_http_upstream import certificate
-from tests.fakes.egress import TOKEN, FakeProvider, running
+from tests.fakes.egress import GUARD_SECONDS, TOKEN, FakeProvider, running
 
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
@@ -99,7 +99,7 @@ async def test_a_unix_socket_that_is_taken_over_is_noticed_once(tmp_path, kernel
         with socket.socket(socket.AF_UNIX) as thief:
             thief.bind(str(tmp_path / "thief"))
             (tmp_path / "thief").rename(path)
-            await asyncio.wait_for(told.get(), 5)
+            await asyncio.wait_for(told.get(), GUARD_SECONDS)
             await server.drain()
         assert told.empty()
 

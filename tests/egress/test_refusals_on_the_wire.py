@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 from tests.egress.hostile import BODY, FRAMING, GOOD_CHUNKS, LINE, REQUESTS, SECOND, chunked
-from tests.fakes.egress import TOKEN, FakeProvider, running, until
+from tests.fakes.egress import GUARD_SECONDS, TICK_SECONDS, TOKEN, FakeProvider, ended, running, until
 
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.egress.connection import Phase
 from leasehold_broker.egress.limits import EgressLimits
 
 
@@ -33,7 +34,7 @@ async def test_a_framing_error_is_found_when_it_comes_byte_by_byte(name):
         for byte in payload.replace(b"HOST", world.host):
             writer.write(bytes([byte]))
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             line = await reader.readline()
         assert b"HTTP/1.1 %d " % status == line[:13]
         assert world.origin.requests == []
@@ -48,7 +49,7 @@ async def test_a_refused_request_reaches_nobody_and_is_recorded(name):
         payload = payload.replace(b"HOST", world.host)
         reader, writer = await world.connect()
         writer.write(payload)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
         assert b"HTTP/1.1 %d " % status == head[:13]
         assert b"leasehold-reason: " + reason.value.encode() in head
@@ -111,7 +112,7 @@ async def test_the_lease_is_checked_before_the_body_is_read():
         writer.write(
             LINE + b"host: " + world.host + b"\r\ncontent-type: application/json\r\ncontent-length: 4000000\r\n\r\n"
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
 
 
@@ -133,7 +134,7 @@ async def test_pipelined_requests_are_never_parsed():
 
 async def test_too_many_bytes_after_a_request_end_the_connection():
     """A flood behind a request that waits for its answer cuts the connection and settles the call as left."""
-    limits = EgressLimits(surplus_bytes_max=1000, tick_seconds=0.02, drain_seconds=0.3)
+    limits = EgressLimits(surplus_bytes_max=1000, tick_seconds=TICK_SECONDS)
     async with running(limits) as world:
         world.calls.gate = asyncio.Event()
         _, writer = await world.connect()
@@ -148,7 +149,7 @@ async def test_too_many_bytes_after_a_request_end_the_connection():
 
 async def test_connections_beyond_the_bound_are_closed_unread():
     """One connection more than allowed is closed before a byte of it is read."""
-    limits = EgressLimits(connections_max=1, tick_seconds=0.02, drain_seconds=0.3)
+    limits = EgressLimits(connections_max=1, tick_seconds=TICK_SECONDS)
     async with running(limits) as world:
         reader, writer = await world.connect()
         writer.write(world.post(extra=b""))
@@ -159,7 +160,7 @@ async def test_connections_beyond_the_bound_are_closed_unread():
 
 async def test_one_peer_cannot_hold_all_connections():
     """A peer's connections have a bound of their own; when one of them has gone, the next is taken."""
-    limits = EgressLimits(connections_per_peer_max=1, tick_seconds=0.02, drain_seconds=0.3)
+    limits = EgressLimits(connections_per_peer_max=1, tick_seconds=TICK_SECONDS)
     async with running(limits) as world:
         _, writer = await world.connect()
         await until(lambda: world.server.connections)
@@ -174,7 +175,7 @@ async def test_one_peer_cannot_hold_all_connections():
 @pytest.mark.parametrize("bound", ["bodies_bytes_max", "bodies_bytes_per_peer_max"])
 async def test_bodies_together_have_a_bound(bound):
     """A body that would bring all waiting bodies, or those of one peer, over their bound is refused as overload."""
-    limits = EgressLimits(**{bound: 100}, tick_seconds=0.02, drain_seconds=0.3)
+    limits = EgressLimits(**{bound: 100}, tick_seconds=TICK_SECONDS)
     async with running(limits) as world:
         _, slow = await world.connect()
         slow.write(world.post(b'{"model":"' + b"m" * 70 + b'"}', extra=b"")[:-40])
@@ -197,9 +198,12 @@ async def test_bodies_together_have_a_bound(bound):
 )
 async def test_a_slow_head_is_cut_by_its_deadline(sent, status):
     """A head that does not end in time is refused, recorded and closed; nothing waits for it."""
-    limits = EgressLimits(head_seconds=0.1, tick_seconds=0.02, linger_seconds=0.1, drain_seconds=0.3)
-    async with running(limits) as world:
-        answer = await world.exchange(sent)
+    async with running() as world:
+        reader, writer = await world.connect()
+        writer.write(sent)
+        await until(lambda: [one._phase for one in world.server.connections] == [Phase.HEAD])
+        world.clock.push(world.server.parts.limits.head_seconds)
+        answer = await ended(reader)
         assert b"HTTP/1.1 " + status == answer[:12]
         assert world.refusals.details == ["deadline"]
 
@@ -207,20 +211,26 @@ async def test_a_slow_head_is_cut_by_its_deadline(sent, status):
 async def test_a_slow_body_is_cut_by_its_deadline_and_by_its_progress():
     """A body that comes too slowly is refused, by the total time or by the bytes per second."""
     for limits in (
-        EgressLimits(body_seconds=0.1, tick_seconds=0.02, linger_seconds=0.1, drain_seconds=0.3),
-        EgressLimits(body_grace_seconds=0.1, body_bytes_per_second_min=10**6, tick_seconds=0.02, linger_seconds=0.1),
+        EgressLimits(body_seconds=100, body_grace_seconds=1000, tick_seconds=TICK_SECONDS),
+        EgressLimits(body_grace_seconds=100, body_bytes_per_second_min=10**6, tick_seconds=TICK_SECONDS),
     ):
         async with running(limits) as world:
-            answer = await world.exchange(world.post()[:-3])
+            reader, writer = await world.connect()
+            writer.write(world.post()[:-3])
+            await until(lambda world=world: [one._phase for one in world.server.connections] == [Phase.BODY])
+            world.clock.push(101)
+            answer = await ended(reader)
             assert answer[:13] == b"HTTP/1.1 408 "
             assert world.origin.requests == []
 
 
 async def test_an_idle_connection_is_closed_silently():
     """A connection on which nothing comes is closed without an answer and without an event."""
-    limits = EgressLimits(head_seconds=0.1, idle_seconds=0.1, tick_seconds=0.02, drain_seconds=0.3)
-    async with running(limits) as world:
-        assert await world.exchange(b"") == b""
+    async with running() as world:
+        reader, _ = await world.connect()
+        await until(lambda: world.server.connections)
+        world.clock.push(world.server.parts.limits.head_seconds)
+        assert await ended(reader) == b""
         assert world.refusals.recorded == []
 
 

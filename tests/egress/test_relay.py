@@ -6,9 +6,8 @@ from urllib.parse import quote
 
 import pytest
 from tests.egress.answers import STREAM_HEAD, chunk, steps, unchunk
-from tests.fakes.egress import KEY, TOKEN, json_answer, running
+from tests.fakes.egress import GUARD_SECONDS, KEY, TOKEN, ended, json_answer, running
 
-from leasehold_broker.adapters.http_upstream_connection import UpstreamSettings
 from leasehold_broker.domain.call import CallEnd
 from leasehold_broker.egress.relay import REFUSAL_BYTES_MAX
 
@@ -64,7 +63,7 @@ async def test_events_come_as_they_are_sent():
         world.origin.answer = steps(STREAM_HEAD, chunk(b"data: 1\n\n"), second, chunk(b"data: 2\n\n"), b"0\r\n\r\n")
         reader, writer = await world.connect()
         writer.write(world.post(b'{"model":"m","stream":true}'))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GUARD_SECONDS):
             await reader.readuntil(b"data: 1\n\n")
             second.set()
             assert (await reader.readuntil(b"0\r\n\r\n")).count(b"data: 2") == 1
@@ -253,13 +252,20 @@ async def test_an_unreachable_upstream_is_not_sent():
 
 async def test_a_silent_upstream_is_given_up():
     """No first byte in time is a 502; silence in mid-answer breaks the answer off; both are settled as sent."""
-    settings = UpstreamSettings(first_byte_seconds=0.1, read_idle_seconds=0.1, tick_seconds=0.02)
-    async with running(settings=settings) as world:
+    async with running() as world:
         never = asyncio.Event()
         world.origin.answer = steps(never)
-        assert (await world.exchange(world.post())).startswith(b"HTTP/1.1 502 ")
+        reader, writer = await world.connect()
+        writer.write(world.post())
+        await world.origin.arrived.wait()
+        world.clock.push(world.upstream.settings.first_byte_seconds)
+        assert (await ended(reader)).startswith(b"HTTP/1.1 502 ")
         world.origin.answer = steps(STREAM_HEAD, chunk(b"data: 1\n\n"), never)
-        assert not (await world.exchange(world.post())).endswith(b"0\r\n\r\n")
+        reader, writer = await world.connect()
+        writer.write(world.post())
+        assert b" 200 " in await reader.readuntil(b"data: 1\n\n")
+        world.clock.push(world.upstream.settings.read_idle_seconds)
+        assert not (await ended(reader)).endswith(b"0\r\n\r\n")
         for call in ("call-0", "call-1"):
             assert CallEnd.UPSTREAM_FAILED is (await world.calls.outcome(call)).end
         never.set()

@@ -94,4 +94,4 @@ def advisory_database() -> Iterator[AdvisoryDatabase]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=10)
+        thread.join(timeout=60)

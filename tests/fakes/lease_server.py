@@ -101,7 +101,7 @@ class LeaseServer(rpc.LeaseServiceServicer):
         with self.lock:
             return [request for name, request, _ in self.calls if name == method]
 
-    def wait_for(self, method: str, count: int, seconds: float = 10.0) -> list[Any]:
+    def wait_for(self, method: str, count: int, seconds: float = 60.0) -> list[Any]:
         """Wait until a method was called so often."""
         with self.lock:
             assert self.lock.wait_for(lambda: len(self.requests(method)) >= count, seconds), method

@@ -124,7 +124,7 @@ class RevocationServer(revocation_rpc.RevocationServiceServicer):
     def wait_for_entry(self) -> None:
         """Until something is revoked."""
         with self.lock:
-            assert self.lock.wait_for(lambda: self.entries, 10)
+            assert self.lock.wait_for(lambda: self.entries, 60)
 
     def _progress(self, epoch: int) -> revocation.RevocationProgress:
         return revocation.RevocationProgress(

@@ -279,10 +279,10 @@ async def test_watch_shows_the_lease_at_once_coalesces_and_ends(core: Core) -> N
     for _ in range(3):
         core.clock.advance(1)
         await core.renew.run(identity(), PEER, lease.name, "r", None, None)
-    current, final = await asyncio.wait_for(anext(watch), 1)
+    current, final = await asyncio.wait_for(anext(watch), 60)
     assert (current.renew_count, final) == (3, False)
     await core.release.run(identity(), PEER, lease.name)
-    ended, final = await asyncio.wait_for(anext(watch), 1)
+    ended, final = await asyncio.wait_for(anext(watch), 60)
     assert (ended.state, final) == (LeaseState.RELEASED, True)
     assert [one async for one in watch] == []
     assert core.books.watchers == {}

@@ -59,10 +59,10 @@ def test_a_proof_is_asked_for_on_the_socket_too(stage, secure):
         request = lease_service_pb2.ListLeasesRequest()
         metadata = [("leasehold", "1"), ("authorization", f"Bearer {token}")]
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ListLeases(request, metadata=metadata, timeout=10)
+            stub.ListLeases(request, metadata=metadata, timeout=60)
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
         shown = [("leasehold", "1"), *Wpt()(HERE, token).items()]
-        assert not stub.ListLeases(request, metadata=shown, timeout=10).leases
+        assert not stub.ListLeases(request, metadata=shown, timeout=60).leases
 
 
 def test_a_lease_of_one_door_is_out_of_reach_through_the_other_without_its_certificate(secure, local, far):

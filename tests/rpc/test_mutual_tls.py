@@ -110,7 +110,7 @@ async def acquire(door: Door, authority: Authority, own: Certificate | None) -> 
         return await lease_service_pb2_grpc.LeaseServiceStub(channel).AcquireLease(
             lease_service_pb2.AcquireLeaseRequest(request_id=UUID, scopes=[types_pb2.Scope(provider="openai")]),
             metadata=METADATA,
-            timeout=10,
+            timeout=60,
         )
 
 
@@ -128,7 +128,7 @@ async def test_a_refusal_shows_uid_and_certificate_of_the_peer(door: Door, autho
     async with grpc.aio.secure_channel(f"localhost:{door.tcp.rpartition(':')[2]}", credentials) as channel:
         stub = lease_service_pb2_grpc.LeaseServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError):
-            await stub.ListLeases(lease_service_pb2.ListLeasesRequest(page_size=-1), metadata=METADATA, timeout=10)
+            await stub.ListLeases(lease_service_pb2.ListLeasesRequest(page_size=-1), metadata=METADATA, timeout=60)
     assert [Peer(os.getuid(), own.digest)] == [refused.peer for refused in door.recorder.kept]
 
 

@@ -100,10 +100,10 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 with grpc.insecure_channel(sys.argv[1]) as channel:
     stub = services.LeaseServiceStub(channel)
     lease = stub.AcquireLease(messages.AcquireLeaseRequest(request_id=str(uuid.uuid4()),
-        scopes=[types_pb2.Scope(provider="openai")]), metadata=METADATA, timeout=10).lease
+        scopes=[types_pb2.Scope(provider="openai")]), metadata=METADATA, timeout=60).lease
     print(lease.binding.uid, flush=True)
     try:
-        stub.GetLease(messages.GetLeaseRequest(name=sys.argv[2]), metadata=METADATA, timeout=10)
+        stub.GetLease(messages.GetLeaseRequest(name=sys.argv[2]), metadata=METADATA, timeout=60)
         print("FOUND", flush=True)
     except grpc.RpcError as error:
         print(error.code().name, flush=True)
@@ -191,7 +191,7 @@ async def test_a_watcher_who_leaves_is_forgotten(stub: Any, flows: MemoryLeases)
     assert flows.watching == 1
     flows.changed.clear()
     watch.cancel()
-    await asyncio.wait_for(flows.changed.wait(), 10)
+    await asyncio.wait_for(flows.changed.wait(), 60)
     assert flows.watching == 0
 
 
@@ -239,5 +239,5 @@ async def test_cancelling_a_call_cancels_its_flow(stub: Any, flows: MemoryLeases
     pending = call(stub.AcquireLease, acquire())
     await started.wait()
     pending.cancel()
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 60)
     assert not flows.leases

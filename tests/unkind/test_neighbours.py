@@ -213,7 +213,7 @@ for name in sorted(names):
                 messages.AcquireLeaseRequest(
                     request_id=str(uuid.uuid4()), scopes=[types_pb2.Scope(provider="anthropic")]
                 ),
-                metadata=[("leasehold", "1"), ("authorization", "Bearer " + sys.argv[1])], timeout=5)
+                metadata=[("leasehold", "1"), ("authorization", "Bearer " + sys.argv[1])], timeout=60)
             answers.add("GRANTED")
         except grpc.RpcError as error:
             answers.add(error.code().name)
