@@ -7,6 +7,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -15,6 +17,7 @@ from leasehold._identity import Identity
 from leasehold._methods import A, Method, Q
 from leasehold._retry import STREAM_SECONDS_MAX, Attempts, ChannelHealth, StreamAttempts
 from leasehold._settings import Settings
+from leasehold._undisturbed import undisturbed
 from leasehold.errors import IdentityRejected, InvalidRequest, LeaseholdError, from_rpc_error
 
 
@@ -44,7 +47,7 @@ class Link:
             channel = self._current()
             stub = channel.unary_unary(method.path, method.request.SerializeToString, method.answer.FromString)
             try:
-                answer: A = stub(request, timeout=attempts.seconds_left(), metadata=metadata)
+                answer: A = _answer(partial(stub.future, request, timeout=attempts.seconds_left(), metadata=metadata))
             except grpc.RpcError as failure:
                 error = self._failed(failure, channel)
                 changed = isinstance(error, IdentityRejected) and self._identity.read() != token
@@ -62,9 +65,9 @@ class Link:
         metadata = self._identity.metadata(self._identity.read(), method.path)
         channel = self._current()
         stub = channel.unary_stream(method.path, method.request.SerializeToString, method.answer.FromString)
-        answers = stub(request, timeout=timeout_seconds, metadata=metadata)
+        answers = undisturbed(partial(stub, request, timeout=timeout_seconds, metadata=metadata))
         try:
-            for answer in answers:
+            while (answer := undisturbed(lambda: next(answers, None), answers.cancel)) is not None:
                 self._health.succeeded()
                 yield answer
         except grpc.RpcError as failure:
@@ -124,6 +127,15 @@ class Link:
                     else grpc.secure_channel(target, tls.credentials(), options)
                 )
             return self._channel
+
+
+def _answer(begin: Callable[[], Any]) -> Any:
+    """Of a unary call, which is not left going on when we are interrupted."""
+    call = undisturbed(begin)
+    try:
+        return call.result()
+    finally:
+        call.cancel()
 
 
 class AsyncLink:
