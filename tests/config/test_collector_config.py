@@ -174,7 +174,10 @@ def test_fleet_budgets_are_read_with_their_names(tmp_path):
     assert budget.name == "fleet:label:team=search|month@Europe/Berlin"
     assert budget.metrics == (Metric.COST_MICRO_USD, Metric.REQUESTS)
     assert budget.budget.limit.caps[0] == 500000000
+    assert budget.sidecar_percent_max == 100
     assert load_collector(write(tmp_path, GOOD)).fleet_budgets == ()
+    (limited,) = load_collector(write(tmp_path, f"{GOOD}{FLEET}sidecar_percent_max = 40\n")).fleet_budgets
+    assert limited.sidecar_percent_max == 40
 
 
 def test_a_fleet_budget_may_roll(tmp_path):
@@ -196,6 +199,8 @@ def test_a_fleet_budget_may_roll(tmp_path):
         (("Europe/Berlin", "Europe/Bonn"), "not in the table of time zones"),
         (("cost_micro_usd = 500000000\nrequests = 10", ""), "caps nothing"),
         (("requests = 10", "requests = 0"), "a cap must be 1 to"),
+        (("requests = 10", "requests = 10\nsidecar_percent_max = 0"), "sidecar_percent_max must be 1 to 100"),
+        (("requests = 10", "requests = 10\nsidecar_percent_max = 101"), "sidecar_percent_max must be 1 to 100"),
         (("requests = 10", "concurrency = 10"), "concurrency"),
         (('period = "month"\ntime_zone = "Europe/Berlin"', "rolling_seconds = 60"), "rolling_seconds must be 3600 to"),
         (('period = "month"', "rolling_seconds = 86400"), "does not go with rolling_seconds"),

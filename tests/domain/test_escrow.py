@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.escrow import Escrow, EscrowError, Slice, SliceState
-from leasehold_broker.domain.escrow_shares import Demand, targets
+from leasehold_broker.domain.escrow_shares import Demand, outlying, targets
 from leasehold_broker.domain.slice import HORIZON_SECONDS, NEED_SECONDS, OwnSlice, Pace
 from leasehold_broker.domain.time import NANOS
 
@@ -169,6 +169,35 @@ def test_e8_refused_calls_come_first_and_the_longest_waiting_before_others() -> 
     assert found == {"a": 10, "b": 30, "c": 50}
     found = targets(60, [Demand("b", 0, need=30, since=2), Demand("c", 0, need=50, since=1)])
     assert found == {"b": 0, "c": 50}
+
+
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30),
+)
+def test_nobody_should_have_more_than_it_may_and_the_rest_is_shared_as_ever(
+    pool: int, asked: list[tuple[int, int, int]]
+) -> None:
+    """A need of more than that is none; what one may not have is there for others, as if it had not asked for it."""
+    demands = [Demand(f"s{n}", want, need, n, most) for n, (want, need, most) in enumerate(asked)]
+    found = targets(pool, demands)
+    assert all(found[one.sidecar] <= one.most for one in demands)
+    modest = [
+        Demand(one.sidecar, min(one.want, one.most), one.need if one.need <= one.most else 0, one.since)
+        for one in demands
+    ]
+    unlimited = targets(pool, modest)
+    assert all(found[one.sidecar] == min(unlimited[one.sidecar], one.most) for one in demands)
+
+
+def test_a_part_is_outlying_beside_what_others_have() -> None:
+    """A quarter of the cap, and four times an equal part, among five or more; not merely the only one who spends."""
+    rights = {"a": 250, "b": 10, "c": 10, "d": 10, "e": 10, "f": 0}
+    assert outlying(1000, rights) == ["a"]
+    assert outlying(1001, rights) == []
+    assert outlying(1000, rights | {"b": 60, "c": 60}) == []
+    assert outlying(1000, {"a": 900, "b": 1, "c": 1, "d": 1, "e": 0}) == []
+    assert outlying(1000, {}) == []
 
 
 @given(st.integers(0, 10**9), st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**7)), max_size=30))

@@ -15,7 +15,7 @@ from leasehold_broker.domain.fleet_budget import KEEP_ALL, NO_FENCE, SliceReport
 from leasehold_broker.domain.limits import Level
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.sync import silence_seconds
-from leasehold_broker.domain.windows import Period
+from leasehold_broker.domain.windows import Period, Rolling
 from leasehold_broker.flows.escrow_windows import OVER_SECONDS_MIN
 from leasehold_broker.flows.fleet_escrow import CALL_SECONDS_MAX, LOOK_SECONDS, FleetEscrow
 
@@ -407,3 +407,90 @@ async def test_it_runs_by_itself() -> None:
             await wake.wait()
         task.cancel()
     assert found.told("a").granted >= 10
+
+
+async def drained_by(found: World, name: str) -> int:
+    """It asks for all there is and says that it spent it, again and again, in new lives too: what it had in all."""
+    had = 0
+    for life in range(3):
+        spent = fence = 0
+        for _ in range(20):
+            reports = [said(want=10_000)] + ([said(fence, spent=spent, granted=spent)] if fence else [])
+            told = await found.asks(name, *reports, life=f"{name}{life}")
+            fence, spent = told.fence, told.granted
+        had += spent
+        await found.later(1.0)
+    return had
+
+
+async def test_a_hostile_sidecar_takes_no_more_than_its_share_in_all_its_lives() -> None:
+    """Spent, as it says, or lost with a life: it counts; the rest is for others, and it is told that it has none."""
+    found = await world(replace(BUDGET, sidecar_percent_max=30))
+    assert await drained_by(found, "m") == 300
+    assert found.told("m", "m2").remaining == 0
+    others = [await found.asks(name, said(need=300)) for name in ("a", "b")]
+    assert [told.granted for told in others] == [300, 300]
+    assert (await found.asks("a", said(others[0].fence, granted=300, spent=300), said(need=1))).granted == 300
+    assert found.told("a").remaining == 0
+
+
+async def test_without_a_share_one_may_take_it_all() -> None:
+    """Off unless it is stated: skewed demand is honest, mostly."""
+    found = await world()
+    assert await drained_by(found, "m") >= 990
+
+
+async def test_a_need_above_the_share_is_refused_at_once_and_asks_nobody_to_give_back() -> None:
+    """It would be of no use: whoever holds something keeps it."""
+    found = await world(replace(BUDGET, sidecar_percent_max=50))
+    await found.asks("a", said(want=400))
+    told = await found.asks("b", said(need=501))
+    assert told.granted <= 500
+    assert told.remaining <= 500
+    assert found.told("a").keep == KEEP_ALL
+    assert (await found.asks("b", said(told.fence, granted=told.granted), said(need=500))).granted == 500
+
+
+async def test_a_share_follows_the_cap_that_an_operator_sets() -> None:
+    """Raised, more may be granted; lowered, what was granted stays and nothing more comes."""
+    found = await world(replace(BUDGET, sidecar_percent_max=10))
+    told = await found.asks("a", said(need=100))
+    assert told.granted == 100
+    found.log.changes.append(BudgetChange(1, NAME, COST, Direction.RAISE, 2000, 0, "", "ops", "r1", 1))
+    told = await found.asks("a", said(told.fence, granted=100, spent=100), said(need=100))
+    assert told.granted == 200
+    found.log.changes.append(BudgetChange(2, NAME, COST, Direction.LOWER, 500, 0, "", "ops", "r2", 1))
+    told = await found.asks("a", said(told.fence, granted=200, spent=200), said(need=1))
+    assert (told.granted, told.remaining) == (200, 0)
+
+
+async def test_a_share_of_a_rolling_budget_is_over_all_that_counts() -> None:
+    """A new bucket begins nothing anew for who has had its share in the ones before."""
+    rolling = fleet_budget(period=Rolling(3600), cost_micro_usd=1000)
+    found = await world(replace(rolling, sidecar_percent_max=30))
+
+    def of(fence: int = NO_FENCE, **more) -> SliceReport:
+        return replace(said(fence, **more), budget=rolling.name)
+
+    told = await found.asks("m", of(need=200))
+    await found.asks("m", of(told.fence, granted=200, spent=200))
+    await found.later(60.0)
+    told = await found.asks("m", of(need=200))
+    assert told.granted < 100
+    assert told.remaining == 100
+    assert (await found.asks("m", of(need=100))).granted == 100
+    assert (await found.asks("a", of(need=300))).granted == 300
+
+
+async def test_an_outlying_share_is_told_once_a_window() -> None:
+    """By name and amount, whether or not there is a limit; after a restart once more at most."""
+    found = await world()
+    for name in ("a", "b", "c", "d"):
+        await found.asks(name, said(need=20))
+    assert found.events(EventType.BUDGET_SHARE_OUTLYING) == []
+    told = await found.asks("m", said(need=500))
+    for spent in (100, 200, 300):
+        await found.asks("m", said(told.fence, granted=500, spent=spent))
+    await found.later(1.0)
+    (event,) = found.events(EventType.BUDGET_SHARE_OUTLYING)
+    assert (event["budget"], event["sidecar"], event["amount"]) == (NAME, "m", 500)

@@ -27,6 +27,39 @@ FLEET_MUTANTS = (
         (DOMAIN, MACHINE, FLEET),
     ),
     Mutant(
+        "fleet: a share counts only the slice that is open",
+        "E8",
+        WINDOWS,
+        "                found[each.sidecar] += each.right\n",
+        "                found[each.sidecar] += each.right if each.state is SliceState.OPEN else 0\n",
+        (CENTRE_TESTS, FLEET),
+    ),
+    Mutant(
+        "fleet: a share of a rolling budget is of one bucket",
+        "E8",
+        WINDOWS,
+        "counting = [running] if running.rolling is None else [running, *self._others(running, running.rolling)]\n"
+        "        found: Counter",
+        "counting = [running]\n        found: Counter",
+        (CENTRE_TESTS,),
+    ),
+    Mutant(
+        "fleet: a need above one's share is met",
+        "E8",
+        SHARES,
+        "if 0 < one.need <= min(left, one.most):",
+        "if 0 < one.need <= left:",
+        (DOMAIN, CENTRE_TESTS),
+    ),
+    Mutant(
+        "fleet: the floor is given to who has had its share",
+        "E8",
+        SHARES,
+        "max(found[one.sidecar], min(floor, one.most))",
+        "max(found[one.sidecar], floor)",
+        (DOMAIN, CENTRE_TESTS),
+    ),
+    Mutant(
         "fleet: a slice that had ended and is told again never ends",
         "E9",
         SLICES,
@@ -86,7 +119,8 @@ FLEET_MUTANTS = (
         "fleet: a need is met in part",
         "E8",
         SHARES,
-        "        if 0 < one.need <= left:\n            found[one.sidecar] = one.need\n            left -= one.need",
+        "        if 0 < one.need <= min(left, one.most):\n            found[one.sidecar] = one.need\n"
+        "            left -= one.need",
         "        if 0 < (most := min(left, one.need)):\n            found[one.sidecar] = most\n"
         "            left -= most",
         (DOMAIN, CENTRE_TESTS),

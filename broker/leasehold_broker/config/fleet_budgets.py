@@ -27,6 +27,7 @@ class FleetBudgetPart(Part, frozen=True):
     input_tokens: int = UNLIMITED
     output_tokens: int = UNLIMITED
     requests: int = UNLIMITED
+    sidecar_percent_max: int = 100
 
 
 def fleet_budgets_at(parts: tuple[FleetBudgetPart, ...], path: Path) -> tuple[FleetBudget, ...]:
@@ -61,8 +62,11 @@ def _budget(part: FleetBudgetPart) -> FleetBudget:
     if not all(0 < cap <= AMOUNT_MAX or cap == UNLIMITED for cap in caps):
         message = f"a cap must be 1 to {AMOUNT_MAX} in its metric's unit"
         raise ValueError(message)
-    zone = _zone(part)
-    return FleetBudget(Budget(value, WindowLimit(level, _span(part), caps, zone, label, soft_percent=0)))
+    if not 1 <= part.sidecar_percent_max <= 100:
+        message = "sidecar_percent_max must be 1 to 100"
+        raise ValueError(message)
+    budget = Budget(value, WindowLimit(level, _span(part), caps, _zone(part), label, soft_percent=0))
+    return FleetBudget(budget, part.sidecar_percent_max)
 
 
 def _span(part: FleetBudgetPart) -> Period | Rolling:

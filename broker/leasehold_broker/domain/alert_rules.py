@@ -147,6 +147,12 @@ RULES: Final[Mapping[EventType, Rule]] = {
         "Raise the cap with leasehold budget, or expect refusals when it is reached.",
         _named("account", "metric"),
     ),
+    EventType.BUDGET_SHARE_OUTLYING: Rule(
+        Severity.WARNING,
+        "One sidecar has taken much more of a fleet budget than others",
+        "Compare its calls with what it says it spent; leasehold sidecar ban stops it; see sidecar_percent_max.",
+        _named("budget", "metric", "sidecar"),
+    ),
     EventType.POLICY_REJECTED: Rule(
         Severity.ERROR,
         "A new policy was refused; the one before stays in force",

@@ -7,6 +7,8 @@ waits for what others hold.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from leasehold_broker.domain.amounts import UNLIMITED
+
 WORTH_IT = 4
 """Less than a quarter of the target is not worth a commit."""
 
@@ -20,14 +22,20 @@ class Demand:
         want: beyond what is held, for the near future.
         need: for a call that was refused; 0 for none.
         since: when that need arose, on any scale that grows: who waits longest comes first.
+        most: it may have available, whatever it asks for; a need of more is a need of nothing.
     """
 
     sidecar: str
     want: int
     need: int = 0
     since: int = 0
+    most: int = UNLIMITED
 
 
+OUTLYING_CAP_SHARE = 4
+"""One sidecar's part is worth a look from a quarter of the cap on,"""
+OUTLYING_TIMES = 4
+"""and from so many times an equal part of what all have on."""
 FLOORS_SHARE = 8
 FLOOR_SHARE = 64
 """Who wants nothing keeps a small part, so that its next call need not be refused: all of those together an eighth of
@@ -45,16 +53,17 @@ def targets(pool: int, demands: Iterable[Demand]) -> dict[str, int]:
     found = dict.fromkeys((one.sidecar for one in asked), 0)
     left = pool
     for one in sorted(asked, key=lambda one: (one.since, one.sidecar)):
-        if 0 < one.need <= left:
+        if 0 < one.need <= min(left, one.most):
             found[one.sidecar] = one.need
             left -= one.need
-    wanting = sorted((one.want - found[one.sidecar], one.sidecar) for one in asked if one.want > found[one.sidecar])
+    wants = {one.sidecar: min(one.want, one.most) - found[one.sidecar] for one in asked}
+    wanting = sorted((more, sidecar) for sidecar, more in wants.items() if more > 0)
     for index, (more, sidecar) in enumerate(wanting):
         taken = min(more, left // (len(wanting) - index + 1))
         found[sidecar] += taken
         left -= taken
     floor = left // max(FLOOR_SHARE, FLOORS_SHARE * len(asked))
-    return {sidecar: max(target, floor) for sidecar, target in found.items()}
+    return {one.sidecar: max(found[one.sidecar], min(floor, one.most)) for one in asked}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +102,19 @@ def shares(free: int, demands: Sequence[Demand], have: Mapping[str, int]) -> Sha
             grants[name] = more
             left -= more
     return Shares(aims, grants, hungry)
+
+
+def outlying(cap: int, rights: Mapping[str, int]) -> list[str]:
+    """Sidecars that have taken much more of a cap than others have; never among fewer than five.
+
+    Args:
+        cap: in force.
+        rights: what each takes out of it.
+    """
+    having = {name: right for name, right in rights.items() if right > 0}
+    bound = OUTLYING_TIMES * sum(having.values())
+    return [
+        name
+        for name, right in sorted(having.items())
+        if right * OUTLYING_CAP_SHARE >= cap and right * len(having) >= bound and len(having) > OUTLYING_TIMES
+    ]

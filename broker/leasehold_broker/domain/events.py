@@ -38,6 +38,7 @@ class EventType(StrEnum):
     BUDGET_SLICE_GRANTED = "budget.slice_granted"
     BUDGET_SLICE_RETURNED = "budget.slice_returned"
     BUDGET_SLICE_WRITTEN_OFF = "budget.slice_written_off"
+    BUDGET_SHARE_OUTLYING = "budget.share_outlying"
     CALL_ADMITTED = "call.admitted"
     CALL_SETTLED = "call.settled"
     CALL_REFUSED = "call.refused"

@@ -23,9 +23,16 @@ KEEP_ALL = UNLIMITED
 
 @dataclass(frozen=True, slots=True)
 class FleetBudget:
-    """One budget over the whole fleet: what it counts, over which span of time, with which caps."""
+    """One budget over the whole fleet: what it counts, over which span of time, with which caps.
+
+    Args:
+        budget: the same words as of one sidecar.
+        sidecar_percent_max: of a cap, that one sidecar may be granted in one window, all its lives together. 100: it is
+            not limited.
+    """
 
     budget: Budget
+    sidecar_percent_max: int = 100
 
     @property
     def name(self) -> str:
@@ -57,7 +64,7 @@ class SliceTold:
         fence: of the sidecar's slice; NO_FENCE: it has none, and may spend nothing.
         granted: in all, since the slice was made, in the metric's unit.
         keep: what is not spent and not held above this is to be returned; KEEP_ALL: nothing.
-        remaining: of the whole budget, what somebody may still be granted.
+        remaining: of the whole budget, what somebody may still be granted, this sidecar among others.
         seconds: how long this is good for, from when the heartbeat was sent that the message answers.
         reset_wall_ms: when the budget starts anew; 0: never.
     """

@@ -9,13 +9,15 @@ back with its bucket's end, and what was spent of it when its bucket counts no m
 bucket that its call was admitted in.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from leasehold_broker.domain.amounts import METRICS, Metric
+from leasehold_broker.domain.amounts import METRICS, UNLIMITED, Metric
 from leasehold_broker.domain.budget_changes import BudgetChange, changed_caps
 from leasehold_broker.domain.escrow import Escrow, Slice, SliceState
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.escrow_shares import outlying
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.time import Instant, SteadyTime
 from leasehold_broker.domain.windows import ROLLING_SECONDS_MAX, Rolling, Window, window_at
@@ -32,6 +34,7 @@ forward and back again finds what was granted, not a fresh budget."""
 UNKNOWN_SECONDS = ROLLING_SECONDS_MAX + OVER_SECONDS_MIN
 """The same for a window of a budget that is no longer configured: it may have been one that rolls."""
 CHANGES_PAGE = 1000
+NO_LIMIT_PERCENT = 100
 
 Key = tuple[str, Metric]
 
@@ -43,6 +46,9 @@ class Running:
     Args:
         durable: of each slice what its holder may be told was granted.
         over_ns: boot reading since when its window is over; 0: it is not.
+        share, share_left: what one sidecar may be granted, and what is left of that for each that was; None: no limit.
+        seen_rights: what was granted when that was looked at.
+        outlying: sidecars of which it was told that they have taken much more than others.
     """
 
     budget: FleetBudget
@@ -51,6 +57,19 @@ class Running:
     escrow: Escrow
     durable: dict[int, int] = field(default_factory=dict)
     over_ns: int = 0
+    share: int = UNLIMITED
+    share_left: dict[str, int] | None = None
+    seen_rights: int = 0
+    outlying: set[str] = field(default_factory=set)
+
+    def left_for(self, sidecar: str) -> int:
+        """What may still be granted to it, as far as its share goes."""
+        return UNLIMITED if self.share_left is None else self.share_left.get(sidecar, self.share)
+
+    def granted(self, sidecar: str, amount: int) -> None:
+        """So much less is left of its share."""
+        if self.share_left is not None:
+            self.share_left[sidecar] = self.left_for(sidecar) - amount
 
     @property
     def key(self) -> Key:
@@ -99,6 +118,18 @@ class Running:
                 "free": self.escrow.free,
             },
         )
+
+    def outlying_event(self, sidecar: str, amount: int, now: Instant) -> Event:
+        """This sidecar has taken much more of it than others have."""
+        name, metric = self.budget.name, self.metric.value
+        details: dict[str, Detail] = {
+            "budget": name,
+            "metric": metric,
+            "sidecar": sidecar,
+            "amount": amount,
+            "message": f"{sidecar} has taken {amount} {metric} of {name}",
+        }
+        return Event(EventType.BUDGET_SHARE_OUTLYING, now.wall_ms, Outcome.ALLOWED, details=details)
 
 
 @dataclass(slots=True)
@@ -201,6 +232,29 @@ class EscrowWindows:
                 found.restore(replace(each))
         return found
 
+    def refresh_shares(self, running: Running, wall_ms: int) -> list[tuple[str, int]]:
+        """Know what is left for each sidecar; gives those that have taken outlyingly much, with how much, once each."""
+        limited = running.budget.sidecar_percent_max < NO_LIMIT_PERCENT
+        if not limited and running.escrow.rights == running.seen_rights:
+            return []
+        running.seen_rights = running.escrow.rights
+        rights, cap = self._rights(running), self._full_cap(running, wall_ms)
+        if limited:
+            running.share = max(0, cap) * running.budget.sidecar_percent_max // NO_LIMIT_PERCENT
+            running.share_left = {name: max(0, running.share - right) for name, right in rights.items()}
+        found = [(name, rights[name]) for name in outlying(cap, rights) if name not in running.outlying]
+        running.outlying.update(name for name, _ in found)
+        return found
+
+    def _rights(self, running: Running) -> Counter[str]:
+        """What each sidecar takes out of the cap, all its lives together; of a rolling budget in all that counts."""
+        counting = [running] if running.rolling is None else [running, *self._others(running, running.rolling)]
+        found: Counter[str] = Counter()
+        for one in counting:
+            for each in one.escrow.slices.values():
+                found[each.sidecar] += each.right
+        return found
+
     def _others(self, running: Running, span: Rolling) -> list[Running]:
         """The other buckets of the budget that count now."""
         now_ms = self._steady_ms()
@@ -272,10 +326,14 @@ class EscrowWindows:
             for fence in one.escrow.slices:
                 del self._of_fence[fence]
 
-    def _cap(self, running: Running, wall_ms: int) -> int:
+    def _full_cap(self, running: Running, wall_ms: int) -> int:
+        """The cap that is in force, of a rolling budget for all that counts."""
         caps = running.budget.budget.limit.caps_at(wall_ms)
         changes = self._changed.get(running.budget.name, {}).values()
-        cap = changed_caps(caps, changes, wall_ms)[METRICS.index(running.metric)]
+        return changed_caps(caps, changes, wall_ms)[METRICS.index(running.metric)]
+
+    def _cap(self, running: Running, wall_ms: int) -> int:
+        cap = self._full_cap(running, wall_ms)
         if running.rolling is not None:
             cap -= sum(one.escrow.rights for one in self._others(running, running.rolling))
         return cap

@@ -287,8 +287,14 @@ class FleetEscrow:
     def _share(self, key: Key, running: Running, now: Instant) -> None:
         escrow = running.escrow
         asks = self.holders.asking(key, now)
-        demands = [Demand(name, ask.want, ask.need, ask.since_ns) for name, ask in asks.items()]
         have = {name: _available(escrow, name, ask) for name, ask in asks.items()}
+        for name, amount in self.windows.refresh_shares(running, now.wall_ms):
+            if name in self.holders:  # else its own replica tells
+                self._draft.events.append(running.outlying_event(name, amount, now))
+        demands = [
+            Demand(name, ask.want, ask.need, ask.since_ns, have[name] + running.left_for(name))
+            for name, ask in asks.items()
+        ]
         found = shares(escrow.free, demands, have)
         for name, amount in found.grants.items():
             # To a sidecar elsewhere its own replica grants it.
@@ -305,6 +311,7 @@ class FleetEscrow:
             found = running.escrow.open(name, self.holders[name].life, self.windows.fence)
             self.windows.opened(running, found.fence)
         running.escrow.grant(found.fence, amount)
+        running.granted(name, amount)
         self._draft.changed[found.fence] = running
         self._draft.events.append(running.event(EventType.BUDGET_SLICE_GRANTED, found, amount, now))
 
@@ -342,7 +349,7 @@ class FleetEscrow:
             fence,
             granted,
             keep,
-            running.escrow.pool,
+            min(running.escrow.pool, (0 if found is None else found.available) + running.left_for(name)),
             seconds,
             now.wall_ms + left_ms if window.end_ms else 0,
         )

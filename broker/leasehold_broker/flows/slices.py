@@ -232,8 +232,9 @@ class Slices:
             reset = (told.reset_wall_ms - now.wall_ms) / 1000 if told.reset_wall_ms else None
             return Refusal(
                 Reason.BUDGET_EXHAUSTED,
-                f"the fleet budget {told.budget} has {told.remaining} {shortfall.metric} left for all sidecars, "
-                f"this call could need {shortfall.wanted}; lower the request's output limit or ask for a larger budget",
+                f"the fleet budget {told.budget} has {told.remaining} {shortfall.metric} left for all sidecars, or in "
+                f"this one's share of it, this call could need {shortfall.wanted}; lower the request's output limit or "
+                "ask for a larger budget",
                 retry_after_seconds=None if reset is None else max(0.001, reset),
                 violations=(violation,),
             )

@@ -37,6 +37,7 @@ class EscrowTruth:
         self._window_of: dict[int, tuple[str, str, int]] = {}
         self._drawn_in: Counter[tuple[str, str, int]] = Counter()
         self._rights_in: Counter[tuple[str, str, int]] = Counter()
+        self._rights_of: Counter[tuple[str, tuple[str, str, int]]] = Counter()
         self._calls: dict[str, tuple[str, str, list[tuple[int, int, int]]]] = {}
         self.holder: dict[int, str] = {}
         self._places: dict[int, tuple[AccountId, int]] = {}
@@ -64,9 +65,12 @@ class EscrowTruth:
             self._seen["granted"] += 1
             assert fence not in self.written_off, f"E6: slice {fence} was granted to after it was written off"
             self._within_cap(window)
+            self._rights_of[details["sidecar"], window] += amount
+            self._within_share(details["sidecar"], window)
         elif event["type"] == RETURNED:
             self.returned[fence] += amount
             self._rights_in[window] -= amount
+            self._rights_of[details["sidecar"], window] -= amount
             self._seen["returned"] += 1
             if fence not in self.copied:
                 assert self.returned[fence] <= self.said_returned[fence], f"E5: slice {fence}: more than was returned"
@@ -78,6 +82,14 @@ class EscrowTruth:
         assert most is None or self._rights_in[window] <= most, (
             f"E1: {self._rights_in[window]} of {most} are granted in {window}"
         )
+
+    def _within_share(self, sidecar: str, window: tuple[str, str, int]) -> None:
+        settings, most = self._world.settings, self.cap_most.get(window)
+        if most is None or settings.sidecar_percent_max == 100 or window[0] != settings.main_budget.name:
+            return
+        right, share = self._rights_of[sidecar, window], most * settings.sidecar_percent_max // 100
+        assert right <= share, f"{sidecar} was granted {right} of {window}, more than its share of {share}"
+        self._seen["share of one used up"] += right == share
 
     def _written_off(self, fence: int) -> None:
         self.written_off.add(fence)

@@ -35,6 +35,7 @@ class Settings:
         lose, repeat, swap: share of single messages that a middlebox loses, repeats, swaps.
         prove_seconds: between the expensive checks.
         complete_every: turns between looks at everything; what a turn has touched is looked at after it.
+        sidecar_percent_max: of the fleet budget, for one sidecar.
         forgets: the centre loses its newest revocations now and then, as one that is restored from an older copy.
     """
 
@@ -57,11 +58,14 @@ class Settings:
     prove_seconds: float = 30.0
     complete_every: int = 1000
     forgets: bool = False
+    sidecar_percent_max: int = 100
 
     @property
     def main_budget(self) -> FleetBudget:
         """That is always there."""
-        return fleet_budget(period=self.period, cost_micro_usd=self.cap)
+        return replace(
+            fleet_budget(period=self.period, cost_micro_usd=self.cap), sidecar_percent_max=self.sidecar_percent_max
+        )
 
     @property
     def second_budget(self) -> FleetBudget:
@@ -93,4 +97,5 @@ def of_seed(seed: int) -> Settings:
         lose=chance.choice([0.005, 0.03, 0.3]) if meddled else 0.0,
         repeat=chance.choice([0.005, 0.05, 0.5]) if meddled else 0.0,
         swap=chance.choice([0.005, 0.05]) if meddled else 0.0,
+        sidecar_percent_max=chance.choice([100, 100, 100, 50]),
     )
