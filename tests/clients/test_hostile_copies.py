@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from tests.fakes.log_copy import ORIGIN, SignedLog, interleaved
+from tests.fakes.log_copy import ORIGIN, SignedLog, interleaved, placed
 from tests.fakes.streams import Emitter
 
 from leasehold.audit import Record
@@ -240,3 +240,26 @@ def test_a_copy_or_key_with_an_impossible_name_is_no_file(log, run):
     """Longer than a name can be."""
     assert run("x" * 5000).exit_code == 1
     assert run(log.copy(WHOLE[:3]), "--key", "x" * 5000).exit_code == 1
+
+
+TWICE = b'{"type":"call.refused","wall_ms":1,"outcome":"denied","details":{"a":{"lease":"x","lea\\u0073e":"y"}}}'
+THRICE = b'{"lease":"leases/a","type":"call.refused","wall_ms":1,"outcome":"denied","lease":"leases/b"}'
+OURS = b'{"details":{"a":{"lease":"x"},"b":[{"lease":"x"},{"lease":"x"}]},"outcome":"denied","type":"t","wall_ms":1}'
+
+
+def test_a_body_that_two_readers_read_differently_is_told_and_no_bad_entry(log, run, tmp_path):
+    """In a file, and in a folder when its bodies are read: how many, and which; names of different objects are none."""
+    emitter = Emitter()
+    records = placed([emitter.put(body) for body in (OURS, TWICE, b"no json", THRICE)])
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f"{record.line()}\n" for record in records))
+    told = run(lines)
+    assert told.exit_code == 0
+    assert "may be read in two ways: 2 records; line 2: 'lease' stands twice" in told.output
+    folder = log.copy(records)
+    assert "two ways" not in run(folder, "--key", log.key_text).output
+    told = run(folder, "--key", log.key_text, "--bodies", "--json")
+    assert told.exit_code == 0
+    verdict = json.loads(told.output)
+    assert verdict["read_in_two_ways"] == 2
+    assert verdict["first_read_in_two_ways"].startswith("position 2: 'lease'")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from leasehold.audit_bodies import TwofoldBodies
 from leasehold.audit_gaps import DECLARES_GAP, Gaps
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
@@ -220,6 +221,7 @@ class Verdict:
         gaps: losses that the collector itself declared, in words.
         held: sizes of the checkpoints that the log agrees with.
         wrong: what contradicts a checkpoint, in words.
+        twofold: bodies that two readers may read differently, where bodies were read.
     """
 
     records: int = 0
@@ -230,6 +232,7 @@ class Verdict:
     gaps: list[str] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    twofold: TwofoldBodies = field(default_factory=TwofoldBodies)
 
     @property
     def holds(self) -> bool:
@@ -269,6 +272,7 @@ def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, 
             place = f"{where} (stream {record.stream}, epoch {record.epoch}, sequence {record.sequence})"
             verdict.flaw = Flaw(place, what)
             return verdict
+        verdict.twofold.look(record.body, where)
         position = record.position or position
         verdict.records += 1
         verdict.hash_only += not record.body

@@ -40,7 +40,12 @@ class _BadEntryError(Exception):
 
 
 def verify_copy(
-    folder: Path, key: VerifierKey, earlier: Iterable[Checkpoint] = (), kept: Iterable[Head] = ()
+    folder: Path,
+    key: VerifierKey,
+    earlier: Iterable[Checkpoint] = (),
+    kept: Iterable[Head] = (),
+    *,
+    bodies: bool = False,
 ) -> Verdict:
     """Check everything that the copy's own checkpoint speaks for.
 
@@ -49,6 +54,7 @@ def verify_copy(
         key: of the log.
         earlier: checkpoints that were kept elsewhere; their signatures have been checked.
         kept: heads that were kept elsewhere; the copy must reach each of them. That it agrees is up to the checkpoints.
+        bodies: read every body too, for names that stand twice; takes twice as long.
 
     Raises:
         InvalidRequest: the copy has no checkpoint, or one that this key did not sign.
@@ -62,6 +68,8 @@ def verify_copy(
     check = _Check(folder, verdict, roots)
     for number, count in tiles_of(newest.size):
         check.tile(number, count)
+        if bodies and verdict.flaw is None:
+            check.bodies(number, count)
         if verdict.flaw is not None:
             break
     else:
@@ -116,6 +124,14 @@ class _Check:
             self._edge.grow(root, TILE_HASHES)
             for level, at, data in self._upper.add(root):
                 self._same(level, at, data)
+
+    def bodies(self, number: int, count: int) -> None:
+        """Read those of a tile that holds."""
+        data, at = _read(self._folder / tile_path("bodies", number, count), FILE_BYTES_MAX) or b"", 0
+        for index in range(count):
+            begin = at + 4
+            at = begin + int.from_bytes(data[at:begin], "big")
+            self._verdict.twofold.look(data[begin:at], f"position {number * TILE_HASHES + index + 1}")
 
     def upper(self) -> None:
         """At the end: the tiles that are not full, and the heads."""

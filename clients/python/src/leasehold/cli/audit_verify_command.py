@@ -35,6 +35,9 @@ COPY is a folder of 'leasehold audit export --tiles', a file of JSON lines, or '
 follow the one before it and match its own digest, in every stream from its first record on; the first bad entry is
 named. A folder must also have the root that its checkpoint signs: it needs --key, and nothing else.
 
+A body in which a name stands twice says different things to different readers: only a program that is not ours
+writes one. It is told, and no bad entry: it is what was signed. A folder's bodies are read with --bodies.
+
 A log that was rewritten as a whole and signed again, or cut at its end, is consistent in itself: it shows against what
 was kept elsewhere. Give earlier checkpoints with --checkpoint (from 'leasehold audit checkpoint'), or heads with
 --heads (from 'leasehold audit heads --json') or --head. Online, the collector's own heads are used as well.
@@ -58,6 +61,7 @@ Exit codes:
 @click.option("--heads", "heads_file", metavar="PATH", help="Heads kept elsewhere.")
 @click.option("--head", "head_texts", multiple=True, metavar="STREAM/EPOCH/SEQUENCE/DIGEST", help="One kept head.")
 @click.option("--partial", is_flag=True, help="A file of JSON lines may begin in the middle of a stream.")
+@click.option("--bodies", is_flag=True, help="Of a folder: read every body too, for names that stand twice in it.")
 @click.option("--json", "json_", is_flag=True, help="Print the verdict as JSON.")
 def verify_(
     connection: Connection,
@@ -67,6 +71,7 @@ def verify_(
     heads_file: str | None,
     head_texts: tuple[str, ...],
     partial: bool,
+    bodies: bool,
     json_: bool,
 ) -> None:
     """See _VERIFY_HELP."""
@@ -82,7 +87,7 @@ def verify_(
         if key is None or partial:
             message = f"{copy} is a folder: checking it needs --key, and goes without --partial"
             raise click.UsageError(message)
-        verdict = verify_copy(Path(copy), key, earlier, kept)
+        verdict = verify_copy(Path(copy), key, earlier, kept, bodies=bodies)
     else:
         if partial and earlier:
             message = "--checkpoint speaks for whole logs, and --partial is not one"
@@ -133,6 +138,7 @@ def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
         click.echo(f"  as signed: the checkpoint of {size} events")
     if verdict.hash_only:
         click.echo(f"  retained hash only: {verdict.hash_only} records; their content is gone, their place is proven")
+    _print_twofold(verdict)
     for gap in verdict.gaps:
         click.echo(f"  declared lost by the collector: {printable(gap)}")
     for head in verdict.heads.values():
@@ -143,6 +149,11 @@ def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
         click.echo(f"leasehold: not as signed: {printable(wrong)}", err=True)
     for missing in verdict.unseen:
         click.echo(f"leasehold: the end is missing: {printable(missing)}", err=True)
+
+
+def _print_twofold(verdict: Verdict) -> None:
+    if verdict.twofold.count:
+        click.echo(f"  may be read in two ways: {verdict.twofold.count} records; {printable(verdict.twofold.first)}")
 
 
 def _print_json(verdict: Verdict) -> None:
@@ -162,6 +173,8 @@ def _print_json(verdict: Verdict) -> None:
                 "checkpoints_held": verdict.held,
                 "hash_only": verdict.hash_only,
                 "declared_lost": verdict.gaps,
+                "read_in_two_ways": verdict.twofold.count,
+                "first_read_in_two_ways": verdict.twofold.first,
                 "streams": streams,
             }
         )
