@@ -22,7 +22,7 @@ from leasehold.v1 import revocation_service_pb2 as pb
 def run():
     """The command, in this process."""
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(leasehold, [str(each) for each in arguments])
+    return lambda *arguments, **more: runner.invoke(leasehold, [str(each) for each in arguments], **more)
 
 
 @pytest.fixture
@@ -229,6 +229,44 @@ def test_a_watch_that_tells_changes_is_put_together(monkeypatch):
     ]
     assert [progress.complete for progress in seen] == [False, False, True, False]
     assert asked[0].changes_only
+
+
+def test_a_file_of_selectors_is_one_request(run, collector, revocations, tmp_path):
+    """One call, whatever the number of lines; the lines that match nothing are named, and the table is of all."""
+    file = tmp_path / "suspects.txt"
+    file.write_text("subject agent-7\n# and their key\nkey openai\nleases/9\n")
+    revocations.applied = dict.fromkeys(revocations.applied, 9)
+    arguments = ("--from", str(file), "--block", "--expect", "2", "--note", "ticket 4711")
+
+    dry = run("revoke", "--collector", collector.target, *arguments, "--dry-run")
+    result = run("revoke", "--collector", collector.target, *arguments)
+
+    assert (dry.exit_code, result.exit_code) == (0, 0), result.output
+    assert dry.stdout.splitlines()[0] == "2 live leases match; nothing was changed"
+    assert "revocations/1 to revocations/3 are in force; 2 live leases match, as last reported" in result.stdout
+    assert "1 of 3 selectors match no live lease, as last reported: line 4" in result.stderr
+    first, second = revocations.requests
+    assert first.validate_only
+    assert not second.validate_only
+    assert [one.WhichOneof("selector") for one in second.selectors] == ["subject", "key", "lease"]
+    assert (second.block_new, second.leases_max, second.note) == (True, 2, "ticket 4711")
+    assert not second.HasField("selector")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--subject", "agent-7"), "takes the place of the other selectors"),
+        (("--all", "--yes"), "takes the place of the other selectors"),
+        (("--rotate",), "for that key alone"),
+        (("--disable-upstream",), "for that key alone"),
+    ],
+)
+def test_a_file_stands_for_all_selectors(run, collector, revocations, arguments, words):
+    """Wrong usage, and nothing is asked for."""
+    result = run("revoke", "--collector", collector.target, "--from", "-", *arguments, input="key k\n")
+    assert (result.exit_code, revocations.requests) == (2, [])
+    assert words in result.stderr
 
 
 def test_no_watch_does_not_wait(run, collector, revocations):

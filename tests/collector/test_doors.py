@@ -18,6 +18,7 @@ from leasehold_broker.collector.access import Sidecars
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.collector_rules import Role, SidecarRule
 from leasehold_broker.domain.reasons import Reason
+from leasehold_broker.domain.revocation_progress import LiveLease
 
 
 def wish(**selector) -> pb.RevokeLeasesRequest:
@@ -245,3 +246,55 @@ def test_one_identity_is_one_sidecar():
     rules = [SidecarRule("i", "s", "a"), SidecarRule("i", "s", "b")]
     with pytest.raises(ValueError, match="two sidecars"):
         Sidecars(SpeakingTokens(), rules)
+
+
+async def test_several_are_revoked_by_one_request_and_watched_as_one(tmp_path):
+    """They reach the sidecar in order; the watch adds up what they ended; the answer counts for each of them."""
+    async with (
+        asyncio.timeout(60),
+        Centre(tmp_path) as centre,
+        Sidecar(centre.target) as sidecar,
+        Operator(centre.target, "alice/responder") as alice,
+    ):
+        sidecar.leases = [LiveLease("leases/1", "", "leases/1", "i", "agents/a", "test", ("key",), ("openai",))]
+        await eventually(lambda: centre.fleet.members and centre.fleet.members["sidecar-1"].live.total == 1)
+        request = pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), note="incident")
+        for subject in ("agents/a", "agents/b", "agents/*"):
+            request.selectors.add(subject=pb.SubjectSelector(subject=subject))
+        request.validate_only = True
+        dry = await alice.revocations.RevokeLeases(request, **alice.how)
+        assert (list(dry.selector_leases), list(dry.matching_leases)) == ([1, 0, 1], ["leases/1"])
+        assert [(one.subject, one.leases) for one in dry.holders] == [("agents/a", 1)]
+        assert (dry.first_name, dry.HasField("progress"), centre.store.epoch()) == ("", False, 0)
+
+        request.validate_only = False
+        answer = await alice.revocations.RevokeLeases(request, **alice.how)
+        assert (answer.first_name, answer.progress.entry.name) == ("revocations/1", "revocations/3")
+        wanted = pb.WatchRevocationRequest(name="revocations/3", first_name=answer.first_name, changes_only=True)
+        steps = [step async for step in alice.revocations.WatchRevocation(wanted, **alice.how)]
+        assert not steps[0].changes_only
+        assert steps[-1].progress.complete
+        (row,) = steps[-1].progress.sidecars
+        assert (row.applied_epoch, row.leases_ended, row.calls_cut) == (3, 6, 3)
+        assert [entry.selector.subject for entry in sidecar.sink.applied] == ["agents/a", "agents/b", "agents/*"]
+
+
+@pytest.mark.parametrize("beside", ["selector", "rotate_key", "disable_key"])
+async def test_what_goes_with_one_key_does_not_go_with_several_selectors(tmp_path, beside):
+    """Refused, and nothing is revoked."""
+    async with asyncio.timeout(60), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+        request = pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), selectors=[pb.RevocationSelector(key="k")])
+        if beside == "selector":
+            request.selector.key = "k"
+        else:
+            setattr(request, beside, True)
+        assert await refusal(alice.revocations.RevokeLeases(request, **alice.how)) is Reason.FIELD_INVALID
+        assert centre.store.epoch() == 0
+
+
+async def test_an_auditor_does_not_revoke_several(tmp_path):
+    """The role is asked for before anything is read."""
+    async with asyncio.timeout(60), Centre(tmp_path) as centre, Operator(centre.target, "a/auditor") as auditor:
+        request = pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), selectors=[pb.RevocationSelector(key="k")])
+        assert await refusal(auditor.revocations.RevokeLeases(request, **auditor.how)) is Reason.OPERATOR_NOT_ALLOWED
+        assert centre.store.epoch() == 0

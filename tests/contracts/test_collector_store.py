@@ -21,6 +21,7 @@ from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import LifeState
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
+from leasehold_broker.wire.event_body import decode_event
 
 
 @pytest.fixture
@@ -500,3 +501,47 @@ async def test_a_place_that_another_has_moved_is_not_moved_back(engine):
         state = await store.follower("anomalies")
         assert (state.position, state.memory) == (5, {"a": {"n": 1}})
         assert [one.type for one in await store.page(EventFilter(), 0, 9)] == ["finding.odd_hour"]
+
+
+def several(*selectors, request_id="r1") -> list[RevocationDraft]:
+    """What one responder asks for in one go."""
+    return [draft(f"{request_id}/{place}", selector) for place, selector in enumerate(selectors)]
+
+
+async def test_several_revocations_are_all_or_none(store):
+    """They are numbered one after the other, each with its event; one that cannot be written takes all with it (R5)."""
+    assert (await store.issue(draft("before"), described)).epoch == 1
+    wanted = several(ByKey("a"), ByKey("b"), ByKey("c"))
+
+    def fails(entry, asked):
+        if asked is wanted[-1]:
+            message = "planted"
+            raise RuntimeError(message)
+        return described(entry)
+
+    with pytest.raises(RuntimeError, match="planted"):
+        await store.issue_all(wanted, fails)
+    entries, other = await asyncio.gather(
+        store.issue_all(wanted, lambda entry, _: described(entry)), store.issue(draft("beside"), described)
+    )
+    assert [entry.selector for entry in entries] == [ByKey("a"), ByKey("b"), ByKey("c")]
+    first = entries[0].epoch
+    assert [entry.epoch for entry in entries] == [first, first + 1, first + 2]
+    assert sorted({*(entry.epoch for entry in entries), other.epoch}) == [2, 3, 4, 5]
+    assert [entry.epoch for entry in await store.after(0, 10)] == [1, 2, 3, 4, 5]
+    assert len(store.history()) == 5
+    issued = await store.page(EventFilter(type="revocation.issued"), 0, 10)
+    assert [decode_event(one.record.body).details["epoch"] for one in issued] == [1, 2, 3, 4, 5]
+
+
+async def test_several_that_are_asked_for_again_are_the_same_ones(store):
+    """All of them, or it is another request: nothing of it is issued then."""
+    wanted = several(ByKey("a"), ByKey("b"))
+    entries = await store.issue_all(wanted, lambda entry, _: described(entry))
+    assert await store.issue_all(wanted, lambda entry, _: described(entry)) == entries
+    for other in (several(ByKey("a"), ByKey("c")), several(ByKey("a"), ByKey("b"), ByKey("c"))):
+        with pytest.raises(Refusal) as refused:
+            await store.issue_all(other, lambda entry, _: described(entry))
+        assert refused.value.reason is Reason.REQUEST_ID_REUSED
+    assert store.epoch() == 2
+    assert (await store.issue(draft("after"), described)).epoch == 3

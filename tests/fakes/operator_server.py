@@ -148,6 +148,7 @@ class RevocationServer(revocation_rpc.RevocationServiceServicer):
                 return revocation.RevokeLeasesResponse(
                     matching_leases=self.live,
                     matching_incomplete=self.incomplete,
+                    selector_leases=self._each(request),
                     holders=[
                         revocation.LeaseHolder(
                             sidecar="sidecar-a", issuer="https://i", subject="agent-7", leases=len(self.live)
@@ -155,14 +156,24 @@ class RevocationServer(revocation_rpc.RevocationServiceServicer):
                         for _ in self.live[:1]
                     ],
                 )
-            epoch = len(self.entries) + 1
-            self.entries.append(
-                revocation.RevocationEntry(
-                    name=f"revocations/{epoch}", epoch=epoch, selector=request.selector, note=request.note
+            first = len(self.entries) + 1
+            for epoch, chosen in enumerate(request.selectors or [request.selector], first):
+                self.entries.append(
+                    revocation.RevocationEntry(
+                        name=f"revocations/{epoch}", epoch=epoch, selector=chosen, note=request.note
+                    )
                 )
-            )
             self.lock.notify_all()
-            return revocation.RevokeLeasesResponse(progress=self._progress(epoch), matching_leases=self.live)
+            return revocation.RevokeLeasesResponse(
+                progress=self._progress(len(self.entries)),
+                matching_leases=self.live,
+                first_name=f"revocations/{first}" if request.selectors else "",
+                selector_leases=self._each(request),
+            )
+
+    def _each(self, request: Any) -> list[int]:
+        """Of several selectors each matches all, but the last one nothing."""
+        return [len(self.live)] * (len(request.selectors) - 1) + [0] * bool(request.selectors)
 
     def GetRevocation(self, request: Any, context: Any) -> Any:
         """Its progress."""

@@ -12,7 +12,7 @@ from leasehold_broker.domain.revocation import ByKey, Selector
 from leasehold_broker.domain.revocation_progress import RevocationProgress
 from leasehold_broker.domain.rotation import DisabledKey, Trigger
 from leasehold_broker.flows.disable_key import DisableKey
-from leasehold_broker.flows.issue_revocation import IssueRevocation
+from leasehold_broker.flows.issue_revocation import IssuedRevocation, IssueRevocation
 from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.read_revocations import ReadRevocations
 from leasehold_broker.flows.request_rotation import RequestRotation
@@ -64,6 +64,8 @@ class RevocationDoor:
         """Revoke, or say what would die. Responders only."""
         self._operators.require(call.identity, Role.RESPONDER)
         check_known(request)
+        if request.selectors:
+            return await self._revoke_several(request, call)
         selector = selector_from_proto(request.selector)
         key = self._rotated(request, selector)
         disables = await self._disabled(request, selector)
@@ -93,10 +95,30 @@ class RevocationDoor:
             progress=None if issued.progress is None else progress_to_proto(issued.progress),
             matching_leases=issued.matching.names,
             matching_incomplete=not issued.matching.complete,
-            holders=[
-                pb.LeaseHolder(sidecar=whose.sidecar, issuer=whose.issuer, subject=whose.subject, leases=count)
-                for whose, count in (issued.matching.holders if request.validate_only else ())
-            ],
+            holders=_holders(issued) if request.validate_only else (),
+        )
+
+    async def _revoke_several(self, request: pb.RevokeLeasesRequest, call: CallContext) -> pb.RevokeLeasesResponse:
+        if request.HasField("selector"):
+            raise field_invalid("selectors", "does not go with selector; name all of them here")
+        if request.rotate_key or request.disable_key:
+            raise field_invalid("selectors", "does not go with rotate_key or disable_key; ask for that key alone")
+        issued = await self._issue.run_all(
+            call.identity,
+            request.request_id,
+            [selector_from_proto(selector) for selector in request.selectors],
+            request.note,
+            order=order_from_proto(request),
+            leases_max=request.leases_max if request.HasField("leases_max") else None,
+            validate_only=request.validate_only,
+        )
+        return pb.RevokeLeasesResponse(
+            progress=None if issued.progress is None else progress_to_proto(issued.progress),
+            matching_leases=issued.matching.names,
+            matching_incomplete=not issued.matching.complete,
+            holders=_holders(issued) if request.validate_only else (),
+            first_name=issued.first_name,
+            selector_leases=issued.matching.each,
         )
 
     def _rotated(self, request: pb.RevokeLeasesRequest, selector: Selector) -> str | None:
@@ -149,9 +171,16 @@ class RevocationDoor:
     ) -> AsyncIterator[pb.WatchRevocationResponse]:
         """The progress at once and at each change, until it is complete."""
         self._operators.require(call.identity, Role.RESPONDER, Role.AUDITOR)
-        watching = self._read.watch(request.name, changes_only=request.changes_only)
+        watching = self._read.watch(request.name, first_name=request.first_name, changes_only=request.changes_only)
         async with aclosing(cast("AsyncGenerator[RevocationProgress]", watching)):
             async for progress in watching:
                 yield pb.WatchRevocationResponse(
                     progress=progress_to_proto(progress), changes_only=progress.changes_only
                 )
+
+
+def _holders(issued: IssuedRevocation) -> list[pb.LeaseHolder]:
+    return [
+        pb.LeaseHolder(sidecar=whose.sidecar, issuer=whose.issuer, subject=whose.subject, leases=count)
+        for whose, count in issued.matching.holders
+    ]

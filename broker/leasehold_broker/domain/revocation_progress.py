@@ -1,6 +1,6 @@
 """How far a revocation has come. Owns "complete", and the view of live leases that a dry run matches against."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self, assert_never
 
@@ -138,24 +138,15 @@ class Holder(NamedTuple):
     subject: str
 
 
-def matching_names(selector: Selector, leases: Iterable[LiveLease], sidecar: str) -> list[str]:
-    """Names of the leases that match, sorted."""
-    return sorted(lease.name for lease in matching_leases(selector, leases, sidecar))
-
-
-def matching_leases(selector: Selector, leases: Iterable[LiveLease], sidecar: str) -> list[LiveLease]:
-    """The leases that match: what `revocation.selects` would say, from reports alone.
+def selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease], sidecar: str) -> bool:
+    """What `revocation.selects` would say, from reports alone.
 
     Args:
         selector: what would be revoked.
-        sidecar: whose leases these are.
-        leases: the live leases of one sidecar; a live lease's parents are live and listed too.
+        lease: of the sidecar.
+        by_name: all live leases of it; a live lease's parents are live and among them.
+        sidecar: its name.
     """
-    by_name = {lease.name: lease for lease in leases}
-    return [lease for lease in by_name.values() if _selects_live(selector, lease, by_name, sidecar)]
-
-
-def _selects_live(selector: Selector, lease: LiveLease, by_name: Mapping[str, LiveLease], sidecar: str) -> bool:
     match selector:
         case ByLease(name):
             return _in_tree_of(name, lease, by_name)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
-from leasehold_broker.domain.lease import LeaseState
+from leasehold_broker.domain.lease import Lease, LeaseState
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.revocation import Revocation, blocks_in_force, selects
+from leasehold_broker.domain.revocation import ByLease, BySubject, Revocation, Selector, blocks_in_force, selects
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
+from leasehold_broker.domain.scope import ANYTHING
 from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.ending import Endings
@@ -69,14 +70,14 @@ class ApplyRevocations:
             EpochGapError: an entry is missing; nothing after the gap was applied.
             Refusal: STORE_UNAVAILABLE; what matches is dead in memory already, but offer the entries again.
         """
-        batch, gap = Batch(), 0
+        batch, gap, candidates = Batch(), 0, _Candidates(self._books)
         for revocation in revocations:
             if revocation.epoch <= self._books.epoch:
                 continue
             if revocation.epoch != self._books.epoch + 1:
                 gap = revocation.epoch
                 break
-            batch.add(self._apply(revocation))
+            batch.add(self._apply(revocation, candidates))
         known, set_asides = self._books.epoch, self._set_asides
         # Also with nothing new: what an earlier call has put in force may still be on its way to the disk.
         if not await self._journal.ending(batch):
@@ -88,11 +89,11 @@ class ApplyRevocations:
             raise EpochGapError(message)
         return [self._results.get(entry.epoch, AppliedRevocation(entry.epoch, 0, 0)) for entry in revocations]
 
-    def _apply(self, revocation: Revocation) -> Batch:
+    def _apply(self, revocation: Revocation, candidates: "_Candidates") -> Batch:
         books = self._books
         now = self._clock.now()
         batch, ended, cut = Batch(), 0, 0
-        for lease in tuple(books.leases.values()):
+        for lease in candidates.of(revocation.selector):
             if lease.ended:
                 continue
             ancestors = frozenset(parent.name for parent in books.ancestors(lease)) if lease.parent else frozenset()
@@ -163,6 +164,37 @@ class ApplyRevocations:
         books.durable_epoch = min(books.durable_epoch, above)
         told = [_set_aside_event(entry, above, len(gone), now.wall_ms) for entry in gone[-SET_ASIDE_EVENTS_MAX:]]
         return Batch(told, changes)
+
+
+class _Candidates:
+    """Leases that an entry may match.
+
+    A burst is many entries in one push, and most of them name one lease or agent: those are looked up, so that what
+    they cost does not grow with the leases that live here.
+    """
+
+    def __init__(self, books: Books) -> None:
+        """Of these books, for entries that are applied in one go: no lease is born meanwhile."""
+        self._leases = books.leases
+        self._by_subject: dict[str, list[str]] | None = None
+
+    def of(self, selector: Selector) -> list[Lease]:
+        """As they are now; those that do not match may be among them."""
+        match selector:
+            case ByLease(name) if name not in self._leases:
+                return []  # nor what was delegated from it: what a lease descends from is found here, or not at all
+            case BySubject(_, subject) if not subject.endswith(ANYTHING):
+                names = self._subjects().get(subject, [])
+            case _:
+                names = list(self._leases)
+        return [self._leases[name] for name in names if name in self._leases]
+
+    def _subjects(self) -> dict[str, list[str]]:
+        if self._by_subject is None:
+            self._by_subject = {}
+            for lease in self._leases.values():
+                self._by_subject.setdefault(lease.subject.subject, []).append(lease.name)
+        return self._by_subject
 
 
 def _set_aside_event(entry: Revocation, above: int, count: int, wall_ms: int) -> Event:

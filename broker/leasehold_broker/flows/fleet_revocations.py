@@ -6,13 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from leasehold_broker.domain.revocation import Revocation, Selector
-from leasehold_broker.domain.revocation_progress import (
-    Behind,
-    Holder,
-    RevocationProgress,
-    matching_leases,
-    matching_names,
-)
+from leasehold_broker.domain.revocation_progress import Behind, Holder, RevocationProgress
+from leasehold_broker.domain.selector_matching import SelectorMatching
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.follow_progress import FollowProgress
 from leasehold_broker.flows.issue_revocation import issued_event
@@ -38,41 +33,49 @@ class FleetRevocations:
         self._log = log
         self._clock = clock
 
-    async def matching(self, selector: Selector) -> MatchingLeases:
+    async def matching(self, *selectors: Selector) -> MatchingLeases:
         """As the port says, from what the sidecars had reported when it was called; pushes go out meanwhile."""
+        matching = SelectorMatching(selectors)
         names: list[str] = []
         holders: Counter[Holder] = Counter()
+        each = [0] * len(selectors)
         complete, looked_at = True, LEASES_A_TURN
         for name, live in [(name, member.live) for name, member in self._fleet.members.items()]:
             if looked_at >= LEASES_A_TURN:
                 looked_at = 0
                 await asyncio.sleep(0)
             looked_at += 1 + len(live.leases)
-            found = matching_leases(selector, live.leases, name)
-            names.extend(lease.name for lease in found)
-            holders.update(Holder(name, lease.issuer, lease.subject) for lease in found)
+            for lease, places in matching.found(live.leases, name):
+                names.append(lease.name)
+                holders[Holder(name, lease.issuer, lease.subject)] += 1
+                for place in places:
+                    each[place] += 1
             complete = complete and live.complete
         complete = complete and len(names) <= MATCHING_NAMES_MAX
         most = tuple(holders.most_common(HOLDERS_SHOWN_MAX))
-        return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete, most)
+        return MatchingLeases(tuple(sorted(names)[:MATCHING_NAMES_MAX]), complete, most, tuple(each))
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
-        """As the port says; connected sidecars are pushed to by then or soon, those with a matching lease first."""
-        issuing = asyncio.ensure_future(self._log.issue(draft, lambda made: issued_event(made, draft)))
-        await asyncio.sleep(0)  # the disk works while we look
-        holders = self._holders(draft.selector)
-        entry = await issuing
-        self._fleet.issued(holders)
-        return entry
+        """As the port says; sidecars are pushed to by then or soon, those with a matching lease first."""
+        return (await self.issue_all([draft]))[0]
 
-    def _holders(self, selector: Selector) -> frozenset[str]:
+    async def issue_all(self, drafts: Sequence[RevocationDraft]) -> Sequence[Revocation]:
+        """As the port says; all go out with the same push."""
+        issuing = asyncio.ensure_future(self._log.issue_all(drafts, issued_event))
+        await asyncio.sleep(0)  # the disk works while we look
+        holders = self._holders([draft.selector for draft in drafts])
+        entries = await issuing
+        self._fleet.issued(holders)
+        return entries
+
+    def _holders(self, selectors: Sequence[Selector]) -> frozenset[str]:
         """Sidecars that have reported a lease that matches; of a fleet with very many leases, as far as one looks."""
-        looked_at, found = 0, []
+        matching, looked_at, found = SelectorMatching(selectors), 0, list[str]()
         for name, member in self._fleet.members.items():
             looked_at += len(member.live.leases)
             if looked_at > HOLDERS_LEASES_MAX:
                 break
-            if matching_names(selector, member.live.leases, name):
+            if matching.found(member.live.leases, name):
                 found.append(name)
         return frozenset(found)
 

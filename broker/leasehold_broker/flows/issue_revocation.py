@@ -3,7 +3,8 @@
 The same flow serves the collector and a sidecar that runs alone.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_never
 from uuid import UUID
 
@@ -37,18 +38,26 @@ from leasehold_broker.ports.revocation_issuer import MatchingLeases, RevocationD
 NAME_LENGTH_MAX = 256
 NOTE_LENGTH_MAX = 500
 BLOCK_SECONDS_MAX = 366 * 24 * 3600
+SELECTORS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedRevocation:
-    """What a responder gets: progress (None on a dry run), and the live leases that matched just before."""
+    """What a responder gets.
+
+    Args:
+        progress: of the entry, or of the last of several, with what all of them have ended; None on a dry run.
+        matching: the live leases that matched just before.
+        first_name: of the first entry of several; "" on a dry run.
+    """
 
     progress: RevocationProgress | None
     matching: MatchingLeases
+    first_name: str = ""
 
 
 class IssueRevocation:
-    """One revocation for each request id."""
+    """One revocation for each request id, or several."""
 
     def __init__(self, issuer: RevocationIssuer, events: EventLog, clock: Clock) -> None:
         """Issue through this issuer; dry runs leave their event in `events`."""
@@ -84,37 +93,80 @@ class IssueRevocation:
             Refusal: FIELD_INVALID, EXPECTED_COUNT_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE, OVERLOADED.
         """
         check_selector(selector)
-        check_note(note)
-        check_request_id(request_id)
-        _check_order(order)
-        by = shown_as(identity.subject)
-        draft = RevocationDraft(selector, note, by, request_id, self._clock.now().wall_ms, identity.subject, order)
-        draft = replace(draft, disables=disables)
-        if leases_max is not None:
-            _check_count(await self._issuer.matching(selector), leases_max)
+        asked = _Asked(identity, request_id, (selector,), note, order, leases_max, disables)
+        return await self._run(asked, {"selector": to_words(selector)}, validate_only=validate_only)
+
+    async def run_all(
+        self,
+        identity: Identity,
+        request_id: str,
+        selectors: Sequence[Selector],
+        note: str,
+        *,
+        order: Order = PLAIN,
+        leases_max: int | None = None,
+        validate_only: bool,
+    ) -> IssuedRevocation:
+        """As `run`, for several selectors: an entry for each, in their order, all or none.
+
+        Each is lifted by itself and found by itself in the log. They follow each other without a gap, so that whoever
+        has applied the last has applied them all. Note and order are of each, `leases_max` is of all together.
+
+        Raises:
+            Refusal: as `run`; FIELD_INVALID: none, more than SELECTORS_MAX, or everything among them.
+        """
+        _check_selectors(selectors)
+        asked = _Asked(identity, request_id, tuple(selectors), note, order, leases_max, None)
+        return await self._run(asked, {"selectors": len(selectors)}, validate_only=validate_only)
+
+    async def _run(self, asked: "_Asked", details: dict[str, Detail], *, validate_only: bool) -> IssuedRevocation:
+        check_note(asked.note)
+        check_request_id(asked.request_id)
+        _check_order(asked.order)
+        now = self._clock.now().wall_ms
+        if asked.leases_max is not None:
+            _check_count(await self._issuer.matching(*asked.selectors), asked.leases_max)
         if validate_only:
-            matching = await self._issuer.matching(selector)
-            details: dict[str, Detail] = {"selector": to_words(selector), "matching": len(matching.names)}
-            if disables is not None:
-                details |= _disabling(disables)
+            matching = await self._issuer.matching(*asked.selectors)
+            details |= {"matching": len(matching.names)}
+            if asked.disables is not None:
+                details |= _disabling(asked.disables)
+            validated, whose = EventType.REVOCATION_VALIDATED, asked.identity.subject
             await self._events.record(
-                Event(
-                    EventType.REVOCATION_VALIDATED,
-                    draft.wall_ms,
-                    Outcome.ALLOWED,
-                    subject=identity.subject,
-                    request_id=request_id,
-                    details=details,
-                )
+                Event(validated, now, Outcome.ALLOWED, subject=whose, request_id=asked.request_id, details=details)
             )
             return IssuedRevocation(None, matching)
-        entry = await self._issuer.issue(draft)
+        entries = await self._issuer.issue_all(asked.drafts(now))
         # Counted while it is on its way, from what was reported before: nobody's death waits for a number.
-        matching = await self._issuer.matching(selector)
-        progress = await self._issuer.progress(entry.epoch)
+        matching = await self._issuer.matching(*asked.selectors)
+        first, last = entries[0], entries[-1]
+        progress = await self._issuer.progress(last.epoch, first.epoch)
         if progress is None:
-            raise Refusal(Reason.STORE_UNAVAILABLE, f"{entry.name} was issued but cannot be read; ask for it again")
-        return IssuedRevocation(progress, matching)
+            raise Refusal(Reason.STORE_UNAVAILABLE, f"{last.name} was issued but cannot be read; ask for it again")
+        return IssuedRevocation(progress, matching, first.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a responder asks for, as the arguments of `IssueRevocation.run` say."""
+
+    identity: Identity
+    request_id: str
+    selectors: tuple[Selector, ...]
+    note: str
+    order: Order
+    leases_max: int | None
+    disables: DisabledKey | None
+
+    def drafts(self, wall_ms: int) -> list[RevocationDraft]:
+        """One for each selector. Whoever asks for one alone under the same id asks for the first."""
+        subject = self.identity.subject
+        by = shown_as(subject)
+        ids = [f"{self.request_id}/{place}" if place else self.request_id for place in range(len(self.selectors))]
+        return [
+            RevocationDraft(selector, self.note, by, request_id, wall_ms, subject, self.order, self.disables)
+            for selector, request_id in zip(self.selectors, ids, strict=True)
+        ]
 
 
 def shown_as(subject: Subject) -> str:
@@ -182,6 +234,19 @@ def check_selector(selector: Selector) -> None:
             return
         case _:
             assert_never(selector)
+
+
+def _check_selectors(selectors: Sequence[Selector]) -> None:
+    if not 0 < len(selectors) <= SELECTORS_MAX:
+        raise field_invalid("selectors", f"must be 1 to {SELECTORS_MAX}, were {len(selectors)}; ask several times")
+    for place, selector in enumerate(selectors):
+        name = f"selectors[{place}]"
+        if isinstance(selector, Everything):
+            raise field_invalid(name, "is everything, which needs no others; ask for it alone")
+        try:
+            check_selector(selector)
+        except Refusal as refusal:
+            raise field_invalid(name, refusal.message) from None
 
 
 def _check_subject(issuer: str, subject: str) -> None:

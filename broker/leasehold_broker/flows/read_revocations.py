@@ -45,14 +45,19 @@ class ReadRevocations:
         page = entries[:size]
         return page, write_token(_LISTING, "", page[-1].epoch) if len(entries) > size else ""
 
-    async def watch(self, name: str, *, changes_only: bool = False) -> AsyncIterator[RevocationProgress]:
+    async def watch(
+        self, name: str, *, first_name: str = "", changes_only: bool = False
+    ) -> AsyncIterator[RevocationProgress]:
         """The progress at once, then after each change, or with `changes_only` each change, until it is complete.
+
+        With `first_name`, what all entries from that one to `name` have ended is added up.
 
         Raises:
             Refusal: REVOCATION_NOT_FOUND, OVERLOADED.
         """
+        first_epoch = _epoch_of(first_name) if first_name else None
         found = False
-        watching = self._issuer.watch(_epoch_of(name), changes_only=changes_only)
+        watching = self._issuer.watch(_epoch_of(name), first_epoch, changes_only=changes_only)
         async with aclosing(cast("AsyncGenerator[RevocationProgress]", watching)):
             async for progress in watching:
                 found = True

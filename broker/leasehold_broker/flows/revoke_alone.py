@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 from leasehold_broker.domain.lease import Lease
-from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation, Selector, selects
 from leasehold_broker.domain.revocation_progress import Behind, Holder, RevocationProgress, SidecarProgress
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
@@ -13,9 +12,14 @@ from leasehold_broker.flows.books import Books
 from leasehold_broker.flows.issue_revocation import issued_event
 from leasehold_broker.flows.journal import Batch, Journal
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.revocation_issuer import HOLDERS_SHOWN_MAX, MatchingLeases, RevocationDraft
+from leasehold_broker.ports.revocation_issuer import (
+    HOLDERS_SHOWN_MAX,
+    MatchingLeases,
+    RevocationDraft,
+    earlier_entries,
+)
 
-REQUESTS_MAX = 1024
+REQUESTS_MAX = 4096
 """Request ids remembered for retries; a repeat after that revokes again, which changes nothing."""
 
 
@@ -33,45 +37,50 @@ class RevokeAlone:
         self._ended: dict[int, tuple[int, int]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def matching(self, selector: Selector) -> MatchingLeases:
-        """Live leases that the selector matches now."""
-        found = [
-            lease
-            for lease in self._books.leases.values()
-            if not lease.ended and selects(selector, lease, _ancestors(self._books, lease), self._books.sidecar)
-        ]
+    async def matching(self, *selectors: Selector) -> MatchingLeases:
+        """Live leases that any of the selectors matches now."""
+        found: list[Lease] = []
+        each = [0] * len(selectors)
+        for lease in self._books.leases.values():
+            if lease.ended:
+                continue
+            tree = _ancestors(self._books, lease)
+            places = [at for at, one in enumerate(selectors) if selects(one, lease, tree, self._books.sidecar)]
+            if places:
+                found.append(lease)
+            for place in places:
+                each[place] += 1
         whose = Counter(Holder(self._books.sidecar, lease.subject.issuer, lease.subject.subject) for lease in found)
         names = tuple(sorted(lease.name for lease in found))
-        return MatchingLeases(names, complete=True, holders=tuple(whose.most_common(HOLDERS_SHOWN_MAX)))
+        holders = tuple(whose.most_common(HOLDERS_SHOWN_MAX))
+        return MatchingLeases(names, complete=True, holders=holders, each=tuple(each))
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
-        """Revoke; returns when entry and effects are durable.
+        """Revoke; returns when entry and effects are durable. Raises as `issue_all`."""
+        return (await self.issue_all([draft]))[0]
+
+    async def issue_all(self, drafts: Sequence[RevocationDraft]) -> Sequence[Revocation]:
+        """Revoke; returns when entries and effects are durable.
 
         Raises:
             Refusal: REQUEST_ID_REUSED, STORE_UNAVAILABLE (what matches is dead in memory all the same).
         """
-        key = (draft.revoked_by, draft.request_id)
+        keys = [(draft.revoked_by, draft.request_id) for draft in drafts]
         async with self._one_at_a_time:
-            known = self._known.get(key)
-            if known is not None:
-                if not draft.same_as(known):
-                    raise Refusal(
-                        Reason.REQUEST_ID_REUSED,
-                        f"request_id {draft.request_id} was used for another revocation; use a fresh UUID",
-                    )
+            earlier = earlier_entries(drafts, [self._known.get(key) for key in keys])
+            if earlier:
                 # Again, for the case that the disk failed at first: waits until it is durable, changes nothing else.
-                await self._apply.apply([known])
-                return known
-            entry = Revocation(
-                self._books.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order
-            )
-            self._known[key] = entry
+                await self._apply.apply(earlier)
+                return earlier
+            entries = [draft.numbered(epoch) for epoch, draft in enumerate(drafts, self._books.epoch + 1)]
+            self._known.update(zip(keys, entries, strict=True))
             while len(self._known) > REQUESTS_MAX:
                 del self._known[next(iter(self._known))]
-            await self._journal.ending(Batch([issued_event(entry, draft)], []))
-            (applied,) = await self._apply.apply([entry])
-            self._ended[entry.epoch] = (applied.leases_ended, applied.calls_cut)
-            return entry
+            events = [issued_event(entry, draft) for entry, draft in zip(entries, drafts, strict=True)]
+            await self._journal.ending(Batch(events, []))
+            for applied in await self._apply.apply(entries):
+                self._ended[applied.epoch] = (applied.leases_ended, applied.calls_cut)
+            return entries
 
     async def progress(self, epoch: int, first_epoch: int | None = None) -> RevocationProgress | None:
         """How far the entry has come: all the way, as soon as it is applied."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from leasehold_broker.domain.identity import Subject
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import PLAIN, Order, Revocation, Selector
 from leasehold_broker.domain.revocation_progress import Behind, Holder, RevocationProgress
 from leasehold_broker.domain.rotation import DisabledKey
@@ -37,9 +38,34 @@ class RevocationDraft:
     order: Order = PLAIN
     disables: DisabledKey | None = None
 
+    def numbered(self, epoch: int) -> Revocation:
+        """The entry that this becomes."""
+        return Revocation(epoch, self.selector, self.note, self.revoked_by, self.wall_ms, self.order)
+
     def same_as(self, entry: Revocation) -> bool:
         """True when this asks for what that entry did."""
         return self.selector == entry.selector and self.order == entry.order
+
+
+def earlier_entries(drafts: Sequence[RevocationDraft], found: Sequence[Revocation | None]) -> list[Revocation]:
+    """What a repeated request has issued; empty for one that is new.
+
+    Args:
+        drafts: what is asked for.
+        found: for each, the entry that was issued under its request id; None: none was.
+
+    Raises:
+        Refusal: REQUEST_ID_REUSED.
+    """
+    known = [entry for entry in found if entry is not None]
+    for draft, entry in zip(drafts, found, strict=True):
+        if known and (entry is None or not draft.same_as(entry)):
+            other = known[0] if entry is None else entry
+            raise Refusal(
+                Reason.REQUEST_ID_REUSED,
+                f"request_id {draft.request_id} was used for another revocation ({other.name}); send a new UUID",
+            )
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +76,20 @@ class MatchingLeases:
         names: of the leases.
         complete: False when there may be more.
         holders: whose they are, and how many of each, those with the most first; at most HOLDERS_SHOWN_MAX.
+        each: of each selector how many match; a lease that two match counts for both.
     """
 
     names: tuple[str, ...]
     complete: bool
     holders: tuple[tuple[Holder, int], ...] = ()
+    each: tuple[int, ...] = ()
 
 
 class RevocationIssuer(Protocol):
     """Issues revocations and knows how far they have come."""
 
-    async def matching(self, selector: Selector) -> MatchingLeases:
-        """Live leases that the selector matches now; changes nothing."""
+    async def matching(self, *selectors: Selector) -> MatchingLeases:
+        """Live leases that any of the selectors matches now; changes nothing."""
         ...
 
     async def issue(self, draft: RevocationDraft) -> Revocation:
@@ -72,6 +100,14 @@ class RevocationIssuer(Protocol):
 
         Raises:
             Refusal: REQUEST_ID_REUSED (same id, other selector), STORE_UNAVAILABLE.
+        """
+        ...
+
+    async def issue_all(self, drafts: Sequence[RevocationDraft]) -> Sequence[Revocation]:
+        """As `issue`, of several that one responder asks for: one after the other, in one transaction, all or none.
+
+        Raises:
+            Refusal: as `issue`; REQUEST_ID_REUSED also when some of them were asked for before, and some were not.
         """
         ...
 

@@ -69,6 +69,16 @@ class RevocationLog(Protocol):
         """
         ...
 
+    async def issue_all(
+        self, drafts: Sequence[RevocationDraft], describe: Callable[[Revocation, RevocationDraft], Event]
+    ) -> Sequence[Revocation]:
+        """As `issue`, one after the other in one transaction: all or none, and no other entry between them.
+
+        Raises:
+            Refusal: as `issue`; REQUEST_ID_REUSED also when some of them were issued before, and some were not.
+        """
+        ...
+
     async def find(self, epoch: int) -> Revocation | None:
         """The entry, or None."""
         ...

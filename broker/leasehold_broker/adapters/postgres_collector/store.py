@@ -286,7 +286,13 @@ class PostgresCollectorStore:
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """As the port says."""
-        return await self._appender.submit(lambda turn: turn.issue(draft, describe))
+        return (await self.issue_all([draft], lambda entry, _: describe(entry)))[0]
+
+    async def issue_all(
+        self, drafts: Sequence[RevocationDraft], describe: Callable[[Revocation, RevocationDraft], Event]
+    ) -> Sequence[Revocation]:
+        """As the port says."""
+        return await self._appender.submit(lambda turn: turn.issue(drafts, describe))
 
     def budget_change_number(self) -> int:
         """As the port says."""

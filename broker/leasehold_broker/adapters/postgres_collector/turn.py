@@ -28,7 +28,7 @@ from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge, split
 from leasehold_broker.ports.escrow_log import StoredSlice
 from leasehold_broker.ports.log_followers import Remembered
-from leasehold_broker.ports.revocation_issuer import RevocationDraft
+from leasehold_broker.ports.revocation_issuer import RevocationDraft, earlier_entries
 
 
 class TurnSpoiledError(RuntimeError):
@@ -98,27 +98,42 @@ class Turn:
         for event in events:
             self._plan.record(event)
 
-    async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
-        """Next entry, with its event; the earlier one when the request is repeated.
+    async def issue(
+        self, drafts: Sequence[RevocationDraft], describe: Callable[[Revocation, RevocationDraft], Event]
+    ) -> list[Revocation]:
+        """Next entries, each with its event; the earlier ones when the request is repeated.
 
         Raises:
-            Refusal: REQUEST_ID_REUSED.
+            Refusal: REQUEST_ID_REUSED; before anything is recorded, which would stay in the turn.
         """
-        asked = (draft.revoked_by, draft.request_id)
-        earlier = await self._connection.fetchrow(rows.REVOCATION_ASKED, *asked)
-        if earlier is not None:
-            known = rows.revocation(earlier)
-            if not draft.same_as(known):
-                raise _reused(draft.request_id, "revocation", known.name)
-            return known
-        entry = Revocation(self._epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order)
-        self._plan.record(describe(entry))
-        selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
-        order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
-        values = (entry.epoch, selector, order, entry.note, *asked, entry.create_wall_ms)
-        await self._connection.execute(rows.PUT_REVOCATION, *values)
-        self._epoch = entry.epoch
-        return entry
+        earlier = earlier_entries(drafts, [await self._asked(draft) for draft in drafts])
+        if earlier:
+            return earlier
+        entries = [draft.numbered(epoch) for epoch, draft in enumerate(drafts, self._epoch + 1)]
+        for event in [describe(entry, draft) for entry, draft in zip(entries, drafts, strict=True)]:
+            self._plan.record(event)
+        await self._connection.executemany(
+            rows.PUT_REVOCATION,
+            [
+                (
+                    entry.epoch,
+                    msgspec.json.encode(to_words(entry.selector), order="sorted").decode(),
+                    msgspec.json.encode(order_to_words(entry.order), order="sorted").decode(),
+                    entry.note,
+                    entry.revoked_by,
+                    draft.request_id,
+                    entry.create_wall_ms,
+                )
+                for entry, draft in zip(entries, drafts, strict=True)
+            ],
+        )
+        self._epoch = entries[-1].epoch
+        return entries
+
+    async def _asked(self, draft: RevocationDraft) -> Revocation | None:
+        """What this responder has asked for with this id before."""
+        found = await self._connection.fetchrow(rows.REVOCATION_ASKED, draft.revoked_by, draft.request_id)
+        return None if found is None else rows.revocation(found)
 
     async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
         """The next change with its event; the earlier one when an operator repeats a request.

@@ -27,7 +27,7 @@ from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge
-from leasehold_broker.ports.revocation_issuer import RevocationDraft
+from leasehold_broker.ports.revocation_issuer import RevocationDraft, earlier_entries
 from leasehold_broker.ports.revocation_log import SidecarReport
 from leasehold_broker.wire.event_body import checked_columns, encode_event
 
@@ -115,38 +115,41 @@ class WriterMemory:
         self._store(connection)
 
     def issue(
-        self, connection: sqlite3.Connection, draft: RevocationDraft, describe: Callable[[Revocation], Event]
-    ) -> Revocation:
-        """Next entry, with its event; the earlier one when the request is repeated.
+        self,
+        connection: sqlite3.Connection,
+        drafts: Sequence[RevocationDraft],
+        describe: Callable[[Revocation, RevocationDraft], Event],
+    ) -> list[Revocation]:
+        """Next entries, each with its event; the earlier ones when the request is repeated.
 
         Raises:
             Refusal: REQUEST_ID_REUSED.
         """
-        selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
+        earlier = earlier_entries(drafts, [self._asked(connection, draft) for draft in drafts])
+        if earlier:
+            return earlier
+        for draft in drafts:
+            entry = draft.numbered(self.epoch + 1)
+            selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
+            order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
+            connection.execute(
+                "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms, terms) "
+                "VALUES (?,?,?,?,?,?,?)",
+                (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms, order),
+            )
+            self.record(connection, describe(entry, draft))
+            self.epoch = entry.epoch
+            self._issued.append(entry)
+        return self._issued[-len(drafts) :]
+
+    def _asked(self, connection: sqlite3.Connection, draft: RevocationDraft) -> Revocation | None:
+        """What this responder has asked for with this id before."""
         cursor = connection.execute(
             f"{rows.REVOCATIONS} WHERE revoked_by = ? AND request_id = ?", (draft.revoked_by, draft.request_id)
         )
-        earlier = cursor.fetchone()
-        if earlier is not None:
-            names = [column[0] for column in cursor.description]
-            known = rows.revocation(dict(zip(names, earlier, strict=True)))
-            if not draft.same_as(known):
-                raise Refusal(
-                    Reason.REQUEST_ID_REUSED,
-                    f"request_id {draft.request_id} was used for another revocation ({known.name}); send a new UUID",
-                )
-            return known
-        entry = Revocation(self.epoch + 1, draft.selector, draft.note, draft.revoked_by, draft.wall_ms, draft.order)
-        order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
-        connection.execute(
-            "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms, terms) "
-            "VALUES (?,?,?,?,?,?,?)",
-            (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms, order),
-        )
-        self.record(connection, describe(entry))
-        self.epoch = entry.epoch
-        self._issued.append(entry)
-        return entry
+        found = cursor.fetchone()
+        names = [column[0] for column in cursor.description]
+        return None if found is None else rows.revocation(dict(zip(names, found, strict=True)))
 
     def change_budget(
         self, connection: sqlite3.Connection, draft: BudgetChange, describe: Callable[[BudgetChange], Event]

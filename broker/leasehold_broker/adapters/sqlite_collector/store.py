@@ -262,8 +262,14 @@ class CollectorStore:
 
     async def issue(self, draft: RevocationDraft, describe: Callable[[Revocation], Event]) -> Revocation:
         """As the port says."""
+        return (await self.issue_all([draft], lambda entry, _: describe(entry)))[0]
+
+    async def issue_all(
+        self, drafts: Sequence[RevocationDraft], describe: Callable[[Revocation, RevocationDraft], Event]
+    ) -> Sequence[Revocation]:
+        """As the port says."""
         return await self._writer.submit(
-            lambda connection: self._memory.issue(connection, draft, describe), WriteRank.REVOCATIONS
+            lambda connection: self._memory.issue(connection, drafts, describe), WriteRank.REVOCATIONS
         )
 
     def budget_change_number(self) -> int:

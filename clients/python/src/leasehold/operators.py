@@ -4,7 +4,7 @@ It talks to a collector, or to the admin socket of a sidecar that runs alone.
 Over a Unix socket the broker knows an operator by the uid, so no token is needed there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -151,6 +151,45 @@ class OperatorClient(Connected):
         )
         return self._link.call(methods.REVOKE, request)
 
+    def revoke_all(
+        self,
+        chosen: Sequence[revocation.RevocationSelector],
+        *,
+        note: str = "",
+        cause: revocation.RevocationCause.ValueType = revocation.REVOCATION_CAUSE_UNSPECIFIED,
+        block_new: bool = False,
+        block_seconds: int = 0,
+        leases_max: int | None = None,
+        validate_only: bool = False,
+    ) -> revocation.RevokeLeasesResponse:
+        """Revoke what up to 1,000 selectors name, all or none; `validate_only` only says what would die.
+
+        Each is a revocation of its own, from `first_name` of the answer to the one that `progress` tells of.
+
+        Args:
+            chosen: from `selector`.
+            note: as for `revoke`, of each.
+            cause: as for `revoke`, of each.
+            block_new: as for `revoke`, of each.
+            block_seconds: as for `revoke`, of each.
+            leases_max: refuse when more live leases match in all.
+            validate_only: change nothing.
+
+        Raises:
+            PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
+        """
+        request = revocation.RevokeLeasesRequest(
+            request_id=new_request_id(),
+            selectors=chosen,
+            note=note,
+            cause=cause,
+            block_new=block_new,
+            block_duration=Duration(seconds=block_seconds) if block_seconds else None,
+            leases_max=leases_max,
+            validate_only=validate_only,
+        )
+        return self._link.call(methods.REVOKE, request)
+
     def lift(self, name: str, *, note: str = "") -> revocation.RevocationProgress:
         """Let what the revocation `name` blocks acquire leases again; revives none.
 
@@ -164,13 +203,17 @@ class OperatorClient(Connected):
         """How far a revocation has come. Raises NotFound."""
         return self._link.call(methods.GET_REVOCATION, revocation.GetRevocationRequest(name=name)).progress
 
-    def watch_progress(self, name: str, timeout_seconds: float) -> Iterator[revocation.RevocationProgress]:
+    def watch_progress(
+        self, name: str, timeout_seconds: float, first_name: str = ""
+    ) -> Iterator[revocation.RevocationProgress]:
         """The progress at once and at each change, until it is complete.
+
+        With `first_name`, what all revocations from that one to `name` have ended is added up.
 
         Raises:
             Unavailable: also when it is not complete in time (reason DEADLINE_EXCEEDED).
         """
-        request = revocation.WatchRevocationRequest(name=name, changes_only=True)
+        request = revocation.WatchRevocationRequest(name=name, changes_only=True, first_name=first_name)
         progress = revocation.RevocationProgress()
         for answer in self._link.stream(methods.WATCH_REVOCATION, request, timeout_seconds):
             progress = _brought_up_to_date(progress, answer)

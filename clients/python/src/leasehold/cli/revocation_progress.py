@@ -26,12 +26,20 @@ wait_option = click.option(
 
 
 def wait(
-    client: OperatorClient, progress: revocation.RevocationProgress, wait_seconds: float, *, json_: bool
+    client: OperatorClient,
+    progress: revocation.RevocationProgress,
+    wait_seconds: float,
+    *,
+    json_: bool,
+    first_name: str = "",
 ) -> revocation.RevocationProgress:
-    """Show how far it has come until it is complete or time is up. Ctrl-C is raised again, after the table."""
+    """Show how far it has come until it is complete or time is up. Ctrl-C is raised again, after the table.
+
+    With `first_name`, what all from that one have ended is added up.
+    """
     printed = 0
     try:
-        for latest in _until_complete(client, progress, wait_seconds):
+        for latest in _until_complete(client, progress, wait_seconds, first_name):
             progress = latest
             if json_:
                 click.echo(as_json(as_dict(progress)))
@@ -65,11 +73,11 @@ def _trouble(error: LeaseholdError, wait_seconds: float) -> str:
 
 
 def _until_complete(
-    client: OperatorClient, progress: revocation.RevocationProgress, wait_seconds: float
+    client: OperatorClient, progress: revocation.RevocationProgress, wait_seconds: float, first_name: str
 ) -> Iterator[revocation.RevocationProgress]:
     yield progress
     if not progress.complete:
-        yield from client.watch_progress(progress.entry.name, wait_seconds)
+        yield from client.watch_progress(progress.entry.name, wait_seconds, first_name)
 
 
 def _redraw(progress: revocation.RevocationProgress, printed: int) -> int:

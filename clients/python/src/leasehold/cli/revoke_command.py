@@ -2,21 +2,21 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import click
-from google.protobuf.json_format import MessageToDict
 
-from leasehold import LeaseholdError
+from leasehold import InvalidRequest, LeaseholdError
 from leasehold._amounts import ttl_seconds
 from leasehold.cli.key_commands import follow
-from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, fail, table, to_collector
+from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, Connection, as_json, fail, to_collector
+from leasehold.cli.revocation_answer import doubt, doubt_lines, print_matching
 from leasehold.cli.revocation_progress import as_dict, left, wait, wait_option
-from leasehold.operators import selector
-from leasehold.v1 import key_service_pb2 as key
+from leasehold.cli.selector_file import Line, read_selectors, with_lines
+from leasehold.operators import OperatorClient, selector
 from leasehold.v1 import revocation_service_pb2 as revocation
 
-_HELP = """Revoke every lease that matches and was issued before now. Name exactly one selector.
+_HELP = """Revoke every lease that matches and was issued before now. Name one selector, or a file of them.
 
 An agent whose lease was revoked may acquire another one, if the policy lets it. --block or --block-for keeps it from
 that, until 'leasehold lift' or the time is over.
@@ -27,6 +27,14 @@ that, until 'leasehold lift' or the time is over.
 Calls in flight are cut and settled. The table shows which sidecars have acknowledged (of a large fleet only those who
 have not), until all have, or until --wait is over; a sidecar that is silent for longer than its limit refuses by
 itself.
+
+--from reads one selector a line, like 'subject agents/7*', 'key NAME' or 'leases/...', up to 1,000; '#' begins a
+comment, '-' is standard input. All of them are revoked, or none. Each is a revocation of its own, to be lifted alone;
+--expect and --dry-run are of all together, and lines that match no lease are named.
+
+\b
+    leasehold revoke --from suspects.txt --dry-run
+    leasehold revoke --from suspects.txt --block --expect 812 --note 'ticket 4711'
 
 --disable-upstream also switches the key off at its provider, and waits until that is seen. With --dry-run it says what
 would become of the key there, and whether that can be undone. Where it cannot be done from here it is refused with the
@@ -45,16 +53,6 @@ _LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease com
 
 NAME is revocations/..., as 'leasehold revocations --blocks' lists it.
 {EXIT_CODES}"""
-
-_ENDED = "ended at its provider"
-_SWITCHED_OFF = {
-    key.SWITCH_OFF_INACTIVE: "made inactive at its provider, where it can be made active again",
-    key.SWITCH_OFF_RESTORABLE: "deleted at its provider, where it can be brought back for some time",
-    key.SWITCH_OFF_DELETED: "deleted at its provider, which cannot be undone",
-    key.SWITCH_OFF_REPLACED: "replaced at its provider by one that nobody is shown, which cannot be undone",
-    key.SWITCH_OFF_CUSTOM: "ended by your own minter; whether that can be undone, it knows",
-}
-"""What becomes of the key, as the collector says; `_ENDED` of one that says nothing."""
 
 CAUSES = {
     name.removeprefix("REVOCATION_CAUSE_").lower().replace("_", "-"): number
@@ -101,6 +99,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
 @click.command("revoke", help=_HELP)
 @to_collector
 @_selector_options
+@click.option("--from", "file", type=click.File(encoding="utf-8"), metavar="FILE", help="One selector a line.")
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @click.option(
     "--dry-run", is_flag=True, help="Say which live leases match, whose they are and where, and change nothing."
@@ -128,6 +127,7 @@ _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one obje
 @_json
 def revoke(
     connection: Connection,
+    file: TextIO | None,
     yes: bool,
     dry_run: bool,
     leases_max: int | None,
@@ -144,35 +144,36 @@ def revoke(
 ) -> None:
     """See _HELP."""
     try:
-        chosen = selector(**selected)
+        lines = _lines(file, selected, of_a_key=rotate_key or disable_key)
         block_seconds = ttl_seconds(block_for) if block_for else 0
     except LeaseholdError as error:
         raise click.UsageError(error.message) from None
     if selected["everything"] and not yes and not dry_run:
         _confirm()
     with connection.operator() as client:
+        asked: dict[str, Any] = {
+            "note": note,
+            "cause": CAUSES[cause] if cause else revocation.REVOCATION_CAUSE_UNSPECIFIED,
+            "block_new": block or bool(block_for),
+            "block_seconds": block_seconds,
+            "leases_max": leases_max,
+            "validate_only": dry_run,
+        }
         try:
-            answer = client.revoke(
-                chosen,
-                note=note,
-                cause=CAUSES[cause] if cause else revocation.REVOCATION_CAUSE_UNSPECIFIED,
-                block_new=block or bool(block_for),
-                block_seconds=block_seconds,
-                leases_max=leases_max,
-                validate_only=dry_run,
-                rotate_key=rotate_key,
-                disable_key=disable_key,
-            )
+            answer = _ask(client, lines, asked, {"rotate_key": rotate_key, "disable_key": disable_key})
         except KeyboardInterrupt:
             fail("interrupted before the collector answered: 'leasehold revocations' says whether it is in force")
         try:
-            _print_matching(answer, dry_run=dry_run, disables=disable_key, json_=json_)
-            _doubt(answer, leases_max)
+            print_matching(answer, dry_run=dry_run, disables=disable_key, json_=json_)
+            doubt(answer, leases_max)
+            doubt_lines(answer, lines)
             if dry_run:
                 return
             complete = True
             if watch:
-                complete = wait(client, answer.progress, wait_seconds, json_=json_).complete
+                complete = wait(
+                    client, answer.progress, wait_seconds, json_=json_, first_name=answer.first_name
+                ).complete
             elif json_:
                 click.echo(as_json(as_dict(answer.progress)))
             if watch and disable_key:
@@ -200,54 +201,29 @@ def lift(connection: Connection, name: str, note: str, json_: bool) -> None:
         click.echo(f"{name} is lifted by {progress.entry.name}; leases may be acquired again as the policy says")
 
 
+def _lines(file: TextIO | None, selected: dict[str, Any], *, of_a_key: bool) -> list[Line]:
+    """What is revoked: the one selector of the options, or those of the file that takes their place."""
+    if file is None:
+        return [Line(0, selector(**selected))]
+    if any(value for name, value in selected.items() if name != "issuer"):
+        raise click.UsageError("--from takes the place of the other selectors; put them into the file")
+    if of_a_key:
+        raise click.UsageError("--rotate and --disable-upstream go with --key, for that key alone")
+    return read_selectors(file, selected["issuer"])
+
+
+def _ask(
+    client: OperatorClient, lines: list[Line], asked: dict[str, Any], of_a_key: dict[str, Any]
+) -> revocation.RevokeLeasesResponse:
+    if not lines[0].number:
+        return client.revoke(lines[0].selector, **asked, **of_a_key)
+    try:
+        return client.revoke_all([line.selector for line in lines], **asked)
+    except InvalidRequest as error:
+        fail(with_lines(str(error), lines))
+
+
 def _confirm() -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("--all revokes every lease and nobody can be asked here; add --yes")
     click.confirm("Revoke every lease of every agent?", abort=True, err=True)
-
-
-def _print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, disables: bool, json_: bool) -> None:
-    names = list(answer.matching_leases)
-    if json_:
-        told: dict[str, object] = {"revocation": answer.progress.entry.name or None, "matching_leases": names}
-        told["matching_incomplete"] = answer.matching_incomplete
-        if dry_run:
-            told["holders"] = [MessageToDict(each, preserving_proto_field_name=True) for each in answer.holders]
-        more = {"rotation": answer.rotation, "disabled_key_id": answer.disabled_key_id}
-        if answer.switch_off:
-            more["switch_off"] = key.SwitchOff.Name(answer.switch_off).removeprefix("SWITCH_OFF_").lower()
-        click.echo(as_json(told | {name: text for name, text in more.items() if text}))
-        return
-    shown = answer.disabled_key_id or "of an id that is not known yet, as the provider does not answer"
-    least = "at least " if answer.matching_incomplete else ""
-    count = f"{least}{len(names)} live {'lease matches' if len(names) == 1 else 'leases match'}"
-    if dry_run:
-        click.echo(f"{count}; nothing was changed")
-        if disables:
-            click.echo(f"the key {shown} would be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}")
-        if answer.holders:
-            rows = [("SIDECAR", "SUBJECT", "ISSUER", "LEASES")]
-            rows += [(each.sidecar, each.subject, each.issuer, str(each.leases)) for each in answer.holders]
-            click.echo(table(rows))
-        for name in names:
-            click.echo(f"  {name}")
-    else:
-        click.echo(f"{answer.progress.entry.name} is in force; {count}, as last reported")
-        if answer.rotation:
-            asked = "it was asked for"
-            if disables:
-                asked = f"it was asked for that the key {shown} be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}"
-            click.echo(f"{answer.rotation}: {asked}; 'leasehold keys rotations' shows how it stands")
-
-
-def _doubt(answer: revocation.RevokeLeasesResponse, leases_max: int | None) -> None:
-    """Say what a slip of the selector would look like: it ends nothing, and every sidecar acknowledges that, too."""
-    found = len(answer.matching_leases)
-    if answer.matching_incomplete or found >= (1 if leases_max is None else leases_max):
-        return
-    expected = "" if not leases_max else f", fewer than the {leases_max} expected"
-    click.echo(
-        f"leasehold: {found or 'no'} live {'lease matches' if found == 1 else 'leases match'}{expected}, as last "
-        "reported: is the selector spelt as the subject, key or sidecar is?",
-        err=True,
-    )

@@ -277,6 +277,7 @@ class RevokeLeasesRequest(_message.Message):
     LEASES_MAX_FIELD_NUMBER: _builtins.int
     ROTATE_KEY_FIELD_NUMBER: _builtins.int
     DISABLE_KEY_FIELD_NUMBER: _builtins.int
+    SELECTORS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID. The same id gives the same revocation."""
     note: _builtins.str
@@ -299,6 +300,12 @@ class RevokeLeasesRequest(_message.Message):
     def block_duration(self) -> _duration_pb2.Duration:
         """Whole seconds, with block_new only."""
 
+    @_builtins.property
+    def selectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevocationSelector]:
+        """Several at once, instead of `selector`: at most 1,000. Each is an entry of its own, in this order and without another
+        between them, in one transaction: all or none. leases_max is of all together. Not with rotate_key or disable_key.
+        """
+
     def __init__(
         self,
         *,
@@ -312,10 +319,11 @@ class RevokeLeasesRequest(_message.Message):
         leases_max: _builtins.int | None = ...,
         rotate_key: _builtins.bool = ...,
         disable_key: _builtins.bool = ...,
+        selectors: _abc.Iterable[Global___RevocationSelector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "leases_max", b"leases_max", "selector", b"selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "disable_key", b"disable_key", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "rotate_key", b"rotate_key", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max", "block_duration", b"block_duration", "block_new", b"block_new", "cause", b"cause", "disable_key", b"disable_key", "leases_max", b"leases_max", "note", b"note", "request_id", b"request_id", "rotate_key", b"rotate_key", "selector", b"selector", "selectors", b"selectors", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__leases_max: _TypeAlias = _typing.Literal["leases_max"]  # noqa: Y015
     _WhichOneofArgType__leases_max: _TypeAlias = _typing.Literal["_leases_max", b"_leases_max"]  # noqa: Y015
@@ -334,6 +342,8 @@ class RevokeLeasesResponse(_message.Message):
     DISABLED_KEY_ID_FIELD_NUMBER: _builtins.int
     SWITCH_OFF_FIELD_NUMBER: _builtins.int
     HOLDERS_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
+    SELECTOR_LEASES_FIELD_NUMBER: _builtins.int
     matching_incomplete: _builtins.bool
     """True when a sidecar holds more leases than it could list, or more match than fit this answer."""
     rotation: _builtins.str
@@ -342,9 +352,13 @@ class RevokeLeasesResponse(_message.Message):
     """With disable_key, also on validate_only: the provider's id of the key that is ended; empty while it does not answer."""
     switch_off: _key_service_pb2.SwitchOff.ValueType
     """With disable_key, also on validate_only: what is done to that key."""
+    first_name: _builtins.str
+    """With `selectors`: of the first entry; empty on validate_only."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
-        """Unset on validate_only."""
+        """Unset on validate_only. With `selectors`: of the last entry, with what all of them have ended added up; whoever has
+        applied the last has applied them all.
+        """
 
     @_builtins.property
     def matching_leases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -353,6 +367,10 @@ class RevokeLeasesResponse(_message.Message):
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseHolder]:
         """On validate_only: whose leases match, and where; those with the most first, at most 1,000."""
+
+    @_builtins.property
+    def selector_leases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With `selectors`, in their order: how many of the listed leases each matches. One that two match counts for both."""
 
     def __init__(
         self,
@@ -364,10 +382,12 @@ class RevokeLeasesResponse(_message.Message):
         disabled_key_id: _builtins.str = ...,
         switch_off: _key_service_pb2.SwitchOff.ValueType = ...,
         holders: _abc.Iterable[Global___LeaseHolder] | None = ...,
+        first_name: _builtins.str = ...,
+        selector_leases: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "holders", b"holders", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation", "switch_off", b"switch_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disabled_key_id", b"disabled_key_id", "first_name", b"first_name", "holders", b"holders", "matching_incomplete", b"matching_incomplete", "matching_leases", b"matching_leases", "progress", b"progress", "rotation", b"rotation", "selector_leases", b"selector_leases", "switch_off", b"switch_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,18 +564,22 @@ class WatchRevocationRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     CHANGES_ONLY_FIELD_NUMBER: _builtins.int
+    FIRST_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     changes_only: _builtins.bool
     """Later messages may hold only the sidecars that have changed."""
+    first_name: _builtins.str
+    """What all entries from this one to `name` have ended is added up; empty: `name` alone."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         changes_only: _builtins.bool = ...,
+        first_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_only", b"changes_only", "first_name", b"first_name", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

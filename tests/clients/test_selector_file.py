@@ -1,0 +1,67 @@
+"""The file of `leasehold revoke --from`: which lines it may hold, and that nothing is sent unless all can be read."""
+
+import io
+
+import click
+import pytest
+
+from leasehold.cli.selector_file import LINES_MAX, read_selectors, with_lines
+from leasehold.operators import selector
+
+
+def read(text: str, issuer: str = ""):
+    """The lines of a file with this text."""
+    return read_selectors(io.StringIO(text), issuer)
+
+
+def test_each_word_is_the_option_of_its_name():
+    """Comments, empty lines and repeated lines are none."""
+    lines = read(
+        "# suspects\n\nleases/1\nlease leases/2\nsubject  agents/7*\nissuer https://i\nkey k\nprovider p\n"
+        "environment e\nlabel team=red blue\nsidecar s\nleases/1\n"
+    )
+    assert [(line.number, line.selector) for line in lines] == [
+        (3, selector(lease="leases/1")),
+        (4, selector(lease="leases/2")),
+        (5, selector(subject="agents/7*")),
+        (6, selector(issuer="https://i")),
+        (7, selector(key="k")),
+        (8, selector(provider="p")),
+        (9, selector(environment="e")),
+        (10, selector(label=("team", "red blue"))),
+        (11, selector(sidecar="s")),
+    ]
+
+
+def test_an_issuer_narrows_every_subject_and_nothing_else():
+    """As --issuer does beside --subject."""
+    lines = read("subject a\nkey k\n", "https://i")
+    assert [line.selector for line in lines] == [selector(subject="a", issuer="https://i"), selector(key="k")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("key k\nlh_secret_token\n", "line 2: must be the name of a lease"),
+        ("subject\n", "line 1: must be the name of a lease"),
+        ("all\n", "line 1: must be"),
+        ("everything true\n", "line 1: must be"),
+        ("label team\n", "line 1: a label must be NAME=VALUE"),
+        ("", "names 0 selectors"),
+        ("# nothing\n", "names 0 selectors"),
+        ("".join(f"key k{number}\n" for number in range(LINES_MAX + 1)), "names 1001 selectors"),
+        ("x\n" * 7, "and 2 lines more"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_and_never_quoted(text, words):
+    """A token may have got into the file; nothing is revoked by half."""
+    with pytest.raises(click.UsageError, match=words) as failed:
+        read(text)
+    assert "nothing was revoked" in failed.value.message
+    assert "lh_secret" not in failed.value.message
+
+
+def test_what_the_collector_says_of_a_place_is_said_of_its_line():
+    """Lines that are no selectors do not shift it."""
+    lines = read("# one\nkey k\n\nkey l\n")
+    assert with_lines("selectors[1]: selector.key: too long", lines) == "line 4: selector.key: too long"
