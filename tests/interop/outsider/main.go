@@ -3,6 +3,7 @@
 //
 //	outsider walk DIR VKEY   DIR/* are copies of the log; each is served as static files and read by two clients
 //	outsider proofs          JSON lines of proofs on standard input; each is checked by two libraries
+//	outsider otlp            an OTLP/HTTP body of logs on standard input, as the OpenTelemetry Collector reads it
 //	outsider vectors DIR     writes keys.jsonl, notes.jsonl and proofs.jsonl, with the verdict of those libraries
 package main
 
@@ -24,8 +25,10 @@ func run(args []string) error {
 		return walk(args[1], args[2])
 	case len(args) == 1 && args[0] == "proofs":
 		return proofs(os.Stdin)
+	case len(args) == 1 && args[0] == "otlp":
+		return otlp(os.Stdin)
 	case len(args) == 2 && args[0] == "vectors":
 		return vectors(args[1])
 	}
-	return fmt.Errorf("usage: outsider walk DIR VKEY | proofs | vectors DIR")
+	return fmt.Errorf("usage: outsider walk DIR VKEY | proofs | otlp | vectors DIR")
 }
