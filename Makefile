@@ -77,8 +77,10 @@ bench: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: latency, throughput,
 	@$(ENV) python -m tests.bench
 
 .PHONY: interop
-interop: $(VENV)/dev.stamp ## what leasehold publishes, read by other people's programs: needs Go (INTEROP="-k walk")
+interop: $(VENV)/dev.stamp ## what leasehold publishes, read by other people's programs: needs Go, npm (INTEROP="-k walk")
 	@command -v go >/dev/null || { echo "interop needs Go 1.26 or later (https://go.dev/doc/install): there is none here"; exit 1; }
+	@command -v npm >/dev/null || { echo "interop needs Node.js 20 or later with npm: there is none here"; exit 1; }
+	@npm ci --prefix tests/interop/agent --ignore-scripts --no-audit --no-fund --silent
 	@mkdir -p $(VENV)/interop && cd tests/interop/outsider && go build -o $(CURDIR)/$(VENV)/interop/outsider .
 	@$(ENV) OUTSIDER=$(CURDIR)/$(VENV)/interop/outsider pytest -q -rs --timeout=900 tests/interop $(INTEROP)
 
