@@ -21,7 +21,7 @@ from leasehold_broker.domain.checked_record import check_records
 from leasehold_broker.domain.events import EventType
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.ingest_stream import IngestMovedError
-from leasehold_broker.wire.event_body import event_columns
+from leasehold_broker.wire.event_body import checked_columns
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -182,7 +182,7 @@ async def test_a_forged_batch_is_put_aside(shared, postgres):
         await one.append("sidecar-1", emitter.calls(2), 1)
         session = await open_session(shared.bus, "forger")
         subject = one.ingest_stream._subject("sidecar-1")
-        forged = encode_batch("sidecar-1", check_records(forger.calls(9)[8:], event_columns), 1)
+        forged = encode_batch("sidecar-1", check_records(forger.calls(9)[8:], checked_columns), 1)
         await session.js.publish(subject, forged)
         await session.js.publish(subject, b"no batch")
         await session.close()
@@ -203,7 +203,7 @@ async def test_an_altered_batch_is_put_aside(shared):
     """A body that was changed in the stream is found before it is in the log."""
     async with shared.open("a1", stream="a") as one:
         session = await open_session(shared.bus, "forger")
-        records = check_records(Emitter("sidecar-3").calls(1), event_columns)
+        records = check_records(Emitter("sidecar-3").calls(1), checked_columns)
         message = encode_batch("sidecar-3", records, 1).replace(b"request-1", b"request-7")
         assert decode_batch(message)[1][0].digest == records[0].digest
         await session.js.publish(one.ingest_stream._subject("sidecar-3"), message)
@@ -420,7 +420,7 @@ async def test_a_reader_that_lags_is_sent_no_more_than_it_holds(shared):
     await ingest.connect()
     try:
         for stream in (f"sidecar-{number}" for number in range(150)):
-            (record,) = check_records(Emitter(stream).calls(1), event_columns)
+            (record,) = check_records(Emitter(stream).calls(1), checked_columns)
             await ingest.keep(stream, [record._replace(body=bytes(PENDING_BYTES_MAX // 100))], 1, 0)
         place = 0
         while place < 150:

@@ -43,7 +43,7 @@ def nested(depth):
 def test_what_would_harm_a_reader_is_not_taken(hostile):
     """A line break could forge a record in a file of lines, and depth could end whoever reads: both are refused."""
     with pytest.raises(ValueError):  # noqa: PT011 - any sentence: the sidecar that wrote it is told, nobody else
-        checked_columns(hostile)
+        checked_columns([hostile])
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_would_harm_a_reader_is_not_taken(hostile):
 )
 def test_what_is_taken_holds_up_no_export(odd):
     """Whatever else it says, each form takes it in one line, so that the events of others come through behind it."""
-    checked_columns(odd)
+    checked_columns([odd])
     stored = StoredRecord(1, 7, Emitter().put(odd), "call.refused")
     for form in Format:
         line = encode(stored, form)

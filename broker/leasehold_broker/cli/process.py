@@ -14,7 +14,7 @@ from leasehold_broker.wiring.run import REFUSALS_TO_START, ProcessFailedError, S
 
 FAILED, REFUSED_TO_START = 1, 2
 SWITCH_SECONDS = 0.0002
-GC_THRESHOLD = 20_000
+GC_THRESHOLD = 100_000
 
 
 def serve(prepare: Callable[[], Serve]) -> None:

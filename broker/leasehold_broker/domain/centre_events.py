@@ -70,16 +70,11 @@ SAID_BY_CENTRE: Final = SAID_BY_RESPONDERS | {
 }
 
 
-def must_be_a_sidecars(type_: str, stream: str, forbidden: frozenset[EventType]) -> None:
-    """Go on when a sidecar may say this.
-
-    Raises:
-        Refusal: SIDECAR_BANNED.
-    """
-    if type_ in forbidden:
-        raise Refusal(
-            Reason.SIDECAR_BANNED,
-            f"stream {stream!r}: {type_} is for the collector to say, not for a sidecar; nothing of this batch was "
-            "stored. Take that sidecar for one in other hands: leasehold sidecar ban",
-            detail=f"tried to say {type_}",
-        )
+def not_a_sidecars(type_: str, stream: str) -> Refusal:
+    """What a sidecar is told that says this."""
+    return Refusal(
+        Reason.SIDECAR_BANNED,
+        f"stream {stream!r}: {type_} is for the collector to say, not for a sidecar; nothing of this batch was "
+        "stored. Take that sidecar for one in other hands: leasehold sidecar ban",
+        detail=f"tried to say {type_}",
+    )

@@ -7,15 +7,13 @@ done outside the ordered section, by whichever replica the records came to, and 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, Linked, altered
+from leasehold_broker.domain.audit_chain import ChainedRecord, ChainEnd, Linked, LinkedBody, altered
 from leasehold_broker.domain.audit_link import digests_of
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.values import value
 
 
-@value
-class EventColumns:
-    """What a store indexes of a body; "" and () where it says nothing.
+class EventColumns(NamedTuple):
+    """What a store indexes of a body; "" and () where it says nothing. The end of a `CheckedRecord`.
 
     `previous` is the end of the life before, as a life that begins states it.
     """
@@ -33,7 +31,7 @@ class EventColumns:
 class CheckedRecord(NamedTuple):
     """A record whose digest is that of its body, which is an event; flat, as millions of them are made.
 
-    The first six are the record's, as it was sent; the others are what a store indexes, as in `EventColumns`.
+    The first six are the record's, as it was sent; the others are `EventColumns`, in their order.
     """
 
     stream: str
@@ -52,51 +50,45 @@ class CheckedRecord(NamedTuple):
     previous: ChainEnd | None
 
 
-def check_records(records: Sequence[ChainedRecord], columns_of: Callable[[bytes], EventColumns]) -> list[CheckedRecord]:
+ColumnsOf = Callable[[Sequence[bytes]], list[EventColumns]]
+"""Out of bodies; ValueError when one of them is no event."""
+
+
+def check_records(records: Sequence[ChainedRecord], columns_of: ColumnsOf) -> list[CheckedRecord]:
     """Check each for itself.
 
     Args:
         records: of one stream.
-        columns_of: out of a body; ValueError when it is no event.
+        columns_of: reads bodies.
 
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN (altered), BODY_INVALID.
     """
-    checked = []
-    for record, digest in zip(records, digests_of(records), strict=True):
-        if digest != record.digest:
-            raise chain_broken(record, altered(record))
-        try:
-            columns = columns_of(record.body)
-        except ValueError as error:
-            raise Refusal(
-                Reason.BODY_INVALID,
-                f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
-                detail=str(error),
-            ) from None
-        checked.append(
-            CheckedRecord(
-                record.stream,
-                record.epoch,
-                record.sequence,
-                record.previous_digest,
-                record.digest,
-                record.body,
-                columns.type,
-                columns.wall_ms,
-                columns.outcome,
-                columns.lease,
-                columns.issuer,
-                columns.subject,
-                columns.keys,
-                columns.previous,
-            )
-        )
+    must_be_whole(records)
+    try:
+        found = columns_of([record.body for record in records])
+    except ValueError:
+        found = [_columns_alone(record, columns_of) for record in records]  # which says whose it is
+    checked, new = [], tuple.__new__  # CheckedRecord() would be one more call
+    for record, columns in zip(records, found, strict=True):
+        own = (record.stream, record.epoch, record.sequence, record.previous_digest, record.digest, record.body)
+        checked.append(new(CheckedRecord, own + columns))
     return checked
 
 
-def must_be_whole(records: Sequence[CheckedRecord]) -> None:
-    """Once more what was checked where they came from: they have been in other hands since.
+def _columns_alone(record: ChainedRecord, columns_of: ColumnsOf) -> EventColumns:
+    try:
+        return columns_of([record.body])[0]
+    except ValueError as error:
+        raise Refusal(
+            Reason.BODY_INVALID,
+            f"record {record.sequence} of stream {record.stream!r} is not an event; nothing was stored",
+            detail=str(error),
+        ) from None
+
+
+def must_be_whole(records: Sequence[LinkedBody]) -> None:
+    """Hold digests against bodies: where records come from outside, and wherever they have been in other hands since.
 
     Raises:
         Refusal: AUDIT_CHAIN_BROKEN.

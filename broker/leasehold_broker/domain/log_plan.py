@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord, Linked, chain
 from leasehold_broker.domain.audit_link import leaves_of
-from leasehold_broker.domain.centre_events import SAID_BY_CENTRE, must_be_a_sidecars
-from leasehold_broker.domain.checked_record import CheckedRecord, EventColumns, check_records
+from leasehold_broker.domain.centre_events import SAID_BY_CENTRE, not_a_sidecars
+from leasehold_broker.domain.checked_record import CheckedRecord, ColumnsOf, check_records
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.stream_head import Gap, StreamHead, accept
@@ -46,7 +46,7 @@ class LogWriter:
         stream, epoch: the collector's own stream, and this life of it.
         accept_gaps: let streams go on behind a hole, which is then an event.
         encode: an event to its canonical body.
-        columns: what is queried by, out of a body; ValueError when it is no event.
+        columns: what is queried by, out of bodies; ValueError when one of them is no event.
         forbidden: types of events that no sidecar's stream may hold.
     """
 
@@ -54,19 +54,19 @@ class LogWriter:
     epoch: str
     accept_gaps: bool
     encode: Callable[[Event], bytes]
-    columns: Callable[[bytes], EventColumns]
+    columns: ColumnsOf
     forbidden: frozenset[EventType] = SAID_BY_CENTRE
 
     def check(self, records: Sequence[ChainedRecord]) -> list[CheckedRecord]:
         """What can be checked of records before it is their turn.
 
         Raises:
-            Refusal: those of `check_records` and `must_be_a_sidecars`.
+            Refusal: those of `check_records`, and `not_a_sidecars`.
         """
         checked = check_records(records, self.columns)
         for record in checked:
-            if record.stream != self.stream:
-                must_be_a_sidecars(record.type, record.stream, self.forbidden)
+            if record.type in self.forbidden and record.stream != self.stream:
+                raise not_a_sidecars(record.type, record.stream)
         return checked
 
 

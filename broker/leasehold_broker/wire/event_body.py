@@ -5,6 +5,7 @@ always gives the same bytes.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -82,11 +83,11 @@ def decode_event(body: bytes) -> Event:
     )
 
 
-class _Scope(msgspec.Struct):
+class _Scope(msgspec.Struct, gc=False):
     key: str = ""
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     key: str = ""
     scopes: list[_Scope] = []
     previous_epoch: str = ""
@@ -94,12 +95,12 @@ class _Details(msgspec.Struct):
     previous_digest: str = ""
 
 
-class _Subject(msgspec.Struct):
+class _Subject(msgspec.Struct, gc=False):
     issuer: str = ""
     subject: str = ""
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     type: str
     wall_ms: int
     outcome: str
@@ -109,24 +110,37 @@ class _Body(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Body)
+_NEW = tuple.__new__
+"""EventColumns() would be one more call, for every record that comes."""
 WALL_MS_MAX = 2**53
 NESTING_MAX = 32
 """Ours nest five deep. Whoever reads an event must not run out of stack, however deep in a program it is read."""
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
-def checked_columns(body: bytes) -> EventColumns:
-    """`event_columns` of a body that the log may take: whoever wrote it, every export of the log can hold it.
+def checked_columns(bodies: Sequence[bytes]) -> list[EventColumns]:
+    """`event_columns` of bodies that the log may take: whoever wrote them, every export of the log can hold them.
+
+    What can be asked of all of them at once is. Whose text is whole is known of all, as each begins and ends in ASCII.
 
     Raises:
-        ValueError: not an event's body, more than one line, or too deep.
+        ValueError: one is not an event's body, more than one line, or too deep.
     """
-    if b"\n" in body or b"\r" in body:  # between two tokens: what follows would look like a record in a file of lines
+    together = b"".join(bodies)
+    if (
+        b"\n" in together or b"\r" in together
+    ):  # between tokens: what follows would look like a record in a file of lines
         message = "an event's body must be one line"
         raise ValueError(message)
-    if body.count(b"[") + body.count(b"{") > NESTING_MAX:
-        _refuse_depth(body)
-    return event_columns(body)
+    if not together.isascii():
+        together.decode()  # members that are skipped are not checked for UTF-8, and an export is text
+    found = []
+    lists = b"[" in together
+    for body in bodies:
+        if body.count(b"{") + (body.count(b"[") if lists else 0) > NESTING_MAX:
+            _refuse_depth(body)
+        found.append(_columns(body))
+    return found
 
 
 def event_columns(body: bytes) -> EventColumns:
@@ -136,6 +150,10 @@ def event_columns(body: bytes) -> EventColumns:
         ValueError: not an event's body.
     """
     body.decode()  # members that are skipped are not checked for UTF-8, and an export is text
+    return _columns(body)
+
+
+def _columns(body: bytes) -> EventColumns:
     try:
         event = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
@@ -143,17 +161,18 @@ def event_columns(body: bytes) -> EventColumns:
     if not 0 <= event.wall_ms <= WALL_MS_MAX:
         message = f"wall_ms {event.wall_ms} is outside [0, {WALL_MS_MAX}]"
         raise ValueError(message)
-    issuer, subject = ("", "") if event.subject is None else (event.subject.issuer, event.subject.subject)
+    of, details = event.subject, event.details
+    issuer, subject = ("", "") if of is None else (of.issuer, of.subject)
     keys: tuple[str, ...] = ()
     previous = None
-    if event.details is not None:
-        if event.details.key:
-            keys = (event.details.key,)
-        elif event.details.scopes:
-            keys = tuple({scope.key: None for scope in event.details.scopes if scope.key})
-        if event.details.previous_epoch and event.type == EventType.SIDECAR_STARTED:
-            previous = _previous(event.details)
-    return EventColumns(event.type, event.wall_ms, event.outcome, event.lease, issuer, subject, keys, previous)
+    if details is not None:
+        if details.key:
+            keys = (details.key,)
+        elif details.scopes:
+            keys = tuple({scope.key: None for scope in details.scopes if scope.key})
+        if details.previous_epoch and event.type == EventType.SIDECAR_STARTED:
+            previous = _previous(details)
+    return _NEW(EventColumns, (event.type, event.wall_ms, event.outcome, event.lease, issuer, subject, keys, previous))
 
 
 def _refuse_depth(body: bytes) -> None:

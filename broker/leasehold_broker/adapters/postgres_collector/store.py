@@ -15,6 +15,7 @@ from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
 from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, let_go, translated
+from leasehold_broker.adapters.postgres_collector.copied_rows import clean
 from leasehold_broker.adapters.postgres_collector.escrow_log import PostgresEscrowLog
 from leasehold_broker.adapters.postgres_collector.follower import Follower
 from leasehold_broker.adapters.postgres_collector.followers import read_follower, write_follower
@@ -23,7 +24,7 @@ from leasehold_broker.adapters.postgres_collector.leadership import Leadership
 from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
 from leasehold_broker.adapters.postgres_collector.rotations import PostgresRotations
 from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
-from leasehold_broker.adapters.postgres_collector.turn import Turn, clean
+from leasehold_broker.adapters.postgres_collector.turn import Turn
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.budget_changes import BudgetChange

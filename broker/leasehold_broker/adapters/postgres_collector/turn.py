@@ -12,6 +12,7 @@ import msgspec
 
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.connections import HeadMovedError
+from leasehold_broker.adapters.postgres_collector.copied_rows import COLUMNS, clean, copied
 from leasehold_broker.adapters.postgres_collector.followers import write_follower
 from leasehold_broker.adapters.postgres_collector.slices import check_version, put_slices
 from leasehold_broker.domain.audit_chain import Linked
@@ -19,7 +20,7 @@ from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checked_record import CheckedRecord
 from leasehold_broker.domain.checkpoint import TreeHead
 from leasehold_broker.domain.events import Event
-from leasehold_broker.domain.log_plan import LogPlan, LogRow, LogWriter
+from leasehold_broker.domain.log_plan import LogPlan, LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.selector_words import order_to_words, to_words
@@ -33,10 +34,6 @@ from leasehold_broker.ports.revocation_issuer import RevocationDraft, earlier_en
 
 class TurnSpoiledError(RuntimeError):
     """A job failed half-way: nothing of this turn may be stored."""
-
-
-TEXT_MAX = 513
-"""Of a column that is queried by, in characters: one more than a question may have, and short enough for an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +193,7 @@ class Turn:
         connection = self._connection
         if added.lives:
             await connection.execute(rows.PUT_LIVES, *_columns_of(added.lives, self._plan.lives))
-        await connection.copy_records_to_table("events", records=[_cleaned(row) for row in added.rows], columns=_EVENT)
+        await connection.copy_to_table("events", source=copied(added.rows), columns=COLUMNS, format="binary")
         if added.keys:
             keys: dict[str, dict[int, None]] = {}
             for key, position in added.keys:
@@ -286,9 +283,6 @@ async def take_turn(
     return Turn(connection, plan, LogEnd(head, row["epoch"], row["budget_change"])), edge
 
 
-_EVENT = LogRow._fields
-
-
 def _columns_of(touched: Sequence[tuple[int, StreamHead]], lives: StreamLives) -> tuple[list[Any], ...]:
     heads = [head for _, head in touched]
     return (
@@ -301,24 +295,6 @@ def _columns_of(touched: Sequence[tuple[int, StreamHead]], lives: StreamLives) -
         [int(head.state) for head in heads],
         [lives.head(head.stream) == head for head in heads],
     )
-
-
-def clean(text: str) -> str:
-    """As PostgreSQL can keep and index it; the body has the whole of it."""
-    return text[:TEXT_MAX].replace("\0", "\ufffd")
-
-
-def _cleaned(row: LogRow) -> LogRow:
-    if "\0" in (joined := "".join(row[5:11])) or len(joined) > TEXT_MAX:
-        return row._replace(
-            type=clean(row.type),
-            outcome=clean(row.outcome),
-            lease=clean(row.lease),
-            issuer=clean(row.issuer),
-            subject=clean(row.subject),
-            key=clean(row.key),
-        )
-    return row
 
 
 def _reused(request_id: str, what: str, known: str) -> Refusal:
