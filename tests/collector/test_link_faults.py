@@ -18,7 +18,7 @@ from tests.fakes.manual_clock import ManualClock
 
 from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
 from leasehold_broker.adapters.collector_link.authority import Authority
-from leasehold_broker.adapters.collector_link.shipping import BATCH_BYTES_MAX, first_batch
+from leasehold_broker.adapters.collector_link.shipping import BATCH_BYTES_MAX, RECORD_OVERHEAD_BYTES, first_batch
 from leasehold_broker.adapters.collector_link.streams import LinkBrokenError, together
 from leasehold_broker.adapters.server_tls import ServerTls, ServerTlsFiles
 from leasehold_broker.domain.audit_chain import GENESIS, ChainedRecord
@@ -221,7 +221,8 @@ def test_a_batch_is_one_epoch_within_its_bytes():
 
     assert len(first_batch([pending(1, "a", 10), pending(2, "a", 10), pending(3, "b", 10)])) == 2
     assert len(first_batch([pending(1, "a", BATCH_BYTES_MAX * 2), pending(2, "a", 10)])) == 1
-    assert len(first_batch([pending(n, "a", 10_000) for n in range(1, 9)])) == 4
+    quarter = BATCH_BYTES_MAX // 4 - RECORD_OVERHEAD_BYTES
+    assert len(first_batch([pending(n, "a", quarter) for n in range(1, 9)])) == 4
 
 
 def test_waits_grow_to_their_cap_with_full_jitter():

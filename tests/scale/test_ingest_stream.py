@@ -170,7 +170,8 @@ async def test_what_the_log_has_is_taken_in_once(shared):
         await one.append("sidecar-1", Emitter().calls(3), 1)
         batches = await two.ingest_stream.read(0)
         assert [len(batch.records) for batch in batches] == [3]
-        told = await refused(two.store.ingest.take_in(0, batches))
+        inspected = [two.store.ingest.inspect(batch) for batch in batches]
+        told = await refused(two.store.ingest.take_in(0, inspected))
         assert told.reason is Reason.CONCURRENT_UPDATE
         assert await sequences(one, "sidecar-1") == [1, 2, 3]
 

@@ -4,7 +4,7 @@ Shared by every engine: an engine tells what is stored, lets the plan decide, an
 transaction that no other writer interleaves. A refusal leaves the plan as it was.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -105,8 +105,9 @@ class LogPlan:
         records: Sequence[CheckedRecord],
         digest_at: Callable[[str, int], bytes | None],
         receive_wall_ms: int,
+        leaves: Sequence[bytes] | None = None,
     ) -> StreamHead | None:
-        """Accept records of one stream.
+        """Accept records of one stream; with the leaves of all of them, where these are hashed already.
 
         Raises:
             Refusal: AUDIT_CHAIN_BROKEN, AUDIT_EPOCH_FENCED, SIDECAR_BANNED (a collector's own stream).
@@ -120,7 +121,8 @@ class LogPlan:
         )
         for gap in gaps:  # before the records that follow it: so a verifier knows of it in time
             self.record(_gap_event(gap, receive_wall_ms))
-        for tail in self._add(fresh, receive_wall_ms):
+        hashed = leaves if leaves is not None and len(fresh) == len(records) else leaves_of(fresh)
+        for tail in self._add(fresh, hashed, receive_wall_ms):
             self.record(_tail_event(tail, receive_wall_ms))
         return after
 
@@ -150,7 +152,8 @@ class LogPlan:
         if head is not None and head.epoch == epoch:
             sequence, previous = head.sequence + 1, head.digest
         record = chain(stream, epoch, sequence, previous, self._writer.encode(event))
-        self._add(self._writer.check([record]), event.wall_ms)
+        checked = self._writer.check([record])
+        self._add(checked, leaves_of(checked), event.wall_ms)
 
     def pending_digests(self) -> dict[tuple[int, int], bytes]:
         """Of records that are placed and not yet taken, by life and sequence."""
@@ -170,7 +173,7 @@ class LogPlan:
                 f"another collector named {stream!r} has started since and writes this stream; this one must stop",
             )
 
-    def _add(self, records: Sequence[CheckedRecord], receive_wall_ms: int) -> list[StreamHead]:
+    def _add(self, records: Sequence[CheckedRecord], leaves: Iterable[bytes], receive_wall_ms: int) -> list[StreamHead]:
         """Place accepted records; gives the lives that they ended with a tail that nobody knows."""
         unknown: list[StreamHead] = []
         pending, position = self._pending, self.position
@@ -201,7 +204,7 @@ class LogPlan:
                     ),
                 )
             )  # fmt: skip
-        pending.tiles.extend(self.edge.append(leaves_of(records)))
+        pending.tiles.extend(self.edge.append(leaves))
         self.position = position
         return unknown
 

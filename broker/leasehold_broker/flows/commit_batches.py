@@ -6,17 +6,19 @@ was replaced while it was at it finds another place there, and nothing of its tu
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.clock import Clock
-from leasehold_broker.ports.ingest_log import IngestLog
+from leasehold_broker.ports.ingest_log import IngestLog, InspectedBatch
 from leasehold_broker.ports.ingest_stream import IngestStream
 
 HOLD_SECONDS = 120.0
 """For so long a batch stays in the stream after its commit: longer than any replica can take from finding no batch of a
 sidecar to keeping one."""
 FORGET_SECONDS = 10.0
+INSPECTED_AT_ONCE = 8
+"""Batches: some milliseconds."""
 
 
 class CommitBatches:
@@ -41,16 +43,16 @@ class CommitBatches:
         at = (await self._log.ingest_state()).sequence
         held: deque[tuple[int, int]] = deque()
         forgot = self._clock.now().boot_ns
-        reading = asyncio.ensure_future(self._kept.read(at))
+        reading = asyncio.ensure_future(self._read(at))
         try:
             while True:
                 batches = await reading
-                newest = batches[-1].sequence if batches else at
-                reading = asyncio.ensure_future(self._kept.read(newest))
+                newest = batches[-1].kept.sequence if batches else at
+                reading = asyncio.ensure_future(self._read(newest))
                 if batches:
                     aside = await self._log.take_in(at, batches)
                     at = newest
-                    self.taken += sum(len(batch.records) for batch in batches)
+                    self.taken += sum(len(batch.kept.records) for batch in batches)
                     self._took_in(at, aside)
                     held.append((at, self._clock.now().boot_ns))
                 now = self._clock.now().boot_ns
@@ -60,6 +62,15 @@ class CommitBatches:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, after: int) -> Sequence[InspectedBatch]:
+        """What follows, inspected while the turn before it is written, and not in one go: others are served as well."""
+        inspected = []
+        for number, batch in enumerate(await self._kept.read(after), 1):
+            inspected.append(self._log.inspect(batch))
+            if not number % INSPECTED_AT_ONCE:
+                await asyncio.sleep(0)
+        return inspected
 
     async def _forget(self, held: deque[tuple[int, int]], now: int) -> None:
         until = 0

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.checked_record import CheckedRecord
+from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.ports.ingest_stream import KeptBatch
 
@@ -36,6 +37,21 @@ class Judgement:
 
     fresh: Sequence[CheckedRecord]
     head: StreamHead | None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedBatch:
+    """A batch with what it tells alone, before it is anyone's turn.
+
+    Args:
+        kept: as the stream gave it.
+        leaves: of its records in the tree, in their order.
+        wrong: why none of it can be taken in; None when each of its records is whole.
+    """
+
+    kept: KeptBatch
+    leaves: Sequence[bytes]
+    wrong: Refusal | None
 
 
 class IngestLog(Protocol):
@@ -73,14 +89,21 @@ class IngestLog(Protocol):
         """
         ...
 
-    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> Collection[str]:
+    def inspect(self, kept: KeptBatch) -> InspectedBatch:
+        """Hold digests against bodies once more, as they have been in other hands, and hash the leaves.
+
+        Waits for nothing. What is done here needs no turn, so it goes on while another one is written.
+        """
+        ...
+
+    async def take_in(self, after: int, batches: Sequence[InspectedBatch]) -> Collection[str]:
         """Append batches and move the place, in one transaction.
 
         A batch that the log refuses is put aside whole, with an event that says why, and the others go on.
 
         Args:
             after: the place that this was read from.
-            batches: what follows it.
+            batches: what follows it, inspected here.
 
         Returns:
             The sidecars of which a batch was put aside.

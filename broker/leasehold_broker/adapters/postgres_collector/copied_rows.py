@@ -14,7 +14,7 @@ from leasehold_broker.domain.merkle import HASH_BYTES
 COLUMNS = LogRow._fields
 TEXT_MAX = 513
 """Of a column that is queried by, in characters: one more than a question may have, and short enough for an index."""
-CHUNK_ROWS = 256
+CHUNK_ROWS = 512
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 _NUMBERS = struct.Struct(">hiqiqiqiqiq")

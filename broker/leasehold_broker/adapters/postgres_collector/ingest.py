@@ -12,13 +12,14 @@ from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, translated
 from leasehold_broker.adapters.postgres_collector.turn import Turn, TurnSpoiledError, repeated, stored_digests
 from leasehold_broker.domain.audit_chain import ChainedRecord
+from leasehold_broker.domain.audit_link import leaves_of
 from leasehold_broker.domain.checked_record import CheckedRecord, must_be_whole
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.log_plan import own_stream
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.stream_head import accept
 from leasehold_broker.domain.stream_lives import StreamLives
-from leasehold_broker.ports.ingest_log import IngestState, Judgement
+from leasehold_broker.ports.ingest_log import IngestState, InspectedBatch, Judgement
 from leasehold_broker.ports.ingest_stream import KeptBatch
 
 _BIND = "INSERT INTO ingest (incarnation, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING"
@@ -85,20 +86,31 @@ class PostgresIngest:
         )
         return Judgement(fresh, head if not fresh else after)
 
-    async def take_in(self, after: int, batches: Sequence[KeptBatch]) -> Collection[str]:
+    def inspect(self, kept: KeptBatch) -> InspectedBatch:
+        """As the port says."""
+        if not kept.records:
+            what = "what the ingest stream kept here is no batch of this version"
+            return InspectedBatch(kept, (), Refusal(Reason.BODY_INVALID, what))
+        try:
+            must_be_whole(kept.records)
+        except Refusal as refusal:
+            return InspectedBatch(kept, (), refusal)
+        return InspectedBatch(kept, list(leaves_of(kept.records)), None)
+
+    async def take_in(self, after: int, batches: Sequence[InspectedBatch]) -> Collection[str]:
         """As the port says."""
         streams: dict[str, set[str]] = {}
         for batch in batches:
-            streams.setdefault(batch.stream, set()).update(record.epoch for record in batch.records)
-        count = sum(len(batch.records) for batch in batches)
+            streams.setdefault(batch.kept.stream, set()).update(record.epoch for record in batch.kept.records)
+        count = sum(len(batch.kept.records) for batch in batches)
 
         async def work(turn: Turn) -> Collection[str]:
-            if not await turn.change(_MOVE, (batches[-1].sequence, after), None):
+            if not await turn.change(_MOVE, (batches[-1].kept.sequence, after), None):
                 raise Refusal(
                     Reason.CONCURRENT_UPDATE, "the log is at another place of its ingest stream than this replica"
                 )
             try:
-                return {batch.stream for batch in batches if not await _taken(turn, batch)}
+                return {batch.kept.stream for batch in batches if not await _taken(turn, batch)}
             except (TurnSpoiledError, *FAILURES):
                 raise
             except Exception as error:
@@ -107,11 +119,13 @@ class PostgresIngest:
         return await self._appender.submit(work, streams, count)
 
 
-async def _taken(turn: Turn, batch: KeptBatch) -> bool:
+async def _taken(turn: Turn, inspected: InspectedBatch) -> bool:
     """False when it was put aside."""
+    batch = inspected.kept
     try:
-        _check(batch)
-        await turn.append(batch.stream, batch.records, batch.receive_wall_ms)
+        if inspected.wrong is not None:
+            raise inspected.wrong
+        await turn.append(batch.stream, batch.records, batch.receive_wall_ms, inspected.leaves)
     except Refusal as refusal:
         details: dict[str, Detail] = {
             "method": "ingest",
@@ -131,10 +145,3 @@ async def _taken(turn: Turn, batch: KeptBatch) -> bool:
         await turn.change(_PUT_ASIDE, values, event)
         return False
     return True
-
-
-def _check(batch: KeptBatch) -> None:
-    """Once more what was checked where it came from: it has been in other hands since."""
-    if not batch.records:
-        raise Refusal(Reason.BODY_INVALID, "what the ingest stream kept here is no batch of this version")
-    must_be_whole(batch.records)

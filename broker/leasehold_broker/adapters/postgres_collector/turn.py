@@ -56,8 +56,14 @@ class Turn:
         self._epoch = found.epoch
         self._budget_change = found.budget_change
 
-    async def append(self, stream: str, records: Sequence[CheckedRecord], receive_wall_ms: int) -> StreamHead | None:
-        """Accept records of one stream.
+    async def append(
+        self,
+        stream: str,
+        records: Sequence[CheckedRecord],
+        receive_wall_ms: int,
+        leaves: Sequence[bytes] | None = None,
+    ) -> StreamHead | None:
+        """Accept records of one stream; with their leaves, where these are hashed already.
 
         Raises:
             Refusal: those of `LogPlan.append`.
@@ -67,7 +73,9 @@ class Turn:
         if sent:
             pending = self._plan.pending_digests()
             known = await stored_digests(self._connection, self._plan.lives, stream, sent, pending)
-        return self._plan.append(stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms)
+        return self._plan.append(
+            stream, records, lambda epoch, number: known.get((epoch, number)), receive_wall_ms, leaves
+        )
 
     def cut_off(self, records: Sequence[Linked], wall_ms: int) -> None:
         """Flag lives that were closed and went on."""
