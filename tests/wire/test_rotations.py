@@ -2,7 +2,7 @@
 
 import pytest
 
-from leasehold.cli import revoke_command
+from leasehold.cli import revocation_answer
 from leasehold.v1 import key_service_pb2 as pb
 from leasehold_broker.domain.rotation import SwitchOff
 from leasehold_broker.wire.rotations import switch_off_to_proto
@@ -13,9 +13,9 @@ def test_every_switch_off_is_told_and_says_whether_it_can_be_undone(how):
     """No two alike; what an older collector does not say has words of its own."""
     number = switch_off_to_proto(how)
     assert pb.SwitchOff.Name(number) == f"SWITCH_OFF_{how.name}"
-    words = revoke_command._SWITCHED_OFF
+    words = revocation_answer._SWITCHED_OFF
     assert set(words) == set(pb.SwitchOff.values()) - {pb.SWITCH_OFF_UNSPECIFIED}
-    assert len({*words.values(), revoke_command._ENDED}) == len(words) + 1
+    assert len({*words.values(), revocation_answer._ENDED}) == len(words) + 1
     assert ("cannot be undone" in words[number]) is (how in {SwitchOff.DELETED, SwitchOff.REPLACED})
 
 
