@@ -157,7 +157,7 @@ audit-deps: $(VENV)/dev.stamp ## hold the pins against our floors, and ask an ad
 	@$(ENV) python requirements/advisories.py
 
 requirements: $(VENV)/dev.stamp ## recompile the hash-pinned sets (needs uv)
-	@for set in runtime stores scale signals demo dev servers envoy fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	@for set in runtime stores scale signals console demo dev servers envoy fuzz; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-strip-extras --no-annotate --no-header --no-emit-index-url requirements/$$set.in -o requirements/$$set.txt; done
 	@uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-strip-extras --no-annotate --no-header \
 	  --no-emit-index-url requirements/nats-server.in -o requirements/nats-server.txt

@@ -3,6 +3,7 @@
 import contextlib
 import http.cookiejar
 import json
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -11,8 +12,8 @@ import urllib.request
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-from tests.fakes.openbao import free_port
 from tests.fakes.openid_provider import HOME, OpenIdProvider
+from tests.fakes.ports import free_port
 
 CLI = "leasehold-cli"
 RESOURCE = "https://leasehold-collector"
@@ -76,18 +77,56 @@ class _Forms(HTMLParser):
         named = dict(attrs)
         if tag == "form" and self.action is None:
             self.action = named.get("action") or ""
-        if tag in {"input", "button"} and named.get("name") and self.action is not None:
+        ticked = named.get("type") != "checkbox" or "checked" in named
+        if tag in {"input", "button"} and named.get("name") and self.action is not None and ticked:
             self.fields[named["name"]] = named.get("value") or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer."""
+
+    status: int
+    text: str
+    headers: object
+
+    @property
+    def form(self) -> dict[str, str]:
+        """What the last form of the page holds."""
+        return _Forms(self.text[self.text.rindex("<form") :]).fields
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows nothing."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None."""
 
 
 class Browser:
     """Opens addresses, follows them, and fills in every form with a name where it asks for one."""
 
-    def __init__(self, login: str) -> None:
-        """Somebody of that name."""
+    def __init__(self, login: str, ca_file: str | None = None) -> None:
+        """Somebody of that name, who trusts these roots."""
         self.login = login
-        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
+        self.jar = http.cookiejar.CookieJar()
+        self._handlers = [
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(self.jar),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file)),
+        ]
+        self._opener = urllib.request.build_opener(*self._handlers)
+
+    def fetch(self, address: str, form: dict | None = None, headers: dict | None = None) -> "Fetched":
+        """One answer as it is: no redirect is followed, no form filled in."""
+        opener = urllib.request.build_opener(*self._handlers, _Stay)
+        data = None if form is None else urllib.parse.urlencode(form, doseq=True).encode()
+        try:
+            answer = opener.open(urllib.request.Request(address, data, headers or {}), timeout=30)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            return Fetched(answer.status, answer.read().decode(), answer.headers)
 
     def visit(self, address: str, *, until: str = "") -> str:
         """The last page, or the first whose address begins with `until`."""

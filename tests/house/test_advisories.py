@@ -72,7 +72,7 @@ def test_a_known_flaw_is_found_and_named(database):
     code, said = run(database.address)
     assert code == 1
     assert f"  {'=='.join(SOME)}: GHSA-xxxx-yyyy-zzzz: Lets anybody in; fixed in 99.0" in said.splitlines()
-    assert said.startswith("demo.txt: ")
+    assert said.startswith("console.txt: ")
     assert f"runtime.txt: {len(PINS['runtime.txt'])} pins looked up, 1 with a known flaw" in said
     assert audited(database, required=True)[0] == 1
 

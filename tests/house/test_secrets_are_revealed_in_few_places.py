@@ -25,6 +25,7 @@ MAY_REVEAL = {
     "broker/leasehold_broker/adapters/minters/webhook.py": "signs a request, and asks about a key",
     "broker/leasehold_broker/adapters/minters/exec.py": "writes a secret to the input of the operator's program",
     "broker/leasehold_broker/adapters/minters/marks.py": "compares a key with the hint that a list shows of it",
+    "broker/leasehold_broker/adapters/openid_sign_in.py": "places a refresh token into the form that renews or ends it",
     "broker/leasehold_broker/adapters/usage_reports_http.py": "places an admin key into the header of a usage report",
     "broker/leasehold_broker/adapters/vault_session.py": "places the token of one reading of a secret engine",
     "broker/leasehold_broker/domain/honeytokens.py": "shows a fresh honeytoken, which opens nothing, once",

@@ -28,6 +28,7 @@ class HttpGuardLimits:
         request_seconds: from there until the application is done with it.
         idle_seconds: of a kept connection; also what a slow reader has for the rest of an answer.
         request_bytes_max: of one request, head and body, with whatever is sent behind it before it is answered.
+        stream_seconds: in place of request_seconds, for an answer that the application says is a stream.
     """
 
     connections_max: int = 1024
@@ -36,6 +37,7 @@ class HttpGuardLimits:
     request_seconds: float = 20.0
     idle_seconds: float = 15.0
     request_bytes_max: int = 64 * 1024
+    stream_seconds: float = 1000.0
 
 
 class HttpGuard:
@@ -62,6 +64,11 @@ class HttpGuard:
         """The head of a request has come."""
         if transport in self._by_transport:
             self._by_transport[transport].begun()
+
+    def streaming(self, transport: asyncio.BaseTransport | None) -> None:
+        """The answer goes on for longer than a request may; it has a longer bound of its own."""
+        if transport in self._by_transport:
+            self._by_transport[transport].streaming()
 
     def ended(self, transport: asyncio.BaseTransport | None) -> None:
         """The application has its answer."""
@@ -152,6 +159,9 @@ class _Guarded(asyncio.Protocol):
     def begun(self) -> None:
         self._idle = False
         self._within(self._guard.limits.request_seconds)
+
+    def streaming(self) -> None:
+        self._within(self._guard.limits.stream_seconds)
 
     def ended(self) -> None:
         self._idle, self._bytes = True, 0

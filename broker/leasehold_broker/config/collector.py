@@ -15,6 +15,7 @@ from leasehold_broker.config.collector_store import (
     postgres_store,
     replica_name,
 )
+from leasehold_broker.config.console import Console, ConsoleAt, console_at
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
 from leasehold_broker.config.keys import Keys, KeysAt, keys_at
@@ -106,6 +107,7 @@ class _File(Part, frozen=True):
     anomalies: Anomalies = Anomalies()
     signals: Signals = Signals()
     honeytokens: Honeytokens = Honeytokens()
+    console: Console | None = None
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
@@ -180,6 +182,7 @@ class CollectorConfig:
     anomalies: AnomaliesAt
     signals: SignalsAt
     honeytokens: Path | None
+    console: ConsoleAt | None
     metrics: tuple[str, int] | None
     log_level: str
 
@@ -221,6 +224,7 @@ def load_collector(path: Path) -> CollectorConfig:
         anomalies=anomalies_at(file.anomalies, path),
         signals=signals_at(file.signals, path, absolute(file.collector.state_dir, path.parent)),
         honeytokens=file.honeytokens.at(path.parent),
+        console=None if file.console is None else console_at(file.console, path),
         metrics=loopback_address(file.metrics.address, "[metrics] address", path) if file.metrics.address else None,
         log_level=file.logging.level,
     )
@@ -260,14 +264,19 @@ def _check(file: _File, path: Path) -> None:
             f"[grpc] connections_max must be 1 to {CONNECTIONS_MAX}, and connections_per_peer_max 1 to connections_max"
         )
     issuers = {issuer.issuer for issuer in file.issuers}
+    of_people = issuers | ({file.console.oidc.issuer} if file.console is not None else set())
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"
         for what, issuer in (
             *((f"sidecar {one.name!r}", one.issuer) for one in file.sidecars if one.issuer),
             *((f"pipeline {one.name!r}", one.issuer) for one in file.pipelines),
-            *(("an operator rule", one.issuer) for one in file.operators if one.issuer),
         )
         if issuer not in issuers
+    ]
+    wrong += [
+        f"an operator rule names issuer {one.issuer!r}, which neither an [[issuers]] nor [console.oidc] has"
+        for one in file.operators
+        if one.issuer and one.issuer not in of_people
     ]
     wrong += [
         f'issuer {one.name!r}: the collector keeps no list of what was shown; use replay "off" or '

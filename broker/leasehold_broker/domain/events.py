@@ -61,6 +61,8 @@ class EventType(StrEnum):
     SIGNAL_REFUSED = "signal.refused"
     SIGNAL_VERIFICATION = "signal.verification"
     SIGNAL_NOT_TAKEN = "signal.not_taken"
+    OPERATOR_SIGNED_IN = "operator.signed_in"
+    OPERATOR_SIGNED_OUT = "operator.signed_out"
     SIDECAR_BANNED = "sidecar.banned"
     SIDECAR_READMITTED = "sidecar.readmitted"
     SIDECAR_EVICTED = "sidecar.evicted"

@@ -44,6 +44,7 @@ class _Kind:
 _CREATE, _READ, _UPDATE, _DELETE = 1, 2, 3, 4
 _ENABLE, _DISABLE, _ACTIVATE, _DEACTIVATE, _SUSPEND = 8, 9, 10, 11, 12
 _ASSIGN_PRIVILEGES = _LOGON = 1
+_LOGOFF = 2
 
 _KINDS: Mapping[str, _Kind] = {
     "call.admitted": _Kind(API_ACTIVITY, _CREATE),
@@ -59,6 +60,8 @@ _KINDS: Mapping[str, _Kind] = {
     "lease.revoked": _Kind(ENTITY_MANAGEMENT, _DEACTIVATE, _MEDIUM),
     "lease.frozen": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "identity.refused": _Kind(AUTHENTICATION, _LOGON, _LOW),
+    "operator.signed_in": _Kind(AUTHENTICATION, _LOGON),
+    "operator.signed_out": _Kind(AUTHENTICATION, _LOGOFF),
     "sidecar.connected": _Kind(AUTHENTICATION, _LOGON),
     "sidecar.started": _Kind(ENTITY_MANAGEMENT, _ACTIVATE),
     "sidecar.stopped": _Kind(ENTITY_MANAGEMENT, _DEACTIVATE),

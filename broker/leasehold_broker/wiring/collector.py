@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 
 from leasehold_broker import __version__
 from leasehold_broker.adapters.accept_shim import ShimLimits
@@ -49,7 +51,8 @@ from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.flows.watch_collector import WatchCollector, Watched
 from leasehold_broker.rpc.access import Access
-from leasehold_broker.rpc.server import ServerLimits
+from leasehold_broker.rpc.desk import Desk
+from leasehold_broker.rpc.server import Handlers, ServerLimits
 from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
@@ -58,6 +61,7 @@ from leasehold_broker.wiring.collector_findings import finding_samples, found_an
 from leasehold_broker.wiring.collector_signals import signals
 from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store, taking
+from leasehold_broker.wiring.console import ConsoleParts, any_role, console_door
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
 from leasehold_broker.wiring.laid_traps import LaidTraps
@@ -163,11 +167,8 @@ class Collector:
             )
             enrolment = Enrolment(self._fleet, store.register, issuer, sync, escrow, self._clock)
             await stack.enter_async_context(self._following(enrolment, opened, tasks))
-            door = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)
-            tasks.show(door.show_degraded)
-            await door.start(self._socket_lost)
-            stack.push_async_callback(door.stop)
-            await stack.enter_async_context(tasks.keeping("certificates", door.follow_certificates))
+            door, desk = self._door(store, issuer, prove, records, ingest, escrow, sync, enrolment, rotations)
+            console_port = await stack.enter_async_context(self._open(door, desk, store, eyes, tasks))
             await self._measured(
                 lambda: [
                     *self._samples(records, ingest, publish, feeds),
@@ -187,10 +188,28 @@ class Collector:
                 grpc_socket=str(self._config.grpc.socket or ""),
                 grpc_port=door.port,
                 signals_port=heard.port,
+                console_port=console_port,
             )
             yield
             await last_words(self.failed, store, self._clock, alerts)
             log.info("stopping")
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, door: GrpcDoor, desk: Desk, store: CollectorLog, eyes: DoorEyes, tasks: Supervisor
+    ) -> AsyncIterator[int]:
+        """Serve at the doors of operators; gives the console's port."""
+        tasks.show(door.show_degraded)
+        await door.start(self._socket_lost)
+        parts = ConsoleParts(self._config.roles, desk, eyes, store, self._clock, self._entropy)
+        try:
+            async with (
+                tasks.keeping("certificates", door.follow_certificates),
+                console_door(self._config.console, parts, tasks) as port,
+            ):
+                yield port
+        finally:
+            await door.stop()
 
     async def _chores(
         self,
@@ -281,7 +300,7 @@ class Collector:
         sync: SyncSidecar,
         enrolment: Enrolment,
         rotations: Rotating | None,
-    ) -> GrpcDoor:
+    ) -> tuple[GrpcDoor, Desk]:
         sidecars = Sidecars(
             self._identities,
             self._config.sidecars,
@@ -316,16 +335,22 @@ class Collector:
         )
         sidecar = SidecarDoor(sync, ingest, sidecars, SESSION_SECONDS_MAX, enrolment.check)
         budgets = BudgetDoor(ChangeBudget(FleetBudgetChanges(self._fleet, escrow, store), self._clock), operators)
+        desk = Desk(partial(any_role, operators), records, records, self._clock, self._entropy)
+        served: dict[ServiceDescriptor, Handlers] = {
+            budget_door.SERVICE: budgets.handlers(),
+            fleet_door.SERVICE: FleetDoor(enrolment, operators).handlers(),
+            revocation_door.SERVICE: revocation.handlers(),
+            audit_door.SERVICE: AuditDoor(ReadAudit(store), prove, operators).handlers(),
+        }
         if rotations is not None:
             keys = KeyDoor(rotations.request, rotations.cancel, rotations.read, rotators, operators)
-            door.server.serve(key_door.SERVICE, keys.handlers())
-        door.server.serve(budget_door.SERVICE, budgets.handlers())
-        door.server.serve(fleet_door.SERVICE, FleetDoor(enrolment, operators).handlers())
-        door.server.serve(revocation_door.SERVICE, revocation.handlers())
-        door.server.serve(audit_door.SERVICE, AuditDoor(ReadAudit(store), prove, operators).handlers())
+            served[key_door.SERVICE] = keys.handlers()
+        for service, handlers in served.items():
+            door.server.serve(service, handlers)
+            desk.serve(service, handlers)
         door.server.serve(sidecar_door.SYNC_SERVICE, sidecar.sync_handlers())
         door.server.serve(sidecar_door.INGEST_SERVICE, sidecar.ingest_handlers())
-        return door
+        return door, desk
 
     async def _retaining(self, retain: Retain) -> None:
         while True:

@@ -1,14 +1,10 @@
 """Puts the collector's HTTP door together: routes of receiver and transmitter, bounds, TLS that follows its files."""
 
-import asyncio
 import contextlib
-import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leasehold_broker.adapters.accept_tls import BACKLOG
 from leasehold_broker.adapters.http_guard import HttpGuard
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.security_event_tokens import SecurityEventTokens
@@ -21,7 +17,7 @@ from leasehold_broker.flows.receive_signals import ReceiveSignals
 from leasehold_broker.flows.send_signals import OfferSignals
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.wiring.collector_store import OpenStore
-from leasehold_broker.wiring.public_sockets import server_tls, tls_acceptor
+from leasehold_broker.wiring.http_listening import listening
 from leasehold_broker.wiring.supervision import Supervisor
 
 TOKEN_BYTES_MAX = 16 * 1024
@@ -96,36 +92,11 @@ async def signals_door(
     try:
         if runner.server is None:
             raise RuntimeError("the HTTP server is not made")
-        async with _listening(listen, guard.around(runner.server), eyes, tasks) as port:
+        async with listening("signals", listen, guard.around(runner.server), eyes.peers, tasks) as port:
             yield port
     finally:
         await runner.cleanup()
         guard.close()
-
-
-@contextlib.asynccontextmanager
-async def _listening(
-    listen: Listen, build: Callable[[], asyncio.Protocol], eyes: DoorEyes, tasks: Supervisor
-) -> AsyncIterator[int]:
-    """Plain, or TLS whose certificates follow their files; transmitters of others may know no newer TLS than 1.2."""
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    if listen.tls is None:
-        server = await asyncio.get_running_loop().create_server(build, listen.host, listen.port, backlog=BACKLOG)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-        return
-    tls = server_tls(listen.tls, "http/1.1", ssl.TLSVersion.TLSv1_2)
-    listener = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
-    accepting = tls_acceptor(tls, eyes.peers)(build)
-    accepting.start(listener)
-    try:
-        async with tasks.keeping("signals certificates", tls.watch):
-            yield listener.getsockname()[1]
-    finally:
-        accepting.close()
-        await accepting.wait_closed()
 
 
 def _bearers(files: Mapping[str, Path | None]) -> Callable[[str], str | None]:

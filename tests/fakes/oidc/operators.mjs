@@ -45,6 +45,16 @@ const provider = new Provider(issuer, {
   },
 });
 
+// A console of a test listens where a port is free: its redirect address is known but for the port.
+const { redirectUriAllowed } = provider.Client.prototype;
+provider.Client.prototype.redirectUriAllowed = function allowed(uri) {
+  const { protocol, hostname, pathname } = new URL(uri);
+  if (protocol === 'https:' && hostname === 'localhost') {
+    return this.redirectUris.includes(`https://localhost${pathname}`);
+  }
+  return redirectUriAllowed.call(this, uri);
+};
+
 async function bodyOf(request) {
   const parts = [];
   for await (const part of request) parts.push(part);

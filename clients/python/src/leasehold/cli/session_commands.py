@@ -14,8 +14,8 @@ from leasehold.cli.options import EXIT_CODES, EXIT_INCOMPLETE, as_json, fail
 from leasehold.errors import LeaseholdError
 from leasehold.operators import COLLECTOR_VARIABLE
 from leasehold.signin import code_flow, device_flow
-from leasehold.signin.asking import ask
-from leasehold.signin.issuer import Client, Issuer, discover
+from leasehold.signin.issuer import Client, discover
+from leasehold.signin.renewing import end
 from leasehold.signin.session import Session, Sessions
 from leasehold.signin.tokens import Tokens, claims_of
 
@@ -91,7 +91,7 @@ def login(
     before = sessions.read(collector)
     sessions.write(Session(collector, client, tokens))
     if before is not None and before.tokens is not None:
-        _revoke(found, client, before.tokens)  # what is replaced is of no use to anybody
+        end(found, client, before.tokens)  # what is replaced is of no use to anybody
     click.echo(f"signed in for {collector} as {tokens.subject}; {_until(tokens)}")
     if os.environ.get(TOKEN_FILE_VARIABLE) and not collector.startswith(("unix:", "/")):
         click.echo(f"leasehold: {TOKEN_FILE_VARIABLE} is set, and goes before the session; unset it", err=True)
@@ -163,27 +163,13 @@ def logout(collector: str) -> None:
         click.echo(f"not signed in for {collector}")
         return
     try:
-        why = _revoke(discover(session.client.issuer), session.client, session.tokens)
+        why = end(discover(session.client.issuer), session.client, session.tokens)
     except LeaseholdError as error:
         why = error.message
     click.echo(f"signed out for {collector}")
     if why:
         click.echo(f"leasehold: the issuer could not be told: {why}", err=True)
         sys.exit(EXIT_INCOMPLETE)
-
-
-def _revoke(issuer: Issuer, client: Client, tokens: Tokens) -> str:
-    """Have the issuer end what renews a session (RFC 7009); gives why not, "" when done or when there is nothing."""
-    if not tokens.refresh:
-        return ""
-    if not issuer.revocation_endpoint:
-        return "it has no revocation endpoint"
-    form = [("token", tokens.refresh), ("token_type_hint", "refresh_token"), ("client_id", client.client_id)]
-    try:
-        answer = ask(issuer.revocation_endpoint, form)
-    except LeaseholdError as error:
-        return error.message
-    return "" if answer.status == 200 else answer.error()
 
 
 _WHOAMI = f"""Show as whom you are signed in for one collector, and until when.

@@ -4,6 +4,7 @@ Plain HTTP is for an issuer on a loopback address alone. What an issuer says is 
 printable: a terminal obeys control characters.
 """
 
+import base64
 import ipaddress
 import json
 import time
@@ -103,15 +104,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def ask(url: str, form: Sequence[tuple[str, str]] | None = None) -> Answer:
+def ask(url: str, form: Sequence[tuple[str, str]] | None = None, credentials: tuple[str, str] | None = None) -> Answer:
     """GET, or POST of a form; a refusal is an answer too, as long as it is a JSON object.
+
+    Args:
+        url: whom; `url_wrong` has looked at it.
+        form: what is posted.
+        credentials: client id and secret (RFC 6749, section 2.3.1).
 
     Raises:
         Unavailable: no answer, or that it cannot answer now.
         IdentityRejected: a redirect, or no JSON object, or more than 256 KiB.
     """
     data = None if form is None else urllib.parse.urlencode(form).encode("ascii")
-    request = urllib.request.Request(url, data, {"Accept": "application/json"})  # noqa: S310 - url_wrong has looked
+    headers = {"Accept": "application/json"}
+    if credentials is not None:
+        both = ":".join(map(urllib.parse.quote_plus, credentials)).encode("ascii")
+        headers["Authorization"] = f"Basic {base64.b64encode(both).decode('ascii')}"
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - url_wrong has looked
     where = urllib.parse.urlsplit(url).netloc
     try:
         with _opener(url).open(request, timeout=SILENCE_SECONDS_MAX) as answer:

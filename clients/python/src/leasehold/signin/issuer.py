@@ -1,6 +1,6 @@
 """What an issuer says of itself. Owns discovery (OpenID Connect Discovery 1.0, section 4) and what we demand of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leasehold.signin.asking import Answer, ask, failed, shown, url_wrong
 
@@ -9,19 +9,26 @@ WELL_KNOWN = "/.well-known/openid-configuration"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """As whom we ask. A public client: it has no secret (RFC 8252, section 8.4).
+    """As whom we ask. What runs on people's machines is a public client, without a secret (RFC 8252, section 8.4).
 
     Args:
         issuer: its URL, as it names itself.
         client_id: as registered there.
         scopes: asked for; "openid" is among them.
         resource: URI whose access token (RFC 8707) is shown to the collector; "": the ID token is.
+        secret: of a client that can keep one; "": a public client.
     """
 
     issuer: str
     client_id: str
     scopes: tuple[str, ...] = ("openid",)
     resource: str = ""
+    secret: str = field(default="", repr=False)
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """Client id and secret, for the endpoints that ask for them."""
+        return (self.client_id, self.secret) if self.secret else None
 
     def form(self) -> list[tuple[str, str]]:
         """What each request for authority begins with."""

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 
-from leasehold.signin.asking import failed, shown
-from leasehold.signin.issuer import Issuer
+from leasehold.signin.asking import failed
 
 PATH = "/signed-in"
 HANDLERS_MAX = 16
@@ -38,28 +37,17 @@ class Redirect:
     uri: str
     _answers: "queue.Queue[Mapping[str, str]]"
 
-    def code(self, issuer: Issuer, wait_seconds: float) -> str:
-        """The code that the browser brings.
+    def answer(self, wait_seconds: float) -> Mapping[str, str]:
+        """What the browser brings: the parameters of the first answer with our state.
 
         Raises:
-            IdentityRejected: the issuer said no, or answered as another one, or nobody came in time.
+            IdentityRejected: nobody came in time.
         """
         try:
-            answer = self._answers.get(timeout=wait_seconds)
+            return self._answers.get(timeout=wait_seconds)
         except queue.Empty:
             message = f"nobody signed in within {wait_seconds:g} s"
             raise failed(message) from None
-        # RFC 9207, section 2.4: another issuer's answer must not be taken to this one.
-        stated = answer.get("iss")
-        if stated != issuer.name and (stated is not None or issuer.states_itself):
-            raise failed("the answer is not of the issuer that was asked (its iss is missing, or another's)")
-        if "error" in answer:
-            told = ": ".join(shown(answer[name]) for name in ("error", "error_description") if name in answer)
-            message = f"the issuer signed nobody in: {told}"
-            raise failed(message)
-        if not answer.get("code"):
-            raise failed("the issuer's answer has no code")
-        return answer["code"]
 
 
 @contextlib.contextmanager

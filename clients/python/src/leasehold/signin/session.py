@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leasehold.errors import IdentityRejected, Unavailable
-from leasehold.signin.asking import Answer, ask, failed
-from leasehold.signin.issuer import Client, discover
-from leasehold.signin.tokens import Tokens, tokens_of
+from leasehold.signin.asking import failed
+from leasehold.signin.issuer import Client
+from leasehold.signin.renewing import renewal, renewed
+from leasehold.signin.tokens import Tokens
 
 STATE_VARIABLE = "XDG_STATE_HOME"
 FILE_BYTES_MAX = 131_072
@@ -151,13 +152,13 @@ class Sessions:
         if not tokens.refresh:
             return tokens
         try:
-            answer = _refreshed(session.client, tokens)
+            answer = renewal(session.client, tokens)
         except Unavailable:
             if over:
                 raise
             return tokens
         try:
-            found = _tokens_of_refresh(answer, session.client, tokens, int(self._clock()))
+            found = renewed(answer, session.client, tokens, int(self._clock()))
         except IdentityRejected:
             self.write(replace(session, tokens=None))
             raise
@@ -187,20 +188,6 @@ class Sessions:
             yield
         finally:
             os.close(descriptor)
-
-
-def _refreshed(client: Client, tokens: Tokens) -> Answer:
-    form = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh), ("client_id", client.client_id)]
-    if client.resource:
-        form.append(("resource", client.resource))
-    return ask(discover(client.issuer).token_endpoint, form)
-
-
-def _tokens_of_refresh(answer: Answer, client: Client, before: Tokens, now: int) -> Tokens:
-    if answer.status != 200:
-        message = f"the issuer has ended the session: {answer.error()}"
-        raise failed(message)
-    return tokens_of(answer, client, now, nonce=None, before=before)
 
 
 def _raw_of(session: Session) -> bytes:
