@@ -241,7 +241,7 @@ async def test_what_cannot_be_recorded_is_not_acknowledged(monkeypatch):
             raise Refusal(Reason.STORE_UNAVAILABLE, "no")
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.store, "issue", fails)
+            patch.setattr(world.store, "issue_all", fails)
             assert (await world.push(token()))[0] == 503
             patch.setattr(world.store, "record", fails)
             assert (await world.push("x"))[0] == 503
