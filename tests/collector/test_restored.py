@@ -9,12 +9,22 @@ import shutil
 import uuid
 
 import pytest
-from tests.fakes.centre import Centre, Sidecar, eventually
+from tests.fakes.centre import Centre, MemoryBudgetSink, Sidecar, eventually
 from tests.fakes.engines import PostgresEngine
 
+from leasehold_broker.adapters.collector_link import BudgetTie
+from leasehold_broker.adapters.collector_link.streams import LinkBrokenError
+from leasehold_broker.adapters.collector_link.syncing import Sync
+from leasehold_broker.domain.amounts import Metric
 from leasehold_broker.domain.audit_query import EventFilter
+from leasehold_broker.domain.budget_changes import BudgetChange, BudgetChangeHistory, BudgetRows, Direction
+from leasehold_broker.domain.events import EventType
+from leasehold_broker.domain.ledger import Ledger
 from leasehold_broker.domain.reasons import Reason
 from leasehold_broker.domain.revocation import ByLease, Revocation
+from leasehold_broker.domain.sync import Push
+from leasehold_broker.flows.apply_budget_changes import change_event
+from leasehold_broker.flows.slices import Slices
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.wiring.collector_store import OpenStore
 
@@ -147,3 +157,108 @@ async def test_r4_a_replica_over_postgresql_refuses_by_content_too(postgres, tmp
                     else:
                         await eventually(lambda: Reason.CENTRE_BEHIND in sidecar.link.counters.failures)
                         assert not speaks(sidecar)
+
+
+def change(number: int, cap: int) -> BudgetChange:
+    """One that can be told from every other."""
+    return BudgetChange(
+        number, "b", Metric.COST_MICRO_USD, Direction.LOWER, cap, 0, "", "alice", f"request {number} {cap}", 1
+    )
+
+
+async def issue(centre: Centre, number: int, cap: int) -> BudgetChange:
+    """The collector's next change."""
+    issued = await centre.store.change_budget(
+        change(0, cap), lambda made: change_event(EventType.BUDGET_CHANGE_ISSUED, made, 1)
+    )
+    assert issued.number == number
+    centre.fleet.issued()
+    return issued
+
+
+async def lost_changes(loss: Loss, sidecar: Sidecar, *, lost: int) -> None:
+    """Two changes that both sides have, and some that the store has lost."""
+    async with Centre(loss.before, "c1") as centre:
+        both = [await issue(centre, number, number) for number in (1, 2)]
+    shutil.copy(loss.before / "collector.db", loss.after / "collector.db")
+    sidecar.budget_sink.applied += [*both, *(change(number, 900 + number) for number in range(3, 3 + lost))]
+
+
+@pytest.mark.parametrize(("lost", "issued"), [(1, 0), (1, 1), (1, 3), (3, 1)])
+async def test_r4_a_number_of_a_changed_cap_never_counts_alone(tmp_path, lost, issued):
+    """A sidecar that has applied another change under that number has no authority, whoever knows more of them."""
+    loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
+    await lost_changes(loss, sidecar, lost=lost)
+    async with Centre(loss.after, "c2") as centre, asyncio.timeout(40):
+        for number in range(3, 3 + issued):
+            await issue(centre, number, number)
+        async with sidecar, Sidecar(centre.target, "sidecar-2") as fresh:
+            await eventually(lambda: sidecar.link.counters.failures.get(Reason.CENTRE_BEHIND, 0) > 1)
+            await eventually(lambda: speaks(fresh))
+            assert not speaks(sidecar)
+            assert len(sidecar.budget_sink.applied) == 2 + lost
+
+
+@pytest.mark.parametrize(("lost", "issued"), [(1, 0), (1, 1), (1, 3), (3, 1), (1, 250)])
+async def test_r4_with_accepted_gaps_a_sidecar_takes_the_changes_there_are(tmp_path, lost, issued):
+    """It sets aside what is unknown, applies what it lacks, and only then speaks again."""
+    loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
+    await lost_changes(loss, sidecar, lost=lost)
+    async with Centre(loss.after, "c2", accept_gaps=True) as centre, asyncio.timeout(40):
+        for number in range(3, 3 + issued):
+            await issue(centre, number, number)
+        async with sidecar:
+            await eventually(lambda: speaks(sidecar))
+            assert [one.cap for one in sidecar.budget_sink.applied] == list(range(1, 3 + issued))
+            assert [one.cap for one in sidecar.budget_sink.kept_aside] == [900 + n for n in range(3, 3 + lost)]
+            await issue(centre, 3 + issued, 9077)
+            await eventually(lambda: sidecar.budget_sink.applied[-1].cap == 9077)
+            assert speaks(sidecar)
+        (connected,) = await centre.store.page(EventFilter(type="sidecar.connected"), 0, 9)
+        assert b'"budget_snapshot":true' in connected.record.body
+
+
+async def test_a_collector_that_knows_every_change_sets_none_aside(tmp_path):
+    """accept_gaps changes nothing for a sidecar that agrees, however far behind it is."""
+    sidecar = Sidecar(f"unix:{tmp_path}/collector.sock")
+    async with Centre(tmp_path, "c1", accept_gaps=True) as centre, asyncio.timeout(40):
+        sidecar.budget_sink.applied.append(await issue(centre, 1, 1))
+        await issue(centre, 2, 2)
+        async with sidecar:
+            await eventually(lambda: speaks(sidecar))
+        assert [one.cap for one in sidecar.budget_sink.applied] == [1, 2]
+        assert sidecar.budget_sink.kept_aside == []
+
+
+async def test_r4_a_change_of_a_cap_over_postgresql_counts_by_content_too(postgres, tmp_path):
+    """The same rule over the other store: refused, until accepted."""
+    sidecar = Sidecar(f"unix:{tmp_path}/collector.sock")
+    engine = PostgresEngine(postgres)
+    for accept_gaps in (False, True):
+        async with engine.open(f"c{accept_gaps}", accept_gaps=accept_gaps) as store, asyncio.timeout(60):
+            opened = OpenStore(store, escrow=store.escrow)
+            async with Centre(tmp_path, opened=opened, accept_gaps=accept_gaps) as centre:
+                if not accept_gaps:
+                    sidecar.budget_sink.applied += [await issue(centre, 1, 1), change(2, 902)]
+                    await issue(centre, 2, 2)
+                async with sidecar:
+                    if accept_gaps:
+                        await eventually(lambda: speaks(sidecar))
+                        assert [one.cap for one in sidecar.budget_sink.applied] == [1, 2]
+                    else:
+                        await eventually(lambda: Reason.CENTRE_BEHIND in sidecar.link.counters.failures)
+                        assert not speaks(sidecar)
+
+
+async def test_r4_a_sidecar_takes_no_authority_from_a_centre_of_other_changes():
+    """Whatever the collector lets pass: with the number alone there is none, and none before all are in force."""
+    sink = MemoryBudgetSink()
+    sync = Sync(None, None, tuple, BudgetTie(sink, lambda: BudgetRows((), 0), Slices(Ledger())), None, None, None, None)
+    sink.applied.append(change(1, 5))
+    others = BudgetChangeHistory([change(1, 6), change(2, 7)])
+    with pytest.raises(LinkBrokenError, match="numbers other changes of caps up to 1"):
+        await sync._take_budget_changes(Push(0, (), 60.0, 1, 1, budget_history=others.digest_at(1)))
+    same = BudgetChangeHistory([change(1, 5), change(2, 7)])
+    assert not await sync._take_budget_changes(Push(0, (), 60.0, 1, 2, budget_history=same.digest_at(2)))
+    told = Push(0, (), 60.0, 1, 2, (change(2, 7),), budget_history=same.digest_at(2))
+    assert await sync._take_budget_changes(told)

@@ -13,8 +13,9 @@ from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
 
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits, opening
-from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts
+from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts, Metric
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
+from leasehold_broker.domain.budget_changes import BudgetChange, Direction
 from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
@@ -25,12 +26,14 @@ from leasehold_broker.domain.revocation import ByLease, Revocation
 from leasehold_broker.domain.time import NANOS
 from leasehold_broker.ports.state_store import (
     DropAccount,
+    DropBudgetChange,
     DropEngineLease,
     DropHold,
     DropLease,
     DropRequest,
     DropRevocation,
     PutAccount,
+    PutBudgetChange,
     PutEngineLease,
     PutHold,
     PutKeyMark,
@@ -206,6 +209,27 @@ async def test_an_entry_is_dropped_replaced_and_set_aside_under_a_negative_numbe
     await store.close()
     store = harness.open()
     assert list(store.load().revocations) == [aside, replace(first, note="other"), anew]
+    await store.close()
+
+
+async def test_a_change_of_a_cap_is_dropped_replaced_and_set_aside_too(harness) -> None:
+    """The same: what was set aside comes back before what counts."""
+    store = harness.open()
+    first = BudgetChange(1, "b", Metric.COST_MICRO_USD, Direction.LOWER, 300, 0, "", "alice", "r1", 5)
+    second, aside, anew = replace(first, number=2), replace(first, number=-1), replace(first, number=2, cap=7)
+    await store.commit([], [PutBudgetChange(first), PutBudgetChange(second)])
+    await store.commit([], [DropBudgetChange(2), PutBudgetChange(aside)])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().budget_changes) == [aside, first]
+    await store.commit([], [PutBudgetChange(second), DropBudgetChange(2), PutBudgetChange(anew)])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().budget_changes) == [aside, first, anew]
+    await store.commit([], [DropBudgetChange(-1)])
+    await store.close()
+    store = harness.open()
+    assert list(store.load().budget_changes) == [first, anew]
     await store.close()
 
 

@@ -24,7 +24,7 @@ from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.sqlite_collector import CollectorStore
 from leasehold_broker.collector import audit_door, budget_door, fleet_door, revocation_door, sidecar_door
 from leasehold_broker.collector.access import Operators, Sidecars
-from leasehold_broker.domain.budget_changes import BudgetChange, BudgetRows
+from leasehold_broker.domain.budget_changes import BudgetChange, BudgetChangeHistory, BudgetRows
 from leasehold_broker.domain.collector_rules import Role, RoleRule, SidecarRule
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.identity import Identity, Peer, Subject, Transport
@@ -314,10 +314,24 @@ class MemoryBudgetSink:
     def __init__(self) -> None:
         """Nothing applied."""
         self.applied: list[BudgetChange] = []
+        self.kept_aside: list[BudgetChange] = []
 
     def applied_budget_change(self) -> int:
         """As the port says."""
         return self.applied[-1].number if self.applied else 0
+
+    def budget_history_digest(self) -> bytes:
+        """As the port says."""
+        return BudgetChangeHistory(self.applied).digest_at(len(self.applied))
+
+    def has_budget_change(self, change: BudgetChange) -> bool:
+        """As the port says."""
+        return change in self.applied
+
+    async def set_aside_budget_changes(self, above: int) -> None:
+        """As the port says."""
+        self.kept_aside += self.applied[above:]
+        del self.applied[above:]
 
     async def apply_budget_changes(self, changes: Sequence[BudgetChange]) -> None:
         """As the port says."""

@@ -25,6 +25,7 @@ from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
     DropAccount,
+    DropBudgetChange,
     DropEngineLease,
     DropHold,
     DropLease,
@@ -243,7 +244,9 @@ class MemoryStateStore:
             case DropRevocation(epoch):
                 disk.revocations.pop(epoch, None)
             case PutBudgetChange(made):
-                disk.budget_changes.setdefault(made.number, made)
+                disk.budget_changes[made.number] = made
+            case DropBudgetChange(number):
+                disk.budget_changes.pop(number, None)
             case PutEngineLease(made_for_us):
                 disk.engine_leases[made_for_us.id] = made_for_us
             case DropEngineLease(name):

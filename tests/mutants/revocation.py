@@ -4,6 +4,8 @@ from tests.mutants.mutant import Mutant
 
 APPLY = "flows/apply_revocations.py"
 SYNC = "flows/sync_sidecar.py"
+SYNC_HISTORY = "flows/sync_history.py"
+BUDGETS_ASIDE_TESTS = "tests/flows/test_budgets_set_aside.py"
 AUTHORITY = "adapters/collector_link/authority.py"
 ENDING = "flows/ending.py"
 FLEET = "tests/simulation/test_fleet.py"
@@ -97,10 +99,26 @@ REVOCATION_MUTANTS = (
     Mutant(
         "revocation: the centre compares numbers alone",
         "R4",
-        SYNC,
+        SYNC_HISTORY,
         "    return log.history().begins_with(message.applied_epoch, message.history)",
         "    return message.applied_epoch <= log.epoch()",
         (RESTORED_TESTS,),
+    ),
+    Mutant(
+        "revocation: the centre compares numbers of changed caps alone",
+        "R4",
+        SYNC_HISTORY,
+        "    return budgets.history.begins_with(message.applied_budget_change, message.budget_history)",
+        "    return message.applied_budget_change <= len(budgets.history)",
+        (RESTORED_TESTS,),
+    ),
+    Mutant(
+        "revocation: a lost change that lowered a cap is forgotten",
+        "R4",
+        "flows/apply_budget_changes.py",
+        "        of_budget[change.metric] = aside\n        return [PutBudgetChange(aside)]",
+        "        return []",
+        (BUDGETS_ASIDE_TESTS,),
     ),
     Mutant(
         "revocation: an answer of another history gives authority",

@@ -35,14 +35,14 @@ told = st.builds(
 @given(st.lists(reports, max_size=4), st.text("abc-", max_size=9))
 def test_what_a_sidecar_says_comes_back_the_same(said: list[SliceReport], life: str) -> None:
     """Every total, and the life that they are of."""
-    message = SyncMessage(Hello("sidecar-1", "prod", "1", life), 1, slices=tuple(said))
+    message = SyncMessage(Hello("sidecar-1", "prod", "1", life), 1, slices=tuple(said), budget_history=NOTHING)
     assert message_from_proto(message_to_proto(message)) == message
 
 
 @given(st.none() | st.lists(told, max_size=4))
 def test_what_the_centre_says_comes_back_the_same(said: list[SliceTold] | None) -> None:
     """Every slice; that there are none, and that nothing is known of fleet budgets, are two answers."""
-    push = Push(0, (), 60.0, 0, slices=None if said is None else tuple(said), history=NOTHING)
+    push = Push(0, (), 60.0, 0, slices=None if said is None else tuple(said), history=NOTHING, budget_history=NOTHING)
     assert push_from_proto(push_to_proto(push)) == push
 
 

@@ -13,11 +13,12 @@ DIGEST = bytes(range(32))
 
 def test_digests_and_snapshots_come_back_the_same():
     """With the epoch that they are of; of nothing the digest is nothing, from whichever build."""
-    message = SyncMessage(None, 7, history=DIGEST)
+    message = SyncMessage(None, 7, history=DIGEST, applied_budget_change=3, budget_history=DIGEST[::-1])
     assert message_from_proto(message_to_proto(message)) == message
-    push = Push(7, (), 60.0, 1, history=DIGEST, snapshot=True)
+    push = Push(7, (), 60.0, 1, 3, history=DIGEST, snapshot=True, budget_history=DIGEST[::-1], budget_snapshot=True)
     assert push_from_proto(push_to_proto(push)) == push
     assert message_from_proto(pb.SyncStateRequest()).history == NOTHING
+    assert message_from_proto(pb.SyncStateRequest()).budget_history == NOTHING
 
 
 def test_a_build_that_tells_no_digest_is_told_apart():
@@ -25,6 +26,8 @@ def test_a_build_that_tells_no_digest_is_told_apart():
     assert message_from_proto(pb.SyncStateRequest(applied_epoch=7)).history is None
     answer = push_to_proto(Push(7, (), 60.0, 1))
     assert push_from_proto(answer).history is None
+    assert message_from_proto(pb.SyncStateRequest(applied_budget_change=7)).budget_history is None
+    assert push_from_proto(push_to_proto(Push(7, (), 60.0, 1, 3))).budget_history is None
 
 
 @pytest.mark.parametrize("digest", [b"\0", DIGEST[:31], DIGEST + b"\0"])
@@ -33,6 +36,8 @@ def test_a_digest_of_another_length_is_refused(digest: bytes):
     for read in (
         lambda: message_from_proto(pb.SyncStateRequest(applied_epoch=1, history=digest)),
         lambda: push_from_proto(push_to_proto(Push(1, (), 60.0, 1, history=digest))),
+        lambda: message_from_proto(pb.SyncStateRequest(applied_budget_change=1, budget_history=digest)),
+        lambda: push_from_proto(push_to_proto(Push(1, (), 60.0, 1, 1, budget_history=digest))),
     ):
         with pytest.raises(Refusal) as refused:
             read()

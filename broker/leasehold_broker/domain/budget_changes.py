@@ -6,10 +6,11 @@ later one counts alone. Refuses to know which budgets there are.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from leasehold_broker.domain.amounts import METRICS, Amounts, Metric
+from leasehold_broker.domain.numbered_history import NumberedHistory
 
 
 class Direction(StrEnum):
@@ -64,6 +65,16 @@ class BudgetChange:
             other.direction,
             other.cap,
         )
+
+
+class BudgetChangeHistory(NumberedHistory[BudgetChange]):
+    """Digests of changes 1 to n."""
+
+    what = "budget change"
+
+    def read(self, entry: BudgetChange) -> tuple[int, Mapping[str, object]]:
+        """As the parent says."""
+        return entry.number, asdict(entry)
 
 
 @dataclass(frozen=True, slots=True)

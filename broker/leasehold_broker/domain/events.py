@@ -35,6 +35,7 @@ class EventType(StrEnum):
     BUDGET_CHANGE_ISSUED = "budget.change_issued"
     BUDGET_CHANGED = "budget.changed"
     BUDGET_CHANGE_REFUSED = "budget.change_refused"
+    BUDGET_CHANGE_SET_ASIDE = "budget.change_set_aside"
     BUDGET_SLICE_GRANTED = "budget.slice_granted"
     BUDGET_SLICE_RETURNED = "budget.slice_returned"
     BUDGET_SLICE_WRITTEN_OFF = "budget.slice_written_off"

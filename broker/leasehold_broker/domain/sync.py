@@ -62,6 +62,7 @@ class SyncMessage:
     slices: tuple[SliceReport, ...] = ()
     key_uses: tuple[KeyUse, ...] | None = None
     history: bytes | None = None
+    budget_history: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Push:
         report_spread_seconds: what the entries end may be told so much later.
         history: digest of the entries up to `revocation_epoch`; None: from a build that tells none.
         snapshot: the session's entries begin with the first there is.
+        budget_history: digest of the changes up to `budget_change`; None: from a build that tells none.
+        budget_snapshot: the session's changes begin with the first there is.
     """
 
     revocation_epoch: int
@@ -92,6 +95,8 @@ class Push:
     report_spread_seconds: float = 0.0
     history: bytes | None = None
     snapshot: bool = False
+    budget_history: bytes | None = None
+    budget_snapshot: bool = False
 
 
 def report_spread(sidecars: int) -> float:
@@ -143,6 +148,24 @@ class Matching:
                 return self._equal
             self._equal = entry.epoch
         return self._equal if self._equal >= push.revocation_epoch else None
+
+
+def agreed_changes(applied: int, push: Push, has: Callable[[BudgetChange], bool]) -> int | None:
+    """The last change of a cap that means the same on both sides, of a session whose changes begin with the first.
+
+    Args:
+        applied: highest number here.
+        push: the next of the session; its changes are in order.
+        has: whether its number means just this here.
+
+    Returns:
+        None while nothing here is known to be lacking there.
+    """
+    for change in push.budget_changes:
+        if change.number <= applied and not has(change):
+            return change.number - 1
+    last = push.budget_changes[-1].number if push.budget_changes else 0
+    return push.budget_change if last >= push.budget_change < applied else None
 
 
 def silence_seconds(authority_seconds: float) -> float:

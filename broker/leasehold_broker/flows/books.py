@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from leasehold_broker.domain.amounts import Metric
-from leasehold_broker.domain.budget_changes import BudgetChange
+from leasehold_broker.domain.budget_changes import BudgetChange, BudgetChangeHistory
 from leasehold_broker.domain.call import CallEnd, CallPlan
 from leasehold_broker.domain.engine_lease import EngineLease
 from leasehold_broker.domain.identity import Identity, Peer, Subject
@@ -103,6 +103,12 @@ class Books:
         self.epoch = 0
         self.durable_epoch = 0
         self.budget_changes: dict[str, dict[Metric, BudgetChange]] = {}
+        self.lowered_aside: dict[str, dict[Metric, BudgetChange]] = {}
+        """What the centre has lost, and still lowers a cap here."""
+        self.all_budget_changes: list[BudgetChange] = []
+        self.budget_history = BudgetChangeHistory()
+        self.caps_version = 0
+        """Counts what was put of these, whatever its number."""
         """Of each budget the change that counts, by metric."""
         self.changes_of_request: dict[tuple[str, str], BudgetChange] = {}
         self.budget_change = 0
@@ -141,14 +147,25 @@ class Books:
         return self._steady.ms(now)
 
     def put_budget_change(self, change: BudgetChange) -> None:
-        """Put a change of a cap in force; it replaces an earlier one of the same budget and metric."""
+        """Put a change of a cap in force; it replaces an earlier one of the same budget and metric.
+
+        One that was set aside, and has a negative number, counts besides.
+        """
+        self.caps_version += 1
+        if change.number < 0:
+            self.lowered_aside.setdefault(change.budget, {})[change.metric] = change
+            return
         self.budget_changes.setdefault(change.budget, {})[change.metric] = change
         self.changes_of_request[change.changed_by, change.request_id] = change
         self.budget_change = change.number
+        self.all_budget_changes.append(change)
+        self.budget_history.extend([change])
 
     def changes_of(self, budget: str) -> tuple[BudgetChange, ...]:
-        """The changes of one budget that count, ended ones among them."""
-        return tuple(self.budget_changes[budget].values()) if budget in self.budget_changes else ()
+        """The changes of one budget that count, ended ones among them; those that lower in spite of others last."""
+        if budget not in self.budget_changes and budget not in self.lowered_aside:
+            return ()
+        return (*self.budget_changes.get(budget, {}).values(), *self.lowered_aside.get(budget, {}).values())
 
     def put_lease(self, lease: Lease, digest: bytes | None = None) -> None:
         """Insert or replace a lease and keep every index true; wakes its watchers."""

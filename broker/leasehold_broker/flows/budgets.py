@@ -84,7 +84,7 @@ class Budgets:
             or found.policy is not policy
             or found.key != scope.key
             or found.closings != self._books.ledger.closings
-            or found.change != self._books.budget_change
+            or found.change != self._books.caps_version
             or found.slices != self._books.slices.version
             or now.boot_ns >= found.until_boot_ns
             or not found.since_wall_ms <= now.wall_ms < found.until_wall_ms
@@ -119,7 +119,7 @@ class Budgets:
             key=scope.key,
             policy=policy,
             closings=self._books.ledger.closings,
-            change=self._books.budget_change,
+            change=self._books.caps_version,
             slices=self._books.slices.version,
             since_wall_ms=now.wall_ms,
             until_wall_ms=min((budget.until_wall_ms for budget in drawn), default=_FOR_EVER),

@@ -12,7 +12,6 @@ import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
@@ -21,18 +20,23 @@ from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Push, SyncMes
 from leasehold_broker.flows.fleet import Fleet, Member
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.keep_reports import KeepReports
-from leasehold_broker.ports.budget_changes import BudgetChangeLog
+from leasehold_broker.flows.sync_history import (
+    ReadBudgetHistory,
+    SyncLog,
+    agrees,
+    agrees_in_budgets,
+    behind,
+    behind_in_budgets,
+    check_budget_history,
+    check_history,
+)
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.event_log import EventLog
-from leasehold_broker.ports.revocation_log import KnownSidecar, RevocationLog
+from leasehold_broker.ports.revocation_log import KnownSidecar
 
 PUSH_ENTRIES_MAX = 200
 CURRENT_SECONDS_MAX = 5.0
 """How long a replica may take to read what another has committed, before a sidecar that knows more is told to wait."""
-
-
-class SyncLog(RevocationLog, BudgetChangeLog, Protocol):
-    """What sidecars are kept in step with."""
 
 
 class SyncSession:
@@ -48,10 +52,12 @@ class SyncSession:
         member: Member,
         first: SyncMessage,
         expire_ns: int,
+        budgets: ReadBudgetHistory,
         *,
         snapshot: bool,
+        budget_snapshot: bool,
     ) -> None:
-        """Made by `SyncSidecar.open`; `snapshot`: what the sidecar has applied is not how the log begins."""
+        """Made by `SyncSidecar.open`; the snapshots: what the sidecar has applied is not how the log begins."""
         self._fleet = fleet
         self._escrow = escrow
         self._life = "" if first.hello is None else first.hello.life
@@ -62,7 +68,9 @@ class SyncSession:
         self._number = member.session
         self._snapshot = snapshot
         self._sent = 0 if snapshot else first.applied_epoch
-        self._sent_change = first.applied_budget_change
+        self._budgets = budgets
+        self._budget_snapshot = budget_snapshot
+        self._sent_change = 0 if budget_snapshot else first.applied_budget_change
         self._heartbeat = 0
         self._answerable = 0
         self._expire_ns = expire_ns
@@ -83,7 +91,11 @@ class SyncSession:
         if self._snapshot and not agrees(message, self._log):
             # It speaks of entries that are unknown here.
             message = replace(message, applied_epoch=0, applied=(), history=NOTHING)
+        await self._budgets.newest()
+        if self._budget_snapshot and not agrees_in_budgets(message, self._budgets):
+            message = replace(message, applied_budget_change=0, budget_history=NOTHING)
         check_history(message, self._log)
+        check_budget_history(message, self._budgets)
         if self._life and message.heartbeat:  # what asks for no answer says nothing of slices
             self._escrow.heard(member.known.name, self._life, message.slices)
         now = self._clock.now()
@@ -168,7 +180,7 @@ class SyncSession:
         if entries:
             self._sent = entries[-1].epoch
         history = self._log.history().digest_at(epoch)
-        newest = self._log.budget_change_number()
+        newest = await self._budgets.newest()
         changes = tuple(await self._log.budget_changes_after(self._sent_change, PUSH_ENTRIES_MAX))
         changes = tuple(change for change in changes if change.number <= newest)
         if changes:
@@ -186,6 +198,8 @@ class SyncSession:
             spread,
             history,
             self._snapshot,
+            self._budgets.history.digest_at(newest),
+            self._budget_snapshot,
         )
 
     def _superseded(self) -> bool:
@@ -227,6 +241,7 @@ class SyncSidecar:
         self._reports = KeepReports(log)
         self._events = events
         self._clock = clock
+        self._budgets = ReadBudgetHistory(log)
         self.superseded = 0
         self._open: dict[str, SyncSession] = {}
 
@@ -250,8 +265,11 @@ class SyncSidecar:
                 f"this identity belongs to sidecar {name!r}, not to {hello.sidecar!r}; correct the sidecar's name",
             )
         snapshot = await self._lacks(first)
+        budget_snapshot = await self._lacks_budgets(first)
         if not snapshot:
             check_history(first, self._log)
+        if not budget_snapshot:
+            check_budget_history(first, self._budgets)
         applied_epoch = 0 if snapshot else first.applied_epoch
         now = self._clock.now()
         authority_ms = math.ceil(self._fleet.authority_seconds * 1000)
@@ -271,10 +289,13 @@ class SyncSidecar:
                     "version": hello.version,
                     "applied_epoch": first.applied_epoch,
                     **({"snapshot": True} if snapshot else {}),
+                    **({"budget_snapshot": True} if budget_snapshot else {}),
                 },
             )
         )
-        return await self._install(known, first, now.after(seconds_max), snapshot=snapshot)
+        return await self._install(
+            known, first, now.after(seconds_max), snapshot=snapshot, budget_snapshot=budget_snapshot
+        )
 
     async def _lacks(self, first: SyncMessage) -> bool:
         """True when this log lacks what the sidecar has applied, and that is accepted.
@@ -284,15 +305,37 @@ class SyncSidecar:
         """
         if agrees(first, self._log):
             return False
+        current = await self._current()
+        if agrees(first, self._log):
+            return False
+        if not current or not self._accept_gaps:
+            raise behind(first.applied_epoch, self._log.epoch())
+        return True
+
+    async def _current(self) -> bool:
+        """Once all that was committed by now is known here; False when it does not come in time."""
         current = asyncio.Event()
         self._log.when_current(current, current.set)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CURRENT_SECONDS_MAX):
                 await current.wait()
-        if agrees(first, self._log):
+        return current.is_set()
+
+    async def _lacks_budgets(self, first: SyncMessage) -> bool:
+        """The same of changes of caps.
+
+        Raises:
+            Refusal: CENTRE_BEHIND, STORE_UNAVAILABLE.
+        """
+        await self._budgets.newest()
+        if agrees_in_budgets(first, self._budgets):
             return False
-        if not current.is_set() or not self._accept_gaps:
-            raise behind(first.applied_epoch, self._log.epoch())
+        current = await self._current()
+        newest = await self._budgets.newest()
+        if agrees_in_budgets(first, self._budgets):
+            return False
+        if not current or not self._accept_gaps:
+            raise behind_in_budgets(first.applied_budget_change, newest)
         return True
 
     def expel(self, name: str, refusal: Refusal) -> None:
@@ -301,7 +344,9 @@ class SyncSidecar:
         if session is not None:
             session.expel(refusal)
 
-    async def _install(self, known: KnownSidecar, first: SyncMessage, expire_ns: int, *, snapshot: bool) -> SyncSession:
+    async def _install(
+        self, known: KnownSidecar, first: SyncMessage, expire_ns: int, *, snapshot: bool, budget_snapshot: bool
+    ) -> SyncSession:
         member = self._fleet.members.setdefault(known.name, Member(known, self._clock.now()))
         member.known = known
         member.session += 1
@@ -320,7 +365,9 @@ class SyncSidecar:
             member,
             first,
             expire_ns,
+            self._budgets,
             snapshot=snapshot,
+            budget_snapshot=budget_snapshot,
         )
         self._open[known.name] = session
         if older is not None:
@@ -333,42 +380,3 @@ class SyncSidecar:
             raise
         self._fleet.changed(known.name)
         return session
-
-
-def check_history(message: SyncMessage, log: SyncLog) -> None:
-    """A sidecar never knows more than the centre, and nothing else.
-
-    Raises:
-        Refusal: CENTRE_BEHIND, FIELD_INVALID.
-    """
-    if not agrees(message, log):
-        raise behind(message.applied_epoch, log.epoch())
-    if any(entry.epoch > message.applied_epoch for entry in message.applied):
-        raise field_invalid("applied", "names an epoch above applied_epoch")
-    if message.applied_budget_change > log.budget_change_number():
-        raise behind_in_budgets(message.applied_budget_change, log.budget_change_number())
-
-
-def agrees(message: SyncMessage, log: SyncLog) -> bool:
-    """True when what the sidecar has applied is how this log begins; of a build that tells no digest, its number."""
-    if message.history is None:
-        return message.applied_epoch <= log.epoch()
-    return log.history().begins_with(message.applied_epoch, message.history)
-
-
-def behind(applied: int, epoch: int) -> Refusal:
-    """The collector has lost history: nothing may go on before an operator looked."""
-    return Refusal(
-        Reason.CENTRE_BEHIND,
-        f"the sidecar has applied revocations up to {applied}, this collector knows {epoch}, and not the same: its "
-        "store was replaced or restored; put the newest copy back, or see deploy/runbooks/audit.md",
-    )
-
-
-def behind_in_budgets(applied: int, known: int) -> Refusal:
-    """The collector has lost changes of caps."""
-    return Refusal(
-        Reason.CENTRE_BEHIND,
-        f"the sidecar has applied {applied} changes of budgets, this collector knows {known}: its store was replaced "
-        "or restored; restore the newest copy",
-    )

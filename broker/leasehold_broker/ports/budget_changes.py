@@ -83,7 +83,25 @@ class BudgetChangeSink(Protocol):
     """Applies changes at a sidecar. The link hands them over in order of their numbers, without a gap."""
 
     def applied_budget_change(self) -> int:
-        """Highest number that is durable here; never falls."""
+        """Highest number that is durable here; falls only when changes are set aside."""
+        ...
+
+    def budget_history_digest(self) -> bytes:
+        """Of the changes up to the highest durable one (see domain/numbered_history.py)."""
+        ...
+
+    def has_budget_change(self, change: BudgetChange) -> bool:
+        """True when its number means just this here."""
+        ...
+
+    async def set_aside_budget_changes(self, above: int) -> None:
+        """The centre has lost the changes above this number: they are no longer counted here; durable on return.
+
+        Caps that they lowered stay lowered, until the same cap is changed anew. What they raised is as it was before.
+
+        Raises:
+            Refusal: STORE_UNAVAILABLE; do it again.
+        """
         ...
 
     async def apply_budget_changes(self, changes: Sequence[BudgetChange]) -> None:

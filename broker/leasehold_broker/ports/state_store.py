@@ -88,9 +88,16 @@ class DropRevocation:
 
 @dataclass(frozen=True, slots=True)
 class PutBudgetChange:
-    """An operator's change of a cap is in force."""
+    """An operator's change of a cap is in force. Those set aside have negative numbers."""
 
     change: BudgetChange
+
+
+@dataclass(frozen=True, slots=True)
+class DropBudgetChange:
+    """No change has this number any more."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,7 @@ Change = (
     | PutShowing
     | PutKeyMark
     | PutBudgetChange
+    | DropBudgetChange
     | PutEngineLease
     | DropEngineLease
 )

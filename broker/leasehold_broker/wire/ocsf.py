@@ -90,6 +90,9 @@ _KINDS: Mapping[str, _Kind] = {
     "sink.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
     "revocation.lagging": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "revocation.set_aside": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
+    "budget.change_set_aside": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
+    "budget.share_outlying": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
+    "audit.disk_low": _Kind(DETECTION_FINDING, _CREATE, _HIGH),
     "task.failed": _Kind(DETECTION_FINDING, _CREATE, _MEDIUM),
 }
 _FINDINGS = ("finding.", "anomaly.", "alert.", "honeytoken.")

@@ -62,6 +62,7 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
         reports_from_proto(message.slices),
         uses,
         _history(message.history, message.applied_epoch),
+        _history(message.budget_history, message.applied_budget_change),
     )
 
 
@@ -122,6 +123,7 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
         applied_budget_change=message.applied_budget_change,
         budgets=None if message.budgets is None else rows_to_proto(message.budgets),
         history=message.history or NOTHING,
+        budget_history=message.budget_history or NOTHING,
     )
     if message.hello is not None:
         request.hello.sidecar = message.hello.sidecar
@@ -173,6 +175,8 @@ def push_to_proto(push: Push) -> sidecar_service_pb2.SyncStateResponse:
         report_spread=_duration(push.report_spread_seconds) if push.report_spread_seconds else None,
         history=push.history or NOTHING,
         snapshot=push.snapshot,
+        budget_history=push.budget_history or NOTHING,
+        budget_snapshot=push.budget_snapshot,
     )
 
 
@@ -221,4 +225,6 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
         spread,
         _history(message.history, message.revocation_epoch),
         message.snapshot,
+        _history(message.budget_history, message.budget_change),
+        message.budget_snapshot,
     )

@@ -18,7 +18,15 @@ from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.key_use import KeyUse
 from leasehold_broker.domain.revocation_progress import LiveLease, LiveLeases
-from leasehold_broker.domain.sync import HEARTBEATS_PER_AUTHORITY, Hello, Matching, Push, SyncMessage, next_entries
+from leasehold_broker.domain.sync import (
+    HEARTBEATS_PER_AUTHORITY,
+    Hello,
+    Matching,
+    Push,
+    SyncMessage,
+    agreed_changes,
+    next_entries,
+)
 from leasehold_broker.ports.budget_changes import BudgetChangeSink
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_sink import RevocationSink
@@ -135,6 +143,7 @@ class Sync:
                     self._slice_reports(number),
                     uses,
                     self._sink.history_digest(),
+                    self._budgets.sink.budget_history_digest(),
                 )
                 pressing = None
                 self._reports.written(len(applied), number)
@@ -221,18 +230,33 @@ class Sync:
         self._reports.answered(push.answers)
         if not push.snapshot or await self._matched(push):
             await self._take_entries(push)
-        try:
-            changes = next_changes(self._budgets.sink.applied_budget_change(), push.budget_change, push.budget_changes)
-        except ValueError as error:
-            raise LinkBrokenError(str(error)) from None
-        if changes:
-            await self._budgets.sink.apply_budget_changes(changes)
-            self._acknowledged.set()
-            self._acknowledge.set()
-        if self._budgets.sink.applied_budget_change() != push.budget_change:
+        if not await self._take_budget_changes(push):
             return  # more pushes follow; authority comes with the last
         # Only now: an answer gives authority once what it says is in force here.
         self._authority.answered(push, self._sink.applied_epoch(), self._sink.history_digest())
+
+    async def _take_budget_changes(self, push: Push) -> bool:
+        """True once all of them are in force here."""
+        sink = self._budgets.sink
+        if push.budget_snapshot:
+            agreed = agreed_changes(sink.applied_budget_change(), push, sink.has_budget_change)
+            if agreed is not None:
+                _log.warning("the collector has lost changes of caps that are applied here", agreed_number=agreed)
+                await sink.set_aside_budget_changes(agreed)
+        try:
+            changes = next_changes(sink.applied_budget_change(), push.budget_change, push.budget_changes)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
+        if changes:
+            await sink.apply_budget_changes(changes)
+            self._acknowledged.set()
+            self._acknowledge.set()
+        if sink.applied_budget_change() != push.budget_change:
+            return False
+        if push.budget_history is not None and sink.budget_history_digest() != push.budget_history:
+            message = f"the collector numbers other changes of caps up to {push.budget_change} than are applied here"
+            raise LinkBrokenError(message)
+        return True
 
     async def _take_entries(self, push: Push) -> None:
         try:

@@ -20,6 +20,7 @@ from leasehold_broker.ports.outbox import PendingRecord
 from leasehold_broker.ports.state_store import (
     Change,
     DropAccount,
+    DropBudgetChange,
     DropEngineLease,
     DropHold,
     DropLease,
@@ -72,7 +73,8 @@ PUT_REQUEST = (
 )
 PUT_REVOCATION = "INSERT OR REPLACE INTO revocations (epoch, body) VALUES (?, ?)"
 DROP_REVOCATION = "DELETE FROM revocations WHERE epoch = ?"
-PUT_BUDGET_CHANGE = "INSERT OR IGNORE INTO budget_changes (number, body) VALUES (?, ?)"
+PUT_BUDGET_CHANGE = "INSERT OR REPLACE INTO budget_changes (number, body) VALUES (?, ?)"
+DROP_BUDGET_CHANGE = "DELETE FROM budget_changes WHERE number = ?"
 PUT_ENGINE_LEASE = "INSERT OR REPLACE INTO engine_leases (id, body) VALUES (?, ?)"
 DROP_ENGINE_LEASE = "DELETE FROM engine_leases WHERE id = ?"
 PUT_SHOWING = 'INSERT OR REPLACE INTO showings ("table", key, holder, until_wall_ms) VALUES (?, ?, ?, ?)'
@@ -114,7 +116,7 @@ class Statements:
         self._revocations: dict[int, Revocation | None] = {}
         self._showings: list[PutShowing] = []
         self._key_marks: list[KeyMark] = []
-        self._budget_changes: list[BudgetChange] = []
+        self._budget_changes: dict[int, BudgetChange | None] = {}
         self._engine_leases: dict[str, EngineLease | None] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -156,7 +158,9 @@ class Statements:
             case PutKeyMark():
                 self._key_marks.append(change.mark)
             case PutBudgetChange():
-                self._budget_changes.append(change.change)
+                self._budget_changes[change.change.number] = change.change
+            case DropBudgetChange():
+                self._budget_changes[change.number] = None
             case PutEngineLease():
                 self._engine_leases[change.engine_lease.id] = change.engine_lease
             case DropEngineLease():
@@ -203,9 +207,13 @@ class Statements:
             [(epoch, _revocation_body(entry)) for epoch, entry in self._revocations.items() if entry is not None],
             [(epoch,) for epoch, entry in self._revocations.items() if entry is None],
         )
-        if self._budget_changes:
-            changes = [(change.number, _JSON.encode(change)) for change in self._budget_changes]
-            connection.executemany(PUT_BUDGET_CHANGE, changes)
+        _put_and_drop(
+            connection,
+            PUT_BUDGET_CHANGE,
+            DROP_BUDGET_CHANGE,
+            [(number, _JSON.encode(change)) for number, change in self._budget_changes.items() if change is not None],
+            [(number,) for number, change in self._budget_changes.items() if change is None],
+        )
         _put_and_drop(
             connection,
             PUT_ENGINE_LEASE,

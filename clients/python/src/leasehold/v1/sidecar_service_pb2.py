@@ -28,7 +28,7 @@ from leasehold.v1 import budget_service_pb2 as leasehold_dot_v1_dot_budget__serv
 from leasehold.v1 import revocation_service_pb2 as leasehold_dot_v1_dot_revocation__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leasehold/v1/sidecar_service.proto\x12\x0cleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!leasehold/v1/budget_service.proto\x1a%leasehold/v1/revocation_service.proto\"\xf1\x02\n\x10SyncStateRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x13.leasehold.v1.Hello\x12\x15\n\rapplied_epoch\x18\x02 \x01(\x03\x12\x30\n\x07\x61pplied\x18\x03 \x03(\x0b\x32\x1f.leasehold.v1.AppliedRevocation\x12-\n\x0blive_leases\x18\x04 \x01(\x0b\x32\x18.leasehold.v1.LiveLeases\x12\x11\n\theartbeat\x18\x05 \x01(\x03\x12\x1d\n\x15\x61pplied_budget_change\x18\x06 \x01(\x03\x12)\n\x07\x62udgets\x18\x07 \x01(\x0b\x32\x18.leasehold.v1.BudgetRows\x12*\n\x06slices\x18\x08 \x01(\x0b\x32\x1a.leasehold.v1.SliceReports\x12\'\n\x08key_uses\x18\t \x01(\x0b\x32\x15.leasehold.v1.KeyUses\x12\x0f\n\x07history\x18\n \x01(\x0c\"L\n\x05Hello\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04life\x18\x04 \x01(\t\"\x98\x01\n\x0bSliceReport\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0f\n\x07granted\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\r\n\x05spent\x18\x06 \x01(\x03\x12\x0c\n\x04held\x18\x07 \x01(\x03\x12\x0c\n\x04want\x18\x08 \x01(\x03\x12\x0c\n\x04need\x18\t \x01(\x03\":\n\x0cSliceReports\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.SliceReport\"F\n\x06KeyUse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\x03\x12\x16\n\x0eoldest_version\x18\x03 \x01(\x03\"-\n\x07KeyUses\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.leasehold.v1.KeyUse\"K\n\x11\x41ppliedRevocation\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x14\n\x0cleases_ended\x18\x02 \x01(\x03\x12\x11\n\tcalls_cut\x18\x03 \x01(\x03\"\xf2\x01\n\tLiveLease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x11\n\tproviders\x18\x07 \x03(\t\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.leasehold.v1.LiveLease.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\nLiveLeases\x12\'\n\x06leases\x18\x01 \x03(\x0b\x32\x17.leasehold.v1.LiveLease\x12\r\n\x05total\x18\x02 \x01(\x03\"\xf0\x02\n\x11SyncStateResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x03\x12\x32\n\x0brevocations\x18\x02 \x03(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12\x30\n\rauthority_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61nswers\x18\x04 \x01(\x03\x12\x15\n\rbudget_change\x18\x05 \x01(\x03\x12\x32\n\x0e\x62udget_changes\x18\x06 \x03(\x0b\x32\x1a.leasehold.v1.BudgetChange\x12*\n\x06slices\x18\x07 \x01(\x0b\x32\x1a.leasehold.v1.BudgetSlices\x12\x30\n\rreport_spread\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07history\x18\t \x01(\x0c\x12\x10\n\x08snapshot\x18\n \x01(\x08\"\x81\x02\n\x0b\x42udgetSlice\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x06 \x01(\x03\x12\x0f\n\x07granted\x18\x07 \x01(\x03\x12\x11\n\x04keep\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tremaining\x18\t \x01(\x03\x12&\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nreset_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_keep\"9\n\x0c\x42udgetSlices\x12)\n\x06slices\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.BudgetSlice2b\n\x0eSidecarService\x12P\n\tSyncState\x12\x1e.leasehold.v1.SyncStateRequest\x1a\x1f.leasehold.v1.SyncStateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leasehold/v1/sidecar_service.proto\x12\x0cleasehold.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!leasehold/v1/budget_service.proto\x1a%leasehold/v1/revocation_service.proto\"\x89\x03\n\x10SyncStateRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x13.leasehold.v1.Hello\x12\x15\n\rapplied_epoch\x18\x02 \x01(\x03\x12\x30\n\x07\x61pplied\x18\x03 \x03(\x0b\x32\x1f.leasehold.v1.AppliedRevocation\x12-\n\x0blive_leases\x18\x04 \x01(\x0b\x32\x18.leasehold.v1.LiveLeases\x12\x11\n\theartbeat\x18\x05 \x01(\x03\x12\x1d\n\x15\x61pplied_budget_change\x18\x06 \x01(\x03\x12)\n\x07\x62udgets\x18\x07 \x01(\x0b\x32\x18.leasehold.v1.BudgetRows\x12*\n\x06slices\x18\x08 \x01(\x0b\x32\x1a.leasehold.v1.SliceReports\x12\'\n\x08key_uses\x18\t \x01(\x0b\x32\x15.leasehold.v1.KeyUses\x12\x0f\n\x07history\x18\n \x01(\x0c\x12\x16\n\x0e\x62udget_history\x18\x0b \x01(\x0c\"L\n\x05Hello\x12\x0f\n\x07sidecar\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04life\x18\x04 \x01(\t\"\x98\x01\n\x0bSliceReport\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0f\n\x07granted\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\r\n\x05spent\x18\x06 \x01(\x03\x12\x0c\n\x04held\x18\x07 \x01(\x03\x12\x0c\n\x04want\x18\x08 \x01(\x03\x12\x0c\n\x04need\x18\t \x01(\x03\":\n\x0cSliceReports\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.SliceReport\"F\n\x06KeyUse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\x03\x12\x16\n\x0eoldest_version\x18\x03 \x01(\x03\"-\n\x07KeyUses\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.leasehold.v1.KeyUse\"K\n\x11\x41ppliedRevocation\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x14\n\x0cleases_ended\x18\x02 \x01(\x03\x12\x11\n\tcalls_cut\x18\x03 \x01(\x03\"\xf2\x01\n\tLiveLease\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04root\x18\x02 \x01(\t\x12\x0e\n\x06issuer\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x11\n\tproviders\x18\x07 \x03(\t\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.leasehold.v1.LiveLease.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\nLiveLeases\x12\'\n\x06leases\x18\x01 \x03(\x0b\x32\x17.leasehold.v1.LiveLease\x12\r\n\x05total\x18\x02 \x01(\x03\"\xa1\x03\n\x11SyncStateResponse\x12\x18\n\x10revocation_epoch\x18\x01 \x01(\x03\x12\x32\n\x0brevocations\x18\x02 \x03(\x0b\x32\x1d.leasehold.v1.RevocationEntry\x12\x30\n\rauthority_ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61nswers\x18\x04 \x01(\x03\x12\x15\n\rbudget_change\x18\x05 \x01(\x03\x12\x32\n\x0e\x62udget_changes\x18\x06 \x03(\x0b\x32\x1a.leasehold.v1.BudgetChange\x12*\n\x06slices\x18\x07 \x01(\x0b\x32\x1a.leasehold.v1.BudgetSlices\x12\x30\n\rreport_spread\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07history\x18\t \x01(\x0c\x12\x10\n\x08snapshot\x18\n \x01(\x08\x12\x16\n\x0e\x62udget_history\x18\x0b \x01(\x0c\x12\x17\n\x0f\x62udget_snapshot\x18\x0c \x01(\x08\"\x81\x02\n\x0b\x42udgetSlice\x12\x0e\n\x06\x62udget\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\r\n\x05level\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x06 \x01(\x03\x12\x0f\n\x07granted\x18\x07 \x01(\x03\x12\x11\n\x04keep\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tremaining\x18\t \x01(\x03\x12&\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nreset_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_keep\"9\n\x0c\x42udgetSlices\x12)\n\x06slices\x18\x01 \x03(\x0b\x32\x19.leasehold.v1.BudgetSlice2b\n\x0eSidecarService\x12P\n\tSyncState\x12\x1e.leasehold.v1.SyncStateRequest\x1a\x1f.leasehold.v1.SyncStateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,31 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIVELEASE_LABELSENTRY']._loaded_options = None
   _globals['_LIVELEASE_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SYNCSTATEREQUEST']._serialized_start=192
-  _globals['_SYNCSTATEREQUEST']._serialized_end=561
-  _globals['_HELLO']._serialized_start=563
-  _globals['_HELLO']._serialized_end=639
-  _globals['_SLICEREPORT']._serialized_start=642
-  _globals['_SLICEREPORT']._serialized_end=794
-  _globals['_SLICEREPORTS']._serialized_start=796
-  _globals['_SLICEREPORTS']._serialized_end=854
-  _globals['_KEYUSE']._serialized_start=856
-  _globals['_KEYUSE']._serialized_end=926
-  _globals['_KEYUSES']._serialized_start=928
-  _globals['_KEYUSES']._serialized_end=973
-  _globals['_APPLIEDREVOCATION']._serialized_start=975
-  _globals['_APPLIEDREVOCATION']._serialized_end=1050
-  _globals['_LIVELEASE']._serialized_start=1053
-  _globals['_LIVELEASE']._serialized_end=1295
-  _globals['_LIVELEASE_LABELSENTRY']._serialized_start=1250
-  _globals['_LIVELEASE_LABELSENTRY']._serialized_end=1295
-  _globals['_LIVELEASES']._serialized_start=1297
-  _globals['_LIVELEASES']._serialized_end=1365
-  _globals['_SYNCSTATERESPONSE']._serialized_start=1368
-  _globals['_SYNCSTATERESPONSE']._serialized_end=1736
-  _globals['_BUDGETSLICE']._serialized_start=1739
-  _globals['_BUDGETSLICE']._serialized_end=1996
-  _globals['_BUDGETSLICES']._serialized_start=1998
-  _globals['_BUDGETSLICES']._serialized_end=2055
-  _globals['_SIDECARSERVICE']._serialized_start=2057
-  _globals['_SIDECARSERVICE']._serialized_end=2155
+  _globals['_SYNCSTATEREQUEST']._serialized_end=585
+  _globals['_HELLO']._serialized_start=587
+  _globals['_HELLO']._serialized_end=663
+  _globals['_SLICEREPORT']._serialized_start=666
+  _globals['_SLICEREPORT']._serialized_end=818
+  _globals['_SLICEREPORTS']._serialized_start=820
+  _globals['_SLICEREPORTS']._serialized_end=878
+  _globals['_KEYUSE']._serialized_start=880
+  _globals['_KEYUSE']._serialized_end=950
+  _globals['_KEYUSES']._serialized_start=952
+  _globals['_KEYUSES']._serialized_end=997
+  _globals['_APPLIEDREVOCATION']._serialized_start=999
+  _globals['_APPLIEDREVOCATION']._serialized_end=1074
+  _globals['_LIVELEASE']._serialized_start=1077
+  _globals['_LIVELEASE']._serialized_end=1319
+  _globals['_LIVELEASE_LABELSENTRY']._serialized_start=1274
+  _globals['_LIVELEASE_LABELSENTRY']._serialized_end=1319
+  _globals['_LIVELEASES']._serialized_start=1321
+  _globals['_LIVELEASES']._serialized_end=1389
+  _globals['_SYNCSTATERESPONSE']._serialized_start=1392
+  _globals['_SYNCSTATERESPONSE']._serialized_end=1809
+  _globals['_BUDGETSLICE']._serialized_start=1812
+  _globals['_BUDGETSLICE']._serialized_end=2069
+  _globals['_BUDGETSLICES']._serialized_start=2071
+  _globals['_BUDGETSLICES']._serialized_end=2128
+  _globals['_SIDECARSERVICE']._serialized_start=2130
+  _globals['_SIDECARSERVICE']._serialized_end=2228
 # @@protoc_insertion_point(module_scope)

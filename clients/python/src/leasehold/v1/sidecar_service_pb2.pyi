@@ -36,6 +36,7 @@ class SyncStateRequest(_message.Message):
     SLICES_FIELD_NUMBER: _builtins.int
     KEY_USES_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    BUDGET_HISTORY_FIELD_NUMBER: _builtins.int
     applied_epoch: _builtins.int
     """Highest epoch whose effects are durable here."""
     heartbeat: _builtins.int
@@ -48,6 +49,8 @@ class SyncStateRequest(_message.Message):
     """SHA-256 chained over the entries up to applied_epoch: the collector must have the same, or it has lost some of them
     and gives no authority. Empty with applied_epoch 0.
     """
+    budget_history: _builtins.bytes
+    """The same over the changes up to applied_budget_change."""
     @_builtins.property
     def hello(self) -> Global___Hello:
         """On the first message only."""
@@ -85,10 +88,11 @@ class SyncStateRequest(_message.Message):
         slices: Global___SliceReports | None = ...,
         key_uses: Global___KeyUses | None = ...,
         history: _builtins.bytes = ...,
+        budget_history: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "hello", b"hello", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "history", b"history", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "applied_budget_change", b"applied_budget_change", "applied_epoch", b"applied_epoch", "budget_history", b"budget_history", "budgets", b"budgets", "heartbeat", b"heartbeat", "hello", b"hello", "history", b"history", "key_uses", b"key_uses", "live_leases", b"live_leases", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -376,6 +380,8 @@ class SyncStateResponse(_message.Message):
     REPORT_SPREAD_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    BUDGET_HISTORY_FIELD_NUMBER: _builtins.int
+    BUDGET_SNAPSHOT_FIELD_NUMBER: _builtins.int
     revocation_epoch: _builtins.int
     answers: _builtins.int
     """Highest heartbeat received in this session when this was written."""
@@ -385,6 +391,12 @@ class SyncStateResponse(_message.Message):
     snapshot: _builtins.bool
     """The entries of this session begin with the first one there is: from where they differ, what the sidecar has applied
     is unknown to the collector. It sets that aside, which undoes nothing, and takes these.
+    """
+    budget_history: _builtins.bytes
+    """The same as history, over the changes up to budget_change."""
+    budget_snapshot: _builtins.bool
+    """The changes of this session begin with the first one there is, as with snapshot. What it sets aside of lowered caps
+    stays in force until the same cap is changed anew.
     """
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_revocation_service_pb2.RevocationEntry]:
@@ -423,10 +435,12 @@ class SyncStateResponse(_message.Message):
         report_spread: _duration_pb2.Duration | None = ...,
         history: _builtins.bytes = ...,
         snapshot: _builtins.bool = ...,
+        budget_history: _builtins.bytes = ...,
+        budget_snapshot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority_ttl", b"authority_ttl", "report_spread", b"report_spread", "slices", b"slices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "history", b"history", "report_spread", b"report_spread", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "authority_ttl", b"authority_ttl", "budget_change", b"budget_change", "budget_changes", b"budget_changes", "budget_history", b"budget_history", "budget_snapshot", b"budget_snapshot", "history", b"history", "report_spread", b"report_spread", "revocation_epoch", b"revocation_epoch", "revocations", b"revocations", "slices", b"slices", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
