@@ -83,6 +83,20 @@ async def test_what_only_a_lost_entry_had_lifted_is_blocked_again(core: Core) ->
         assert (await refused(again.lease())).reason is Reason.SUBJECT_BLOCKED
 
 
+async def test_r2_nothing_is_delegated_from_a_lease_of_a_kind_that_is_blocked_again(core: Core) -> None:
+    """Its parent was issued while the lift was known, and lives; a child of it would be as new as any other lease."""
+    await core.revocations.apply([entry(1, ME, BLOCK), entry(2, ME, Order(lifts=1))])
+    parent = await core.lease()
+    child = await core.child(parent)
+    await core.revocations.set_aside(1)
+    for again in (core, await restarted(core)):
+        events = len(logged(again, "lease.delegated"))
+        for lease in (parent, child):
+            assert (await refused(again.child(lease))).reason is Reason.SUBJECT_BLOCKED
+        assert len(logged(again, "lease.delegated")) == events
+        assert again.books.leases.keys() == {parent.name, child.name}
+
+
 async def test_a_lost_block_that_was_lifted_is_not_in_force(core: Core) -> None:
     """Both are lost: nothing is blocked, and a second loss counts on from the first."""
     await core.revocations.apply([entry(1, ME, BLOCK), entry(2, ME, Order(lifts=1))])

@@ -65,6 +65,14 @@ REVOCATION_MUTANTS = (
         (FLEET, "tests/flows/test_blocks.py"),
     ),
     Mutant(
+        "revocation: leases are delegated in spite of a block",
+        "R2",
+        "flows/delegate.py",
+        "        refuse_if_blocked(self._books, child)\n",
+        "",
+        (ASIDE_TESTS,),
+    ),
+    Mutant(
         "revocation: a silent centre is believed for longer",
         "R3",
         AUTHORITY,

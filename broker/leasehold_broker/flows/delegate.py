@@ -23,7 +23,7 @@ from leasehold_broker.flows.books import DEPTH_MAX, Books
 from leasehold_broker.flows.budgets import Budgets
 from leasehold_broker.flows.ending import Endings, carve_hold
 from leasehold_broker.flows.issued import Issued
-from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_not_serving
+from leasehold_broker.flows.issuing import Issuing, World, fingerprint, refuse_if_blocked, refuse_if_not_serving
 from leasehold_broker.flows.journal import Journal
 from leasehold_broker.flows.window_wait import Drawn
 from leasehold_broker.ports.state_store import Change, PutHold, PutLease
@@ -103,6 +103,7 @@ class DelegateLease:
         _check_uids(parent, policy, peer, binding)
         self._check_count(parent, policy)
         child, carved = self._child(parent, request, binding, policy, now)
+        refuse_if_blocked(self._books, child)
         hold = self._carve(parent, child, carved, now)
         token, digest = self._issuing.new_token()
         self._books.put_lease(child, digest)

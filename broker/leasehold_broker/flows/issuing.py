@@ -65,7 +65,10 @@ def refuse_if_not_serving(books: Books, centre: Centre, now: Instant) -> None:
 
 
 def refuse_if_blocked(books: Books, lease: Lease) -> None:
-    """Refuse a new lease of a kind that a responder has blocked. Delegated ones need no check: their root is dead.
+    """Refuse a new lease of a kind that a responder has blocked, also one that is delegated.
+
+    The parent of such a one is dead, as a rule. It lives when it was issued after the block was lifted, and the centre
+    has lost that lift: then the block is in force again.
 
     Raises:
         Refusal: SUBJECT_BLOCKED.

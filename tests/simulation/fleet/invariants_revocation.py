@@ -74,6 +74,20 @@ def _content(entry: Revocation) -> tuple[object, ...]:
     return entry.selector, entry.note, entry.revoked_by, entry.create_wall_ms
 
 
+def _agreed(before: list[Revocation], after: list[Revocation]) -> int:
+    """How many of them are the same, from the first on."""
+    for index, (one, other) in enumerate(zip(before, after, strict=False)):
+        if one != other:
+            return index
+    return min(len(before), len(after))
+
+
+def _blocking(entries: list[Revocation]) -> list[Revocation]:
+    """Those that block new leases and were not lifted among them."""
+    lifted = {entry.order.lifts for entry in entries}
+    return [entry for entry in entries if entry.order.block_new and entry.epoch not in lifted]
+
+
 @dataclass
 class Heard:
     """What one process has heard of the centre, in true time."""
@@ -183,12 +197,23 @@ class RevocationTruth:
         self._looked[sidecar.process] = len(books.revocations)
 
     def _recovered(self, sidecar: Any) -> None:
-        """A process starts from what was durable: what it had applied in memory alone is not in force."""
+        """A process starts from what was durable: what it had applied in memory alone is not in force.
+
+        What a dying process has just set aside nobody may have seen; what it was is in force all the same.
+        """
         books, directory = sidecar.core.books, sidecar.directory
         aside = {_content(entry) for entry in books.revocations_set_aside}
+        before = self._history.get(directory, [])
+        agreed = _agreed(before, books.revocations)
+        gone = before[agreed : self._floor.get(directory, 0)]
+        assert self._lost.issuperset(gone), f"R1: {sidecar.name} lost in a restart what the centre has not forgotten"
+        for entry in gone:
+            assert entry.order.lifts or _content(entry) in aside, f"R2: {sidecar.name} has forgotten {entry.name}"
+        if gone:
+            self._floor[directory] = agreed
         self._history[directory] = list(books.revocations)
         self._applied[directory] = {*books.revocations, *(one for one in self._lost if _content(one) in aside)}
-        blocks = self._blocks_aside.get(directory, [])
+        blocks = [*self._blocks_aside.get(directory, []), *_blocking(gone)]
         self._blocks_aside[directory] = [block for block in blocks if _content(block) in aside]
         self._applied_by.add(sidecar.process)
 
@@ -205,18 +230,13 @@ class RevocationTruth:
         """The first index to look at: numbers may have been given up, and only what the centre has forgotten."""
         directory, now = sidecar.directory, sidecar.core.books.revocations
         history = self._history.get(directory, [])
-        agreed = 0
-        for before, after in zip(history, now, strict=False):
-            if before != after:
-                break
-            agreed += 1
+        agreed = _agreed(history, now)
         if agreed == len(history):
             return min(self._looked[sidecar.process], agreed)
         gone = history[agreed:]
         assert self._lost.issuperset(gone), f"R1: {sidecar.name} gave up what the centre has not forgotten"
         self._seen["revocations set aside"] += len(gone)
-        lifted = {entry.order.lifts for entry in gone}
-        blocks = [entry for entry in gone if entry.order.block_new and entry.epoch not in lifted]
+        blocks = _blocking(gone)
         self._blocks_aside.setdefault(directory, []).extend(blocks)
         self._seen["block set aside"] += len(blocks)
         del history[agreed:]
