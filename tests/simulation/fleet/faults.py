@@ -9,7 +9,6 @@ from tests.simulation.fleet.network import DOWN, UP
 from leasehold_broker.flows.publish_checkpoint import LogDamagedError
 
 COPIES_MAX = 2
-FORGETFUL = ("centre forgets", "revoke", "revoke", "crash", "crash at a write", "partition", "break", "disk", "restore")
 
 
 class Faults:
@@ -23,7 +22,7 @@ class Faults:
         del all_["centre forgets"]
         self.kinds = [kind for kind in all_ if chance.random() < 0.75] or list(all_)
         if world.settings.forgets:
-            self.kinds = list(FORGETFUL)
+            self.kinds += ["centre forgets", "centre forgets", "revoke", "revoke"]
         self.going = True
 
     def _all(self) -> dict[str, Any]:
@@ -238,6 +237,7 @@ class Faults:
         world.seen["clock jumped"] += 1
         one = self._some()
         clock = world.centre.clock if one is None or world.chance.random() < 0.5 else one.clock
+        world.escrow.rolling.clock_set |= clock is world.centre.clock
         clock.wall_off_ms += world.chance.choice([-3_600_000, -5000, 5000, 3_600_000])
 
     async def _at_centre(self, work: Any) -> None:

@@ -1,6 +1,6 @@
 """E1 to E9: what was really drawn on every slice, by whatever process, held against grants, returns and time."""
 
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from tests.simulation.fleet.loop import NANOS
 from leasehold_broker.domain.amounts import METRICS
 from leasehold_broker.domain.ledger import AccountId, Ledger
 from leasehold_broker.domain.slice import OwnSlice
+from leasehold_broker.domain.windows import Rolling
 from leasehold_broker.flows.slices import SLICE_PREFIX, is_slice
 
 GRANTED, RETURNED, WRITTEN_OFF = "budget.slice_granted", "budget.slice_returned", "budget.slice_written_off"
@@ -20,6 +21,41 @@ DECIDED_NS = 50_000_000
 def fence_of(account: str) -> int:
     """Of the slice that an account is."""
     return int(account.removeprefix("slice:").partition("|")[0])
+
+
+class RollingTruth:
+    """E2 of a budget that rolls, in true time and without its buckets: of any span that ends now."""
+
+    def __init__(self, settings: Any) -> None:
+        """Nothing is drawn; of a calendar budget nothing is looked at."""
+        self._span_ns = settings.period.seconds * NANOS if isinstance(settings.period, Rolling) else 0
+        self._entries: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """By call: when it was admitted, and what it has drawn."""
+        self._drawn = 0
+        self.cap_most = settings.cap
+        """The highest that was ever in force."""
+        self.clock_set = False
+        """The centre's wall clock was set: after a restart it counts from there, and nobody can know better."""
+
+    def admitted(self, call: str, amount: int, now_ns: int) -> None:
+        """A hold became durable."""
+        if not self._span_ns:
+            return
+        self._entries[call] = now_ns, amount
+        self._drawn += amount
+        while (oldest := next(iter(self._entries.values())))[0] <= now_ns - self._span_ns:
+            self._drawn -= oldest[1]
+            self._entries.popitem(last=False)
+        assert self._drawn <= self.cap_most or self.clock_set, (
+            f"E2: {self._drawn} of {self.cap_most} are drawn within {self._span_ns // NANOS} s"
+        )
+
+    def settled(self, call: str, amount: int) -> None:
+        """It took so much of its hold."""
+        if call in self._entries:
+            admitted_ns, held = self._entries[call]
+            self._drawn += amount - held
+            self._entries[call] = admitted_ns, amount
 
 
 class EscrowTruth:
@@ -46,6 +82,7 @@ class EscrowTruth:
         self.copied: set[int] = set()
         """Slices of which a second process may tell: reports of both are the centre's to reconcile (E4)."""
         self.centre = CentreBooks(self, seen)
+        self.rolling = RollingTruth(world.settings)
 
     # From the collector's durable log.
 
@@ -139,12 +176,16 @@ class EscrowTruth:
             self._calls[details["call"]] = (stream, life, legs)
             for fence, _, amount in legs:
                 self._draw(fence, amount)
+                if self._window_of[fence][0] == self._world.settings.main_budget.name:
+                    self.rolling.admitted(details["call"], amount, self._world.now_ns())
         elif kind == "call.settled":
             carried = self._calls.get(details["call"])
             if carried is not None and carried[:2] == (stream, life):
                 charged = details.get("charged", {}) if not details.get("voided") else {}
                 for fence, index, held in self._calls.pop(details["call"])[2]:
                     self._draw(fence, charged.get(METRICS[index], 0) - held)
+                    if self._window_of[fence][0] == self._world.settings.main_budget.name:
+                        self.rolling.settled(details["call"], charged.get(METRICS[index], 0))
 
     def _draw(self, fence: int, amount: int) -> None:
         window = self._window_of.get(fence)

@@ -109,6 +109,7 @@ class Operators:
         raises = chance.random() < 0.5
         world.seen["cap raised" if raises else "cap lowered"] += 1
         changed = cap * chance.choice([2, 3]) if raises else cap * chance.choice([0, 1, 2]) // 4
+        world.escrow.rolling.cap_most = max(world.escrow.rolling.cap_most, changed)
         until = centre.clock.now().wall_ms + chance.choice([5_000, 60_000])
         await self._tried(
             centre.budgets.run(

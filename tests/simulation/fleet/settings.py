@@ -85,6 +85,8 @@ def of_seed(seed: int) -> Settings:
     return Settings(
         sidecars=chance.choice([2, 3, 4, 6]),
         cap=chance.choice([4_000, 20_000, 60_000, 400_000]),
+        period=chance.choice([Period.HOUR, Period.HOUR, Period.TOTAL, Rolling(600), Rolling(3600)]),
+        forgets=chance.random() < 0.25,
         requests_cap=chance.choice([0, 60, 2000]),
         authority_seconds=chance.choice([10.0, 20.0, 20.0, 60.0]),
         fault_seconds=chance.choice([0.0, 0.5, 1.5, 1.5, 4.0]),

@@ -66,7 +66,7 @@ class World:
         self.revocations = RevocationTruth(self, self.seen)
         self.agents = Agents(self)
         self.operators = Operators(self)
-        self.centre = Centre(self, folder / "centre", self._clock(drift=False), self.chance)
+        self.centre = Centre(self, folder / "centre", self._clock(), self.chance)
         self.audit.key = VerifierKey.of_text(self.centre.key.verifier_key)
         self.sidecars: list[Sidecar] = []
         self.directories: dict[str, Path] = {}
@@ -99,8 +99,8 @@ class World:
         """A UUID that nobody used before."""
         return str(uuid.UUID(int=(self.seed << 64 | next(self._requests)) & (2**128 - 1), version=4))
 
-    def _clock(self, *, drift: bool) -> HostClock:
-        rate = self.chance.randint(-DRIFT_PPM_MAX, DRIFT_PPM_MAX) if drift else 0
+    def _clock(self) -> HostClock:
+        rate = self.chance.choice([-DRIFT_PPM_MAX, DRIFT_PPM_MAX, self.chance.randint(-DRIFT_PPM_MAX, DRIFT_PPM_MAX)])
         return HostClock(self.now_ns, rate, self.chance.randint(1, 10**6) * NANOS, self.chance.choice([0, -2000, 3000]))
 
     def trace(self, *what: object) -> None:
@@ -235,14 +235,14 @@ class World:
         """Start the process over its directory, unless one runs."""
         if any(one.name == name and not one.rogue for one in self.sidecars):
             return
-        self._started(Sidecar(self, name, self.directories[name], self._clock(drift=True), self.chance, rogue=False))
+        self._started(Sidecar(self, name, self.directories[name], self._clock(), self.chance, rogue=False))
 
     def start_copy(self, one: Sidecar) -> Sidecar:
         """A copy of its directory, as another host would run it."""
         directory = self.folder / f"d{next(self._directories)}"
         copy_directory(one.directory, directory)
         self._told_twice(one.name)
-        return self._started(Sidecar(self, one.name, directory, self._clock(drift=True), self.chance, rogue=True))
+        return self._started(Sidecar(self, one.name, directory, self._clock(), self.chance, rogue=True))
 
     def put_back(self, one: Sidecar, kept: Path) -> None:
         """Its directory is again what it was."""
