@@ -1,6 +1,6 @@
 """The checks of the fleet: what is looked at after a step finds whatever a look at everything finds, at that step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from tests.simulation.fleet.run import run_seed
 from tests.simulation.fleet.settings import Settings
 
 from leasehold_broker.domain.escrow import Escrow, Slice
+from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.flows.apply_revocations import ApplyRevocations
 
 NEVER = 10**9
@@ -20,7 +21,7 @@ SEED, SECONDS = 7, 25.0
 QUIET = replace(FLEET, sidecars=2, calls_per_second=1.0)
 
 _grant, _report, _end = Escrow.grant, Escrow.report, Escrow.end
-_apply, _applied_epoch = ApplyRevocations._apply, ApplyRevocations.applied_epoch
+_apply, _applied_epoch = ApplyRevocations.apply, ApplyRevocations.applied_epoch
 
 
 def _forgets_a_right(self: Escrow, fence: int, amount: int) -> Slice:
@@ -59,8 +60,8 @@ def _falls_back(self: ApplyRevocations) -> int:
     return durable - 1 if durable and self._books.calls else durable
 
 
-def _renames_one(self: ApplyRevocations, revocation: Any) -> Any:
-    return _apply(self, replace(revocation, note="another"))
+async def _renames_all(self: ApplyRevocations, revocations: Sequence[Revocation]) -> Any:
+    return await _apply(self, [replace(one, note="another") for one in revocations])
 
 
 BUGS: dict[str, tuple[type, str, Callable[..., Any], str]] = {
@@ -70,7 +71,7 @@ BUGS: dict[str, tuple[type, str, Callable[..., Any], str]] = {
     "what is held counts as reported": (Escrow, "report", _believes_more, "E4"),
     "a slice that was taken over stays open": (Escrow, "end", _leaves_it_open, "E7"),
     "what is applied falls": (ApplyRevocations, "applied_epoch", _falls_back, "R1"),
-    "another revocation is applied": (ApplyRevocations, "_apply", _renames_one, "R5"),
+    "another revocation is applied": (ApplyRevocations, "apply", _renames_all, "R5"),
 }
 
 

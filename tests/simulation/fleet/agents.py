@@ -94,7 +94,7 @@ class Agents:
     async def _lease(self, sidecar: Any, who: Identity, held: list[Held]) -> Held:
         """A live lease: one of those it has, or a new one, or one delegated from it."""
         world, core = self._world, sidecar.core
-        if world.chance.random() < FORGETS:
+        if world.chance.random() < FORGETS or self.gentle:
             held[:] = [one for one in held if (now := core.books.leases.get(one.lease.name)) and not now.ended]
         draw = world.chance.random()
         if held and draw < 0.9:

@@ -132,9 +132,10 @@ async def _lags(world: Any) -> str:
 async def _serves(world: Any) -> None:
     """E8, B10: whoever asks within what there is, is served; nobody is denied by a ghost."""
     agents = world.agents
+    agents.gentle = True
+    await asyncio.sleep(SETTLED_SECONDS)
     agents.served.clear()
     agents.refused.clear()
-    agents.gentle = True
     await asyncio.sleep(SERVED_SECONDS)
     wall_ms = world.centre.clock.now().wall_ms
     pools = [running.escrow.pool for running in world.centre.escrow.windows.all_running(wall_ms).values()]
