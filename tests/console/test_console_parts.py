@@ -12,6 +12,21 @@ from tests.config.test_collector_config import GOOD, write
 from leasehold_broker.config import ConfigError, load_collector
 from leasehold_broker.console.rendering import STATIC, Rendering, event_row
 
+SAML = """
+[console]
+address = "127.0.0.1:0"
+origin = "https://console.example"
+[console.saml]
+idp = "https://idp.example"
+sso_url = "https://idp.example/sso"
+certificate_file = "idp.pem"
+{saml}
+[[operators]]
+role = "responder"
+issuer = "https://idp.example"
+claim = "groups"
+values = ["r"]
+"""
 VENDORED = {
     "htmx.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
     "hx-sse.min.js": "18ef2761356ec1fe0bb6d92612315b37517a7c1e9856b661c5ae81fef239d103",
@@ -40,10 +55,11 @@ def test_a_console_loads(tmp_path):
     """With its defaults; roles may be given to its issuer."""
     more = '[[operators]]\nrole = "responder"\nissuer = "https://login.example"\nclaim = "groups"\nvalues = ["r"]\n'
     at = load(tmp_path, text=CONSOLE + more).console
-    assert at.redirect_uri == "https://console.example/signed-in"
-    assert at.scopes == ("openid", "groups", "offline_access")
+    assert at.oidc.redirect_uri == "https://console.example/signed-in"
+    assert at.oidc.scopes == ("openid", "groups", "offline_access")
     assert (at.sessions.idle_seconds, at.sessions.age_seconds, at.sessions.check_seconds) == (900, 28_800, 300)
-    assert (at.issuer.audience, at.issuer.replay) == ("leasehold-console", "off")
+    assert (at.oidc.issuer.audience, at.oidc.issuer.replay) == ("leasehold-console", "off")
+    assert at.saml is None
     assert load_collector(write(tmp_path, GOOD)).console is None
 
 
@@ -63,6 +79,43 @@ def test_a_console_that_is_refused(tmp_path, console, oidc, why):
     """With a sentence that says what to change."""
     with pytest.raises(ConfigError, match=re.escape(why)):
         load(tmp_path, console, oidc)
+
+
+def test_a_console_with_saml_alone(tmp_path):
+    """Who we are follows from the origin; roles may be given to the provider's people."""
+    (tmp_path / "idp.pem").touch(0o644)
+    at = load(tmp_path, text=SAML.replace("{saml}", "")).console
+    assert at.oidc is None
+    assert at.saml.rule.entity_id == "https://console.example/saml/metadata"
+    assert at.saml.rule.acs_url == "https://console.example/saml/acs"
+    named = load(tmp_path, text=SAML.replace("{saml}", 'entity_id = "urn:leasehold"')).console
+    assert named.saml.rule.entity_id == "urn:leasehold"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("https://idp.example/sso", "http://idp.example/sso", "sso_url"),
+        ("certificate_file", 'entity_id = "a b"\ncertificate_file', "entity_id must be visible ASCII"),
+        ("idp.pem", "missing.pem", "missing.pem"),
+        ("[console.saml]", "[console.samml]", "samml"),
+    ],
+)
+def test_a_console_with_saml_that_is_refused(tmp_path, before, after, why):
+    """With a sentence that says what to change."""
+    (tmp_path / "idp.pem").touch(0o644)
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        load(tmp_path, text=SAML.replace("{saml}", "").replace(before, after, 1))
+
+
+def test_a_console_without_a_way_in(tmp_path):
+    """Nobody could sign in; and one issuer by both ways could not be told apart."""
+    with pytest.raises(ConfigError, match="nobody could sign in"):
+        load(tmp_path, text='[console]\naddress = "127.0.0.1:0"\norigin = "https://console.example"\n')
+    (tmp_path / "idp.pem").touch(0o644)
+    saml = '[console.saml]\nidp = "https://login.example"\nsso_url = "https://i/s"\ncertificate_file = "idp.pem"\n'
+    with pytest.raises(ConfigError, match="could not tell the two apart"):
+        load(tmp_path, text=CONSOLE + saml)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +200,15 @@ try:
     asyncio.run(main(mock.sentinel.at))
 except RuntimeError as error:
     print(error)
+from leasehold_broker.wiring.console import _saml
+sys.modules["signxml.algorithms"] = None
+try:
+    _saml(mock.sentinel.at, mock.sentinel.operators, mock.sentinel.sign_in, mock.sentinel.parts)
+except RuntimeError as error:
+    print(error)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert ran.stdout.strip() == "[console] needs jinja2: pip install 'leasehold-broker[console]'", ran.stderr
+    assert ran.stdout.splitlines() == [
+        "[console] needs jinja2: pip install 'leasehold-broker[console]'",
+        "[console.saml] needs signxml.algorithms: pip install 'leasehold-broker[saml]'",
+    ], ran.stderr

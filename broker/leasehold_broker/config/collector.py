@@ -15,7 +15,7 @@ from leasehold_broker.config.collector_store import (
     postgres_store,
     replica_name,
 )
-from leasehold_broker.config.console import Console, ConsoleAt, console_at
+from leasehold_broker.config.console import Console, ConsoleAt, console_at, issuers_of_people
 from leasehold_broker.config.doors import Door, Listen, Tls, loopback_address
 from leasehold_broker.config.fleet_budgets import FleetBudgetPart, fleet_budgets_at
 from leasehold_broker.config.keys import Keys, KeysAt, keys_at
@@ -264,7 +264,7 @@ def _check(file: _File, path: Path) -> None:
             f"[grpc] connections_max must be 1 to {CONNECTIONS_MAX}, and connections_per_peer_max 1 to connections_max"
         )
     issuers = {issuer.issuer for issuer in file.issuers}
-    of_people = issuers | ({file.console.oidc.issuer} if file.console is not None else set())
+    of_people = issuers | (set() if file.console is None else issuers_of_people(file.console))
     wrong += [
         f"{what} names issuer {issuer!r}, which no [[issuers]] has"
         for what, issuer in (
@@ -274,7 +274,7 @@ def _check(file: _File, path: Path) -> None:
         if issuer not in issuers
     ]
     wrong += [
-        f"an operator rule names issuer {one.issuer!r}, which neither an [[issuers]] nor [console.oidc] has"
+        f"an operator rule names issuer {one.issuer!r}, which neither an [[issuers]] nor [console] has"
         for one in file.operators
         if one.issuer and one.issuer not in of_people
     ]

@@ -5,12 +5,10 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from multidict import CIMultiDict
-
-from leasehold_broker.ports.openid_provider import SignInQuestion
 
 SESSION_COOKIE = "__Host-leasehold"
 QUESTION_COOKIE = "__Host-leasehold-question"
@@ -41,14 +39,19 @@ def dress(headers: "CIMultiDict[str]") -> None:
     headers["Server"] = "leasehold"
 
 
-def set_cookie(response: web.StreamResponse, name: str, value: str, seconds: int | None = None) -> None:
-    """Of this host alone, over TLS alone, for no script. Lax: an identity provider sends people back with a GET."""
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="Lax")
+def set_cookie(
+    response: web.StreamResponse, name: str, value: str, seconds: int | None = None, same_site: str = "Lax"
+) -> None:
+    """Of this host alone, over TLS alone, for no script. Lax: an identity provider sends people back with a GET.
+
+    "None" is for what must come with its POST, and authorizes nothing.
+    """
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite=same_site)
 
 
-def drop_cookie(response: web.StreamResponse, name: str) -> None:
+def drop_cookie(response: web.StreamResponse, name: str, same_site: str = "Lax") -> None:
     """Have the browser forget it."""
-    response.del_cookie(name, path="/", secure=True, httponly=True, samesite="Lax")
+    response.del_cookie(name, path="/", secure=True, httponly=True, samesite=same_site)
 
 
 def cookie(request: web.Request, name: str) -> str:
@@ -71,30 +74,29 @@ class QuestionSeal:
         """Seal with this key, of this process alone."""
         self._key = key
 
-    def seal(self, question: SignInQuestion, wall_ms: int) -> str:
-        """For the cookie."""
-        kept = [question.state, question.nonce, question.verifier, wall_ms]
-        return f"{_text(json.dumps(kept).encode())}.{_text(self._tag(json.dumps(kept).encode()))}"
+    def seal(self, purpose: str, words: Sequence[str], wall_ms: int) -> str:
+        """For the cookie of that purpose; the first word is what the answer must bring back."""
+        raw = json.dumps([*words, wall_ms]).encode()
+        return f"{_text(raw)}.{_text(self._tag(purpose, raw))}"
 
-    def open(self, cookie_value: str, unverified_state: str, wall_ms: int) -> SignInQuestion | None:
-        """The question, when it is one of ours, not old, and the answer's state is its own; else None."""
+    def open(self, purpose: str, cookie_value: str, unverified_first: str, wall_ms: int) -> tuple[str, ...] | None:
+        """The words, when they are ours, for this purpose, not old, and the answer's first one is theirs; else None."""
         body, _, tag = cookie_value.partition(".")
         try:
             raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
             given = base64.urlsafe_b64decode(tag + "=" * (-len(tag) % 4))
         except (ValueError, binascii.Error):
             return None
-        if not hmac.compare_digest(self._tag(raw), given):
+        if not hmac.compare_digest(self._tag(purpose, raw), given):
             return None
-        state, nonce, verifier, sealed_ms = json.loads(raw)
+        *words, sealed_ms = json.loads(raw)
         if not 0 <= wall_ms - sealed_ms <= QUESTION_SECONDS * 1000:
             return None
-        if not hmac.compare_digest(state.encode(), unverified_state.encode("utf-8", "surrogatepass")):
-            return None
-        return SignInQuestion(state, nonce, verifier)
+        first = unverified_first.encode("utf-8", "surrogatepass")
+        return tuple(words) if hmac.compare_digest(words[0].encode(), first) else None
 
-    def _tag(self, raw: bytes) -> bytes:
-        return hmac.new(self._key, raw, hashlib.sha256).digest()
+    def _tag(self, purpose: str, raw: bytes) -> bytes:
+        return hmac.new(self._key, purpose.encode() + b"\0" + raw, hashlib.sha256).digest()
 
 
 def _text(raw: bytes) -> str:

@@ -30,15 +30,19 @@ from leasehold_broker.console.parts import Desk, Form, Recorder, SignedOutError,
 from leasehold_broker.console.reading import Reading
 from leasehold_broker.console.rendering import Rendering
 from leasehold_broker.console.revoking import Revoking
+from leasehold_broker.console.saml_pages import SamlPages
 from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.console_sessions import SessionEnd
 from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.reasons import IDENTITY_REASONS, Reason, Refusal
 from leasehold_broker.flows.console_sign_in import ConsoleSignIn
+from leasehold_broker.flows.saml_sign_in import SamlSignIn
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
+from leasehold_broker.ports.openid_provider import SignInQuestion
 
-FORM_BYTES_MAX = 16 * 1024
+FORM_BYTES_MAX = 60 * 1024
+"""A SAML response and its relay state; every other field has a bound of its own."""
 _STATUS = {
     Reason.OPERATOR_NOT_ALLOWED: 403,
     Reason.METADATA_MISSING: 403,
@@ -66,6 +70,8 @@ class Behind:
 
     Args:
         sign_in: sessions.
+        openid: people may sign in at the OpenID provider.
+        saml: or by SAML; None: not.
         desk: operators' methods.
         roles_of: of a verified identity.
         peer_of: who is at the other end of a connection. Raises Refusal.
@@ -75,6 +81,8 @@ class Behind:
     """
 
     sign_in: ConsoleSignIn
+    openid: bool
+    saml: SamlSignIn | None
     desk: Desk
     roles_of: Callable[[Identity], frozenset[Role]]
     peer_of: Callable[[asyncio.BaseTransport | None], Peer]
@@ -107,8 +115,13 @@ class ConsoleDoor:
     def _add_routes(self) -> None:
         add = self.app.router.add_route
         add("GET", "/static/{name}", self._static)
-        add("GET", "/sign-in", self._ask)
-        add("GET", "/signed-in", self._answer)
+        if self._behind.openid:
+            add("GET", "/sign-in", self._ask)
+            add("GET", "/signed-in", self._answer)
+        if self._behind.saml is not None:
+            saml = SamlPages(self._behind.saml, self._seal, self._behind.clock, self._enter)
+            for (method, path), handler in saml.pages().items():
+                add(method, path, handler)
         add("POST", "/sign-out", self._acting(self._sign_out))
         reading = Reading(self._rendering, self._behind.desk, self._behind.streaming)
         for path, page in reading.pages().items():
@@ -205,29 +218,43 @@ class ConsoleDoor:
     async def _ask(self, _request: web.Request) -> web.StreamResponse:
         question, address = await self._behind.sign_in.ask()
         response = web.Response(status=303, headers={"Location": address})
-        sealed = self._seal.seal(question, self._behind.clock.now().wall_ms)
+        words = (question.state, question.nonce, question.verifier)
+        sealed = self._seal.seal(QUESTION_COOKIE, words, self._behind.clock.now().wall_ms)
         set_cookie(response, QUESTION_COOKIE, sealed, QUESTION_SECONDS)
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         answer = dict(request.query)
         once = len(answer) == len(request.query)
-        question = self._seal.open(
-            cookie(request, QUESTION_COOKIE), answer.get("state", ""), self._behind.clock.now().wall_ms
+        asked = self._seal.open(
+            QUESTION_COOKIE, cookie(request, QUESTION_COOKIE), answer.get("state", ""), self._behind.clock.now().wall_ms
         )
-        if question is None or not once:
+        if asked is None or not once:
             # Nobody of this browser asked: there is no one to tell about, and nothing was sent anywhere.
             return self._error(400, "This sign-in was not begun here, or too long ago.", "Sign in again.")
+        question = SignInQuestion(*asked)
+        response = await self._enter(
+            request,
+            "console GET /signed-in",
+            lambda peer, replaced: self._behind.sign_in.answer(question, answer, peer, replaced),
+        )
+        drop_cookie(response, QUESTION_COOKIE)
+        return response
+
+    async def _enter(
+        self,
+        request: web.Request,
+        method: str,
+        sign_in: Callable[[Peer, str], Awaitable[tuple[str, object]]],
+    ) -> web.Response:
+        """Sign in; whoever is refused is told and recorded, and whatever session there was goes on."""
         peer = self._behind.peer_of(request.transport)
         try:
-            identifier, _ = await self._behind.sign_in.answer(question, answer, peer, cookie(request, SESSION_COOKIE))
+            identifier, _ = await sign_in(peer, cookie(request, SESSION_COOKIE))
         except Refusal as refusal:
-            await self._behind.recorder.rpc_refused("console GET /signed-in", refusal, None, peer, self._request_id())
-            response = self._refused(refusal)
-            drop_cookie(response, QUESTION_COOKIE)
-            return response
+            await self._behind.recorder.rpc_refused(method, refusal, None, peer, self._request_id())
+            return self._refused(refusal)
         response = web.Response(status=303, headers={"Location": "/"})
-        drop_cookie(response, QUESTION_COOKIE)
         set_cookie(response, SESSION_COOKIE, identifier)
         return response
 
@@ -244,7 +271,10 @@ class ConsoleDoor:
         return web.Response(body=found[0], headers={"Content-Type": found[1], "Cache-Control": "max-age=3600"})
 
     def _signed_out(self, status: int = 401) -> web.Response:
-        response = _html(self._rendering.page("signed_out.html"), status)
+        response = _html(
+            self._rendering.page("signed_out.html", openid=self._behind.openid, saml=self._behind.saml is not None),
+            status,
+        )
         drop_cookie(response, SESSION_COOKIE)
         return response
 

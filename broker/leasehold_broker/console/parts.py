@@ -75,8 +75,8 @@ class SignedOutError(Exception):
 class Form:
     """The fields of a form, each there once at most."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        """Take them.
+    def __init__(self, pairs: list[tuple[str, str]], characters_max: int = FIELD_CHARACTERS_MAX) -> None:
+        """Take them; none may be longer than that.
 
         Raises:
             Refusal: FIELD_INVALID: one is there twice, or too long.
@@ -85,8 +85,8 @@ class Form:
         if len(self._fields) != len(pairs):
             raise Refusal(Reason.FIELD_INVALID, "a field was sent twice; reload the page")
         for name, value in pairs:
-            if len(value) > FIELD_CHARACTERS_MAX:
-                message = f"{name[:32]} must be at most {FIELD_CHARACTERS_MAX} characters"
+            if len(value) > characters_max:
+                message = f"{name[:32]} must be at most {characters_max} characters"
                 raise Refusal(Reason.FIELD_INVALID, message)
 
     def text(self, name: str) -> str:

@@ -11,6 +11,7 @@ from leasehold_broker.domain.console_sessions import ID_BYTES, ConsoleSession, C
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.secret import Secret
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.event_log import EventLog
@@ -28,14 +29,14 @@ class ConsoleSignIn:
 
     def __init__(
         self,
-        provider: OpenIdProvider,
+        provider: OpenIdProvider | None,
         authenticate: Authenticate,
         sessions: ConsoleSessions,
         events: EventLog,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        """Sign in there, keep it in `sessions`, tell `events`."""
+        """Sign in there (None: by SAML alone), keep it in `sessions`, tell `events`."""
         self._provider = provider
         self._authenticate = authenticate
         self._sessions = sessions
@@ -49,6 +50,8 @@ class ConsoleSignIn:
         Raises:
             Refusal: the provider cannot be asked.
         """
+        if self._provider is None:
+            raise _no_provider()
         return await self._provider.ask()
 
     async def answer(
@@ -65,16 +68,35 @@ class ConsoleSignIn:
         Raises:
             Refusal: an identity reason, OPERATOR_NOT_ALLOWED, OVERLOADED, STORE_UNAVAILABLE: nobody is signed in.
         """
+        if self._provider is None:
+            raise _no_provider()
         found = await self._provider.redeem(question, answer)
         identity = await self._authenticate(found.unverified_token, peer)
+        return await self.admit(identity, found.refresh, "openid", peer, replaced)
+
+    async def admit(
+        self, identity: Identity, refresh: Secret | None, by: str, peer: Peer, replaced: str
+    ) -> tuple[str, ConsoleSession]:
+        """A session for a verified operator; gives its id.
+
+        Args:
+            identity: with a role.
+            refresh: renews it at the OpenID provider; None where it ends with itself.
+            by: "openid" or "saml".
+            peer: as in `answer`.
+            replaced: as in `answer`.
+
+        Raises:
+            Refusal: OVERLOADED, STORE_UNAVAILABLE: nobody is signed in.
+        """
         now = self._clock.now()
         for ended in self._sessions.make_room(identity.subject, now):
             await self._ended(ended)
         if replaced:
             await self.end(replaced, SessionEnd.REPLACED)
-        identifier, session = self._sessions.open(identity, found.refresh, now, self._entropy.bytes(2 * ID_BYTES))
+        identifier, session = self._sessions.open(identity, refresh, now, self._entropy.bytes(2 * ID_BYTES))
         try:
-            await self._record(EventType.OPERATOR_SIGNED_IN, identity, {"by": "openid", "peer": peer.binding})
+            await self._record(EventType.OPERATOR_SIGNED_IN, identity, {"by": by, "peer": peer.binding})
         except Refusal:
             self._sessions.end(identifier, SessionEnd.NOT_RECORDED)
             raise
@@ -142,8 +164,8 @@ class ConsoleSignIn:
             session.checking = False
 
     async def _renewed(self, session: ConsoleSession, peer: Peer) -> Identity:
-        if session.refresh is None:
-            raise Refusal(Reason.IDENTITY_REJECTED, "sign in again", detail="nothing to renew with")
+        if session.refresh is None or self._provider is None:
+            raise _no_provider()
         found = await self._provider.renew(session.identity.subject.subject, session.refresh)
         session.refresh = found.refresh or session.refresh
         identity = await self._authenticate(found.unverified_token, peer)
@@ -154,10 +176,14 @@ class ConsoleSignIn:
     async def _ended(self, session: ConsoleSession) -> None:
         why = "" if session.end is None else session.end.value
         await self._record(EventType.OPERATOR_SIGNED_OUT, session.identity, {"why": why})
-        if session.refresh is not None and session.end is not SessionEnd.ISSUER_REFUSED:
+        if session.refresh is not None and self._provider is not None and session.end is not SessionEnd.ISSUER_REFUSED:
             await self._provider.end(session.refresh)
 
     async def _record(self, type_: EventType, identity: Identity, details: dict[str, Detail]) -> None:
         await self._events.record(
             Event(type_, self._clock.now().wall_ms, Outcome.ALLOWED, subject=identity.subject, details=details)
         )
+
+
+def _no_provider() -> Refusal:
+    return Refusal(Reason.IDENTITY_REJECTED, "nobody signs in here that way; see the first page")

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from leasehold_broker.adapters.http_guard import HttpGuard
 from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.openid_sign_in import OpenIdSignIn
 from leasehold_broker.collector.access import Operators
-from leasehold_broker.config.console import ConsoleAt
+from leasehold_broker.config.console import ConsoleAt, OidcAt, SamlAt
 from leasehold_broker.domain.collector_rules import Role, RoleRule
 from leasehold_broker.domain.console_sessions import ConsoleSessions
 from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.proof import Scheme, UnverifiedProof
 from leasehold_broker.flows.console_sign_in import ConsoleSignIn
+from leasehold_broker.flows.saml_sign_in import SamlSignIn
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.entropy import Entropy
 from leasehold_broker.ports.event_log import EventLog
@@ -64,14 +66,7 @@ async def console_door(at: ConsoleAt | None, parts: ConsoleParts, tasks: Supervi
         raise RuntimeError(message) from None
     guard = HttpGuard(parts.eyes.peers)
     async with contextlib.AsyncExitStack() as stack:
-        identities = JwtIdentities([at.issuer], parts.clock)
-        await identities.start()
-        stack.push_async_callback(identities.aclose)
-        operators = Operators(identities, parts.roles, {})
-        provider = OpenIdSignIn(
-            at.issuer.issuer, at.issuer.audience, at.scopes, _secret(at.client_secret), at.redirect_uri
-        )
-        stack.callback(provider.close)
+        operators, provider = await _openid(at.oidc, parts, stack)
 
         async def authenticate(token: str, peer: Peer) -> Identity:
             shown = Shown(peer, token, UnverifiedProof(Scheme.BEARER, SIGN_IN))
@@ -83,6 +78,8 @@ async def console_door(at: ConsoleAt | None, parts: ConsoleParts, tasks: Supervi
         await stack.enter_async_context(tasks.keeping("console sessions", sign_in.run))
         behind = Behind(
             sign_in,
+            provider is not None,
+            None if at.saml is None else _saml(at.saml, operators, sign_in, parts),
             parts.desk,
             operators.roles_of,
             lambda transport: _peer(parts.eyes, transport),
@@ -106,6 +103,31 @@ async def console_door(at: ConsoleAt | None, parts: ConsoleParts, tasks: Supervi
         yield await stack.enter_async_context(
             listening("console", at.listen, guard.around(runner.server), parts.eyes.peers, tasks)
         )
+
+
+async def _openid(
+    at: OidcAt | None, parts: ConsoleParts, stack: contextlib.AsyncExitStack
+) -> tuple[Operators, OpenIdSignIn | None]:
+    """Who is who by the provider's tokens, and the provider; nobody, and none, where none is named."""
+    if at is None:
+        return Operators(None, parts.roles, {}), None
+    identities = JwtIdentities([at.issuer], parts.clock)
+    await identities.start()
+    stack.push_async_callback(identities.aclose)
+    secret = _secret(at.client_secret)
+    provider = OpenIdSignIn(at.issuer.issuer, at.issuer.audience, at.scopes, secret, at.redirect_uri)
+    stack.callback(provider.close)
+    return Operators(identities, parts.roles, {}), provider
+
+
+def _saml(at: SamlAt, operators: Operators, sign_in: ConsoleSignIn, parts: ConsoleParts) -> SamlSignIn:
+    try:
+        from leasehold_broker.adapters.saml_responses import SamlResponses  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as missing:
+        message = f"[console.saml] needs {missing.name}: pip install 'leasehold-broker[saml]'"
+        raise RuntimeError(message) from None
+    provider = SamlResponses(at.rule, at.sso_url, at.certificates.read_bytes)
+    return SamlSignIn(provider, at.rule, partial(any_role, operators), sign_in, parts.clock, parts.entropy)
 
 
 def any_role(operators: Operators, identity: Identity) -> None:
