@@ -221,6 +221,7 @@ class Verdict:
         gaps: losses that the collector itself declared, in words.
         held: sizes of the checkpoints that the log agrees with.
         wrong: what contradicts a checkpoint, in words.
+        witnessed: which checkpoint witnesses have cosigned, in words.
         twofold: bodies that two readers may read differently, where bodies were read.
     """
 
@@ -232,6 +233,7 @@ class Verdict:
     gaps: list[str] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    witnessed: list[str] = field(default_factory=list)
     twofold: TwofoldBodies = field(default_factory=TwofoldBodies)
 
     @property

@@ -7,32 +7,46 @@ import click
 
 from leasehold import InvalidRequest
 from leasehold.checkpoint import Checkpoint, unverified_size
-from leasehold.cli.audit_verify_command import KEY_HELP, read_bytes, verifier_key
-from leasehold.cli.options import EXIT_BROKEN, EXIT_CODES, Connection, printable, to_collector
+from leasehold.cli.audit_verify_command import KEY_HELP, POLICY_HELP, log_key, read_bytes, verifier_key
+from leasehold.cli.options import (
+    EXIT_BROKEN,
+    EXIT_CODES,
+    EXIT_INCOMPLETE,
+    Connection,
+    fail,
+    printable,
+    to_collector,
+)
 from leasehold.merkle import consistent, leaf_hash, root_from_inclusion
-from leasehold.note import VerifierKey
+from leasehold.note import SignedNote, VerifierKey
 from leasehold.operators import OperatorClient
+from leasehold.witnesses import WitnessPolicy
+from leasehold.witnessing import have_witnessed
 
+_INCOMPLETE = """  3  kept, and not cosigned by a quorum of the policy
+"""
 _BROKEN = """  4  what the collector shows does not agree with what it signed before
 """
 
 _CHECKPOINT_HELP = """Print the newest signed head of the log, or keep it in a file.
 
 With --keep, a checkpoint that the file holds already must be proven to be a beginning of the newest before it is
-replaced: run it now and then from another machine, and nobody can rewrite what you have seen.
+replaced: run it now and then from another machine, and nobody can rewrite what you have seen. With --policy, the
+witnesses of that file are asked to cosign it (C2SP tlog-witness): then nobody can show others another history, either.
 """
 
 
-@click.command("checkpoint", help=_CHECKPOINT_HELP + EXIT_CODES + _BROKEN)
+@click.command("checkpoint", help=_CHECKPOINT_HELP + EXIT_CODES + _INCOMPLETE + _BROKEN)
 @to_collector
 @click.option("--keep", metavar="PATH", help="File of the newest checkpoint that was seen; needs --key.")
 @click.option("--key", "key_text", metavar="KEY", help=KEY_HELP)
-def checkpoint(connection: Connection, keep: str | None, key_text: str | None) -> None:
+@click.option("--policy", "policy_file", metavar="PATH", help=POLICY_HELP)
+def checkpoint(connection: Connection, keep: str | None, key_text: str | None, policy_file: str | None) -> None:
     """See _CHECKPOINT_HELP."""
-    if keep is not None and key_text is None:
-        message = "--keep needs --key: what is kept must be worth keeping"
+    policy, key = log_key(policy_file, key_text)
+    if (keep is not None and key is None) or (keep is None and policy is not None):
+        message = "--keep needs --key: what is kept must be worth keeping; --policy needs --keep"
         raise click.UsageError(message)
-    key = None if key_text is None else verifier_key(key_text)
     with connection.operator() as client:
         if keep is None or key is None:
             note, _ = client.checkpoint()
@@ -41,16 +55,19 @@ def checkpoint(connection: Connection, keep: str | None, key_text: str | None) -
             unverified_size(note)
             click.echo("".join(f"{printable(line)}\n" for line in note.decode().split("\n")[:-1]), nl=False)
             return
-        _keep(client, Path(keep), key)
+        earlier = _keep(client, Path(keep), key)
+        if policy is not None:
+            _have_witnessed(client, Path(keep), policy, earlier)
 
 
-def _keep(client: OperatorClient, path: Path, key: VerifierKey) -> None:
+def _keep(client: OperatorClient, path: Path, key: VerifierKey) -> int:
+    """Keep the newest checkpoint; gives the size of the one that was kept before, 0 for none."""
     if not path.exists():
         note, _ = client.checkpoint()
         newest = Checkpoint.of_note(note, key)
         _replace(path, note)
         click.echo(f"the checkpoint of {newest.size} events is kept; there was none before")
-        return
+        return 0
     earlier = Checkpoint.of_note(read_bytes(str(path)), key, str(path))
     try:
         note, proof = client.prove_growth(earlier.size)
@@ -69,6 +86,30 @@ def _keep(client: OperatorClient, path: Path, key: VerifierKey) -> None:
         sys.exit(EXIT_BROKEN)
     _replace(path, note)
     click.echo(f"the log grew from {earlier.size} to {newest.size} events; nothing before was changed")
+    return earlier.size
+
+
+def _have_witnessed(client: OperatorClient, path: Path, policy: WitnessPolicy, earlier: int) -> None:
+    """Have the witnesses, who may have seen `earlier` events, cosign a checkpoint that has grown from what is kept."""
+    kept = Checkpoint.of_note(read_bytes(str(path)), policy.log, str(path))
+
+    def prove(old: int) -> tuple[bytes, list[bytes]]:
+        note, proof = client.prove_growth(old)
+        newest = Checkpoint.of_note(note, policy.log)
+        if old == kept.size and not consistent(old, kept.root, newest.size, newest.root, proof):
+            fail("the log changed while it was looked at", EXIT_BROKEN)
+        return note, proof
+
+    found = have_witnessed(policy, prove, kept.size, earlier)
+    _replace(path, found.note)
+    for name, why in found.failed.items():
+        click.echo(f"leasehold: not cosigned by {printable(f'{name}: {why}')}", err=True)
+    size = Checkpoint.of_note(found.note, policy.log).size
+    click.echo(printable(f"the checkpoint of {size} events is cosigned by {', '.join(found.cosigners) or 'nobody'}"))
+    if found.contradicted:
+        sys.exit(EXIT_BROKEN)
+    if not policy.satisfied(policy.cosigners(SignedNote.of_bytes(found.note, str(path)))):
+        fail("that is no quorum of the policy", EXIT_INCOMPLETE)
 
 
 def _replace(path: Path, note: bytes) -> None:

@@ -25,8 +25,11 @@ from leasehold.audit_tree import Roots, with_roots
 from leasehold.checkpoint import Checkpoint
 from leasehold.cli.options import EXIT_BROKEN, Connection, as_json, fail, printable, to_collector
 from leasehold.note import ED25519, NOTE_BYTES_MAX, VerifierKey
+from leasehold.tiles import CHECKPOINT
+from leasehold.witnesses import WitnessPolicy, judge_witnesses
 
 HEADS_BYTES_MAX = 64 * 1024 * 1024
+POLICY_HELP = "A witness policy: the log's key, witnesses, and which of them must have cosigned a checkpoint."
 KEY_HELP = "The log's public key, as text or as a file that holds it. Have it from whoever runs the collector."
 
 _VERIFY_HELP = """Check a copy of the log offline, or the collector's log.
@@ -42,12 +45,15 @@ A log that was rewritten as a whole and signed again, or cut at its end, is cons
 was kept elsewhere. Give earlier checkpoints with --checkpoint (from 'leasehold audit checkpoint'), or heads with
 --heads (from 'leasehold audit heads --json') or --head. Online, the collector's own heads are used as well.
 
+With --policy, a checkpoint must be cosigned by the quorum of witnesses that the file asks for: the copy's own, or one
+given with --checkpoint. The file also has the log's key, in place of --key.
+
 \b
 Exit codes:
   0  everything holds
   1  refused, no collector could be reached, or the copy cannot be read
   2  wrong usage
-  4  a bad entry, a missing end, a fork, or a rewritten log
+  4  a bad entry, a missing end, a fork, a rewritten log, or no quorum of witnesses
 """
 
 
@@ -55,6 +61,7 @@ Exit codes:
 @click.argument("copy", required=False)
 @to_collector
 @click.option("--key", "key_text", metavar="KEY", help=KEY_HELP)
+@click.option("--policy", "policy_file", metavar="PATH", help=POLICY_HELP)
 @click.option(
     "--checkpoint", "notes", multiple=True, metavar="PATH", help="A checkpoint that was kept; may be repeated."
 )
@@ -67,6 +74,7 @@ def verify_(
     connection: Connection,
     copy: str | None,
     key_text: str | None,
+    policy_file: str | None,
     notes: tuple[str, ...],
     heads_file: str | None,
     head_texts: tuple[str, ...],
@@ -75,14 +83,15 @@ def verify_(
     json_: bool,
 ) -> None:
     """See _VERIFY_HELP."""
-    key = None if key_text is None else verifier_key(key_text)
+    policy, key = log_key(policy_file, key_text)
     if key is None and notes:
         message = "--checkpoint needs --key: a checkpoint is worth what its signature is"
         raise click.UsageError(message)
     kept = [_head(text) for text in head_texts]
     if heads_file is not None:
         kept += heads_of(_read(heads_file))
-    earlier = [] if key is None else [Checkpoint.of_note(read_bytes(path), key, path) for path in notes]
+    given = {path: read_bytes(path) for path in notes}
+    earlier = [] if key is None else [Checkpoint.of_note(note, key, path) for path, note in given.items()]
     if copy is not None and copy != "-" and _is(Path(copy).is_dir):
         if key is None or partial:
             message = f"{copy} is a folder: checking it needs --key, and goes without --partial"
@@ -93,6 +102,9 @@ def verify_(
             message = "--checkpoint speaks for whole logs, and --partial is not one"
             raise click.UsageError(message)
         verdict = _by_record(connection, copy, key, earlier, kept, partial=partial)
+    if policy is not None:
+        own = Path(copy or "") / CHECKPOINT
+        judge_witnesses(policy, given | ({str(own): read_bytes(str(own))} if _is(own.is_file) else {}), verdict)
     _print_verdict(verdict, json_=json_)
     if not verdict.holds:
         sys.exit(EXIT_BROKEN)
@@ -134,8 +146,9 @@ def _print_verdict(verdict: Verdict, *, json_: bool) -> None:
     streams = f"{verdict.records} records in {len(verdict.heads)} {'stream' if len(verdict.heads) == 1 else 'streams'}"
     if verdict.holds:
         click.echo(f"the chain holds: {streams}")
-    for size in verdict.held:
-        click.echo(f"  as signed: the checkpoint of {size} events")
+    signed = (f"as signed: the checkpoint of {size} events" for size in verdict.held)
+    for words in (*signed, *(f"witnessed: {printable(seen)}" for seen in verdict.witnessed)):
+        click.echo(f"  {words}")
     if verdict.hash_only:
         click.echo(f"  retained hash only: {verdict.hash_only} records; their content is gone, their place is proven")
     _print_twofold(verdict)
@@ -171,6 +184,7 @@ def _print_json(verdict: Verdict) -> None:
                 "missing": verdict.unseen,
                 "not_as_signed": verdict.wrong,
                 "checkpoints_held": verdict.held,
+                "witnessed": verdict.witnessed,
                 "hash_only": verdict.hash_only,
                 "declared_lost": verdict.gaps,
                 "read_in_two_ways": verdict.twofold.count,
@@ -221,6 +235,18 @@ def bounded(file: TextIO) -> Iterator[str]:
 def verifier_key(text: str, algorithm: int = ED25519) -> VerifierKey:
     """The key as given: its text, or the file that holds it."""
     return VerifierKey.of_text(_read(text) if _is(Path(text).is_file) else text, algorithm)
+
+
+def log_key(policy_file: str | None, key_text: str | None) -> tuple[WitnessPolicy | None, VerifierKey | None]:
+    """The policy in this file, and the log's key; a key that is given beside a policy must be the same."""
+    key = None if key_text is None else verifier_key(key_text)
+    if policy_file is None:
+        return None, key
+    policy = WitnessPolicy.of_text(_read(policy_file))
+    if key not in {None, policy.log}:
+        message = "--key is another key than that of the log in --policy"
+        raise click.UsageError(message)
+    return policy, policy.log
 
 
 def read_bytes(path: str, bytes_max: int = NOTE_BYTES_MAX) -> bytes:
