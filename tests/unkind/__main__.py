@@ -97,7 +97,7 @@ def _again(failed: Sequence[str]) -> str:
 def _passed(part: Part, pulses: int) -> bool:
     files = [str(HERE / f"test_{name}.py") for name in part.files]
     options = ["-v", "-rs", "--timeout=600", "-o", "console_output_style=count"]
-    told = {**os.environ, "UNKIND_PULSES": str(pulses), "SYSCALLS": "all", "CLOCKS": "all", "SERVERS": "all"}
+    told = {**os.environ, "UNKIND_PULSES": str(pulses), "SYSCALLS": "all", "CLOCKS": "all", "FAULTS": "all"}
     with subprocess.Popen([sys.executable, "-m", "pytest", *options, *files], env=told) as tests:
         try:
             return tests.wait(240 * part.minutes) == 0

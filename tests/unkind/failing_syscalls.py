@@ -1,13 +1,13 @@
 """System calls of a running process that fail: strace is attached to it, and lets go again.
 
-Only calls on the files of one state are touched: what else the process writes, sockets and wake-ups, stays sound.
+Only calls on the files that are named are touched: what else the process writes, sockets and wake-ups, stays sound.
 Owns the tracer; needs strace and the right to trace.
 """
 
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,17 +37,34 @@ def failing(pid: int, database: Path, calls: str, error: str, first: int) -> Ite
         first: which of a thread's calls is the first to fail, from 1.
     """
     trace = database.parent.parent / f"trace-{pid}"
-    paths = [part for suffix in _SUFFIXES for part in ("-P", f"{database}{suffix}")]
-    inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={first}+"]
-    command = ["strace", "-f", "-qq", "-o", str(trace), *paths, *inject, "-p", str(pid)]
+    with failing_on(pid, [Path(f"{database}{suffix}") for suffix in _SUFFIXES], calls, error, first, trace):
+        yield trace
+
+
+@contextmanager
+def failing_on(pid: int, files: Sequence[Path], calls: str, error: str, first: int, trace: Path) -> Iterator[None]:
+    """The same on these files; without any, on whatever it is that the process calls them for."""
+    paths = [part for file in files for part in ("-P", str(file))]
+    command = [*_tracing(calls, f"{error}:when={first}+", trace), *paths, "-p", str(pid)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
         try:
             _wait_until(tracer, pid, traced=True)
-            yield trace
+            yield
         finally:
             tracer.terminate()
             tracer.wait(ATTACH_SECONDS)
             _wait_until(None, pid, traced=False)
+
+
+def command_failing(calls: str, error: str, at: int, trace: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command of which the `at`-th of these calls, in any of its threads, fails so."""
+    tracing = [*_tracing(calls, f"{error}:when={at}", trace), *command]
+    return subprocess.run(tracing, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+
+
+def _tracing(calls: str, how: str, trace: Path) -> list[str]:
+    injected = ["-e", f"trace={calls}", "-e", f"inject={calls}:error={how}"]
+    return ["strace", "-f", "-qq", "-o", str(trace), *injected]
 
 
 def _wait_until(tracer: subprocess.Popen[bytes] | None, pid: int, *, traced: bool) -> None:

@@ -13,7 +13,7 @@ from tests.unkind.own_network import filtered, own_network, why_not
 WHY_NOT = why_not() or servers_house.why_not()
 pytestmark = [pytest.mark.timeout(600), pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 DROP, RESET = "drop", "reject with tcp reset"
-WIDE = os.environ.get("SERVERS") == "all"
+WIDE = os.environ.get("FAULTS") == "all"
 """The whole is `make unkind`."""
 EACH = list(product(("PostgreSQL", "NATS"), ("dport", "sport"), (DROP, RESET)))
 FAULTS = EACH if WIDE else [("PostgreSQL", "dport", RESET)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unkind import servers_house
 
-WHY_NOT = "make unkind" if os.environ.get("SERVERS") != "all" else servers_house.why_not()
+WHY_NOT = "make unkind" if os.environ.get("FAULTS") != "all" else servers_house.why_not()
 pytestmark = [pytest.mark.timeout(600), pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 
 
