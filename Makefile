@@ -102,6 +102,10 @@ soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at ra
 soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--nats --events 20000 --replicas 2")
 	@$(ENV) python -m tests.soak.scale $(SOAK)
 
+.PHONY: soak-idle
+soak-idle: $(VENV)/dev.stamp ## 20 sidecars with little to do: paused, certificates replaced, the collector restarted; 15 min (SOAK="--minutes 60 --seed 7")
+	@$(ENV) python -m tests.soak.idle $(SOAK)
+
 bench-ingest: $(VENV)/servers.stamp $(VENV)/nats.stamp ## measure: from the wire into the signed log on SQLite, PostgreSQL, NATS with PostgreSQL (INGEST="nats"), and checking a copy
 	@$(ENV) python -m tests.bench.ingest $(INGEST) && $(ENV) python -m tests.bench.audit_probe
 

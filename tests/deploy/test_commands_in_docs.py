@@ -15,7 +15,7 @@ PROGRAMS = {"leasehold": leasehold, "leasehold-broker": broker}
 PAGES = sorted(
     page
     for folder in (
-        *("", "broker", "deploy", "deploy/envoy", "deploy/keys", "deploy/runbooks"),
+        *("", "broker", "deploy", "deploy/compose", "deploy/envoy", "deploy/keys", "deploy/runbooks", "deploy/systemd"),
         *("clients/python", "clients/typescript"),
     )
     for page in (ROOT / folder).glob("*.md")

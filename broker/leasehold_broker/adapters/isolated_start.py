@@ -24,7 +24,9 @@ from typing import NoReturn
 from leasehold_broker.domain.key_shapes import is_provider_key
 
 KEPT = frozenset({"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"})
-KEPT_ALSO = frozenset({"NO_COLOR", "SSL_CERT_DIR", "SSL_CERT_FILE", "NOTIFY_SOCKET", "INVOCATION_ID"})
+KEPT_ALSO = frozenset(
+    {"NO_COLOR", "SSL_CERT_DIR", "SSL_CERT_FILE", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID"}
+)
 KEPT_PREFIXES = ("LC_", "LEASEHOLD_")
 """What a process keeps of its environment. Not among it: PYTHON*, LD_*, GRPC_* (traces print headers), proxies."""
 

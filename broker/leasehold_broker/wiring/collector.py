@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 
@@ -14,6 +15,7 @@ from leasehold_broker.adapters.jwt_identities import JwtIdentities
 from leasehold_broker.adapters.kernel_peers import KernelPeers
 from leasehold_broker.adapters.private_files import make_folder
 from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
+from leasehold_broker.adapters.service_manager import ServiceManager
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
 from leasehold_broker.collector import audit_door, budget_door, fleet_door, key_door, revocation_door, sidecar_door
@@ -84,7 +86,8 @@ async def run_collector(config: CollectorConfig, stop: asyncio.Event) -> None:
         Refusal, OSError, RuntimeError, ValueError, sqlite3.Error: it could not start; the message says why.
     """
     collector = Collector(config)
-    async with collector.serving():
+    # Counting beats by themselves: what it does is done when it is asked, on the same loop.
+    async with collector.serving(), ServiceManager().told(itertools.count().__next__):
         waits = [asyncio.create_task(event.wait()) for event in (stop, collector.gave_up)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

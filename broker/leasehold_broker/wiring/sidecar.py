@@ -19,6 +19,7 @@ from leasehold_broker.adapters.peer_processes import PidfdProcesses
 from leasehold_broker.adapters.policy_files import PolicyFiles
 from leasehold_broker.adapters.process_hardening import assert_hardened
 from leasehold_broker.adapters.prometheus_metrics import PrometheusMetrics, Sample
+from leasehold_broker.adapters.service_manager import ServiceManager
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits
 from leasehold_broker.adapters.system_clock import SystemClock
 from leasehold_broker.adapters.system_entropy import SystemEntropy
@@ -87,7 +88,7 @@ async def run_sidecar(
         Refusal, OSError, RuntimeError, ValueError: it could not start; the message says why.
     """
     sidecar = Sidecar(config, passphrase, reload)
-    async with sidecar.serving():
+    async with sidecar.serving(), ServiceManager().told(lambda: sidecar.ticks):
         await sidecar.tick_until(stop)
     if sidecar.failed:
         raise ProcessFailedError(sidecar.failed)
@@ -102,7 +103,8 @@ class Sidecar:
         self.config = config
         self._reload = reload
         self.failed = ""
-        self._ticks = 0
+        self.ticks = 0
+        """Rounds of what time brings, so far."""
         self._copied_marks: tuple[KeyMark, ...] = ()
         self._clock = SystemClock()
         self._entropy = SystemEntropy()
@@ -226,7 +228,7 @@ class Sidecar:
 
     async def _tick(self) -> None:
         """Expiry, retries, pruning, a policy to look at; notices a failed disk."""
-        self._ticks += 1
+        self.ticks += 1
         if self._reload.is_set():
             self._reload.clear()
             self.policies.reload()
@@ -237,7 +239,7 @@ class Sidecar:
         self._end_with_process.tidy()
         self._health.look()
         self._keys.dynamic.look()
-        if self._ticks % PRUNE_EVERY_SWEEPS == 0:
+        if self.ticks % PRUNE_EVERY_SWEEPS == 0:
             await sweep.prune(now)
             self._still_hardened()
             self._copy_marks()
