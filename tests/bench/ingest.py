@@ -1,10 +1,11 @@
-"""What collectors take in, from the wire to the signed log: python -m tests.bench.ingest [sqlite] [postgres] [nats].
+"""What collectors take in, from the wire to the signed log: python -m tests.bench.ingest [sqlite|postgres|nats].. [N].
 
 Everything is a process of this machine: whole collectors behind gRPC (real stores; only tokens are verified in memory),
 PostgreSQL, NATS, and one that is many sidecars (tests/bench/shippers.py), which has made its batches before. Three
 times count from the first request: until the last batch is acknowledged, until the log has all, and until a checkpoint
 over all of it is published (one a second at most, as configured by default). Processor time is of whole processes over
-all of that, also for reading back and signing.
+all of that, also for reading back and signing. N: events, many for what is sustained, not what a burst
+of seconds is taken in at.
 """
 
 import asyncio
@@ -67,6 +68,7 @@ class Run:
     """One run: what there is beside the collectors, and what came out."""
 
     what: str
+    events: int
     collectors: int = 1
     cpu_of: dict[str, Callable[[], float]] = field(default_factory=dict)
 
@@ -78,9 +80,9 @@ class Run:
             servers = [await stack.enter_async_context(one) for one in serving]
             targets = [f"unix:{folder / name / 'collector.sock'}" for name in names]
             shippers = await stack.enter_async_context(
-                _child("tests.bench.shippers", str(SIDECARS), str(EVENTS), *targets)
+                _child("tests.bench.shippers", str(SIDECARS), str(self.events), *targets)
             )
-            events = EVENTS // SIDECARS * SIDECARS
+            events = self.events // SIDECARS * SIDECARS
             cpu_of = {"collectors": lambda: sum(cpu_seconds(one.pid) for one in servers), **self.cpu_of}
             before = {name: cpu() for name, cpu in cpu_of.items()}
             began = time.monotonic()
@@ -121,7 +123,7 @@ async def _child(module: str, *words: str):
         await process.communicate()
 
 
-async def measure_sqlite() -> None:
+async def measure_sqlite(events: int) -> None:
     """One collector over a file."""
     with tempfile.TemporaryDirectory(prefix="leasehold-bench-") as home:
         file = Path(home) / "collector-0" / "collector.db"
@@ -133,10 +135,10 @@ async def measure_sqlite() -> None:
                 ).fetchone()
             return found[0] or 0, found[1] or 0
 
-        await Run("SQLite").measure(Path(home), "", "", sizes)
+        await Run("SQLite", events).measure(Path(home), "", "", sizes)
 
 
-async def measure_postgres(collectors: int, sync_interval: str) -> None:
+async def measure_postgres(collectors: int, sync_interval: str, events: int) -> None:
     """Replicas over one PostgreSQL; behind a NATS that syncs so often ("": without one)."""
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="leasehold-bench-")))
@@ -144,7 +146,7 @@ async def measure_postgres(collectors: int, sync_interval: str) -> None:
         database = stack.enter_context(postgres.cluster())
         database.start(SERVER)
         url, bus = database.server.url(), ""
-        run = Run(f"PostgreSQL, {collectors} replica(s)", collectors)
+        run = Run(f"PostgreSQL, {collectors} replica(s)", events, collectors)
         run.cpu_of["PostgreSQL"] = lambda: server_cpu_seconds(database.pid)
         if sync_interval:
             server = stack.enter_context(nats.running(sync_interval=sync_interval))
@@ -160,7 +162,7 @@ async def measure_postgres(collectors: int, sync_interval: str) -> None:
             return found[0], found[1] or 0
 
         await run.measure(home, url, bus, sizes)
-        _say(f"    {int(await reading.fetchval(SIZE)) / EVENTS:,.0f} bytes for each in PostgreSQL")
+        _say(f"    {int(await reading.fetchval(SIZE)) / events:,.0f} bytes for each in PostgreSQL")
         await reading.close()
 
 
@@ -180,20 +182,20 @@ def server_cpu_seconds(postmaster: int) -> float:
     return total
 
 
-def measure(engines: tuple[str, ...] = ("sqlite", "postgres", "nats")) -> None:
+def measure(engines: tuple[str, ...] = ("sqlite", "postgres", "nats"), events: int = EVENTS) -> None:
     """Measure and print."""
-    _say(f"\nevents of 300 bytes from {SIDECARS} sidecars, {os.cpu_count()} cores for all")
+    _say(f"\n{events:,} events of 300 bytes from {SIDECARS} sidecars, {os.cpu_count()} cores for all")
     if "sqlite" in engines:
-        asyncio.run(measure_sqlite())
+        asyncio.run(measure_sqlite(events))
     if postgres.installed() is None:
         _say("no PostgreSQL here: make .venv/servers.stamp")
         return
     if "postgres" in engines:
         for collectors in (1, 2):
-            asyncio.run(measure_postgres(collectors, ""))
+            asyncio.run(measure_postgres(collectors, "", events))
     if "nats" in engines and nats.installed() is not None:
         for collectors, sync_interval in ((2, "2m"), (3, "2m"), (2, "always")):
-            asyncio.run(measure_postgres(collectors, sync_interval))
+            asyncio.run(measure_postgres(collectors, sync_interval, events))
 
 
 def _say(line: str) -> None:
@@ -205,4 +207,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         run_tuned(serve(Path(sys.argv[2]), *sys.argv[3:]))
     else:
-        measure(tuple(sys.argv[1:]) or ("sqlite", "postgres", "nats"))
+        counts = [int(word) for word in sys.argv[1:] if word.isdecimal()]
+        engines = tuple(word for word in sys.argv[1:] if not word.isdecimal())
+        measure(engines or ("sqlite", "postgres", "nats"), *counts)

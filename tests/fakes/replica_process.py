@@ -15,13 +15,17 @@ from tests.fakes.replicas import Replica
 from leasehold_broker.adapters.postgres_collector import PostgresAt
 from leasehold_broker.config.collector_nats import NatsBus
 from leasehold_broker.domain.reasons import Refusal
+from leasehold_broker.flows import publish_checkpoint
 
 PARTITION_RECORDS = 100_000
+READ_BACK_RECORDS_MAX = 20
+"""So that what is killed signs from its memory, as it does when much comes."""
 
 
 async def main() -> None:
     """Serve until killed; says "ready" once. A database that is away is waited for."""
     folder, name, epoch, url, schema, *servers = sys.argv[1:]
+    publish_checkpoint.READ_BACK_RECORDS_MAX = READ_BACK_RECORDS_MAX
     bus = NatsBus(tuple(servers), "soak", None, None, None, 1 << 30, 1) if servers else None
     at = PostgresAt(url, schema, partition_records=PARTITION_RECORDS)
     for attempt in range(10_000):

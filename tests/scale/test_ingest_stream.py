@@ -71,7 +71,7 @@ async def test_who_is_cancelled_while_a_reader_ends_is_cancelled(shared):
     await adapter.connect()
     session = adapter._open()
     reader = Reader(session, f"{shared.bus.prefix}-ingest", f"{shared.bus.prefix}-ingest.*")
-    assert not await reader.read(0, 1)
+    assert not await reader.read(0, 1, 1)
     closing = asyncio.create_task(reader.close())
     await asyncio.sleep(0)
     closing.cancel()

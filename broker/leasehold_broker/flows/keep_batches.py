@@ -125,9 +125,11 @@ class KeepBatches:
         for _ in range(ATTEMPTS_MAX):
             self._must_be_open(stream)
             known = self._known.get(stream)
-            if known is None or not known.goes_on(checked):
+            follows = known is not None and known.goes_on(checked)
+            if known is None or not follows:
                 known = await self._look(stream)  # it may have gone on through another replica
-            if known.goes_on(checked):
+                follows = known.goes_on(checked)
+            if follows:
                 fresh: Sequence[CheckedRecord] = checked
                 head: StreamHead | None = None
             else:

@@ -36,8 +36,8 @@ class Reader:
         self._counted = 0
         self._silent_seconds = 0.0
 
-    async def read(self, after: int, limit: int) -> Sequence[Any]:
-        """Messages behind this place; none when none comes within `WAIT_SECONDS`.
+    async def read(self, after: int, messages_max: int, bytes_max: int) -> Sequence[Any]:
+        """Messages behind this place, up to so many, or so many bytes; none when none comes within `WAIT_SECONDS`.
 
         Raises:
             Refusal: STORE_UNAVAILABLE.
@@ -48,7 +48,7 @@ class Reader:
             self._pushed = await self.session.ask(self._subscribed(after))
             self._place = after
         try:
-            messages = await self.session.ask(self._next(limit))
+            messages = await self.session.ask(self._next(messages_max, bytes_max))
         except BaseException:
             await self.close()
             raise
@@ -97,13 +97,15 @@ class Reader:
             pending_bytes_limit=PENDING_BYTES_MAX,
         )
 
-    async def _next(self, limit: int) -> Sequence[Any]:
+    async def _next(self, messages_max: int, bytes_max: int) -> Sequence[Any]:
         try:
             found = [await self._pushed.next_msg(timeout=WAIT_SECONDS)]
         except NatsTimeoutError:
             return ()
-        while len(found) < limit and self._pushed.pending_msgs:
+        size = len(found[0].data)
+        while len(found) < messages_max and size < bytes_max and self._pushed.pending_msgs:
             found.append(await self._pushed.next_msg(timeout=WAIT_SECONDS))
+            size += len(found[-1].data)
         self._silent_seconds = 0.0
         return found
 

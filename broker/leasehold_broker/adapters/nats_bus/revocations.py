@@ -98,7 +98,7 @@ class NatsRevocations:
         if self._reader is None or self._session is None or self._session.over:
             raise unavailable("it is not connected")
         try:
-            messages = await self._reader.read(self._revision, HEARD_MAX)
+            messages = await self._reader.read(self._revision, HEARD_MAX, BYTES_MAX)
         except APIError as error:
             raise unavailable(str(error.description)) from None
         found: list[Revocation] = []
