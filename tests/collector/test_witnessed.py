@@ -28,11 +28,17 @@ async def test_a_kept_checkpoint_is_cosigned_as_the_log_grows(tmp_path):
             assert (second.exit_code, second.stderr) == (0, "leasehold: not cosigned by b: it answered 500\n")
             assert "is cosigned by a, c" in second.stdout
             witnesses[0].answers = [(500, b"")] * 99
+            before = kept.read_bytes()
             third = await run(centre, "checkpoint", "--keep", kept, "--policy", policy)
             assert (third.exit_code, "that is no quorum of the policy" in third.stderr) == (3, True)
+            assert kept.read_bytes() == before  # a quorum has cosigned that
             witnesses[0].answers, witnesses[1].answers = [], []
             last = await run(centre, "checkpoint", "--keep", kept, "--policy", policy)
             assert last.exit_code == 0
+            witnesses[2].answers = [(422, b"")]
+            forked = await run(centre, "checkpoint", "--keep", kept, "--policy", policy)
+            assert (forked.exit_code, "a witness saw another log" in forked.stderr) == (4, True)
+            assert kept.with_name("kept.contradicts").read_bytes() != kept.read_bytes()
         assert (await run(centre, "checkpoint", "--policy", policy)).exit_code == 2
         exported = await run(centre, "export", "--tiles", "-o", copy)
         assert exported.exit_code == 0

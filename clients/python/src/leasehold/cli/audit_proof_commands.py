@@ -23,7 +23,7 @@ from leasehold.operators import OperatorClient
 from leasehold.witnesses import WitnessPolicy
 from leasehold.witnessing import have_witnessed
 
-_INCOMPLETE = """  3  kept, and not cosigned by a quorum of the policy
+_INCOMPLETE = """  3  not cosigned by a quorum of the policy; what is kept stays as it was
 """
 _BROKEN = """  4  what the collector shows does not agree with what it signed before
 """
@@ -55,61 +55,71 @@ def checkpoint(connection: Connection, keep: str | None, key_text: str | None, p
             unverified_size(note)
             click.echo("".join(f"{printable(line)}\n" for line in note.decode().split("\n")[:-1]), nl=False)
             return
-        earlier = _keep(client, Path(keep), key)
+        path = Path(keep)
+        earlier, note = _grown(client, path, key)
         if policy is not None:
-            _have_witnessed(client, Path(keep), policy, earlier)
-
-
-def _keep(client: OperatorClient, path: Path, key: VerifierKey) -> int:
-    """Keep the newest checkpoint; gives the size of the one that was kept before, 0 for none."""
-    if not path.exists():
-        note, _ = client.checkpoint()
-        newest = Checkpoint.of_note(note, key)
+            note = _cosigned(client, path, policy, 0 if earlier is None else earlier.size, note)
         _replace(path, note)
-        click.echo(f"the checkpoint of {newest.size} events is kept; there was none before")
-        return 0
+        newest = Checkpoint.of_note(note, key)
+        if earlier is None:
+            click.echo(f"the checkpoint of {newest.size} events is kept; there was none before")
+        else:
+            click.echo(f"the log grew from {earlier.size} to {newest.size} events; nothing before was changed")
+
+
+def _grown(client: OperatorClient, path: Path, key: VerifierKey) -> tuple[Checkpoint | None, bytes]:
+    """What is kept, None for nothing, and the newest checkpoint's note, proven to have grown from it."""
+    if not path.exists():
+        return None, client.checkpoint()[0]
     earlier = Checkpoint.of_note(read_bytes(str(path)), key, str(path))
     try:
         note, proof = client.prove_growth(earlier.size)
     except InvalidRequest as refused:
-        click.echo(f"leasehold: the log does not reach the {earlier.size} events signed before: {refused}", err=True)
-        sys.exit(EXIT_BROKEN)
+        fail(f"the log does not reach the {earlier.size} events signed before: {refused}", EXIT_BROKEN)
     newest = Checkpoint.of_note(note, key)
     if not consistent(earlier.size, earlier.root, newest.size, newest.root, proof):
-        beside = path.with_name(path.name + ".contradicts")
-        beside.write_bytes(note)
-        click.echo(
-            f"leasehold: the log of {newest.size} events does not begin with the {earlier.size} that were signed "
-            f"before: it was rewritten or forked. Both notes are evidence: {path} and {beside}",
-            err=True,
+        fail(
+            f"the log of {newest.size} events does not begin with the {earlier.size} that were signed before: it was "
+            f"rewritten or forked. Both notes are evidence: {path} and {_beside(path, note)}",
+            EXIT_BROKEN,
         )
-        sys.exit(EXIT_BROKEN)
-    _replace(path, note)
-    click.echo(f"the log grew from {earlier.size} to {newest.size} events; nothing before was changed")
-    return earlier.size
+    return earlier, note
 
 
-def _have_witnessed(client: OperatorClient, path: Path, policy: WitnessPolicy, earlier: int) -> None:
-    """Have the witnesses, who may have seen `earlier` events, cosign a checkpoint that has grown from what is kept."""
-    kept = Checkpoint.of_note(read_bytes(str(path)), policy.log, str(path))
+def _cosigned(client: OperatorClient, path: Path, policy: WitnessPolicy, seen: int, note: bytes) -> bytes:
+    """This checkpoint, or a newer one that has grown from it, with the cosignatures of a quorum.
+
+    Ends the command where there is none: what is kept stays, since a quorum may have cosigned it.
+    """
+    first = Checkpoint.of_note(note, policy.log)
 
     def prove(old: int) -> tuple[bytes, list[bytes]]:
-        note, proof = client.prove_growth(old)
-        newest = Checkpoint.of_note(note, policy.log)
-        if old == kept.size and not consistent(old, kept.root, newest.size, newest.root, proof):
-            fail("the log changed while it was looked at", EXIT_BROKEN)
-        return note, proof
+        shown, proof = client.prove_growth(old)
+        newest = Checkpoint.of_note(shown, policy.log)
+        if old == first.size and not consistent(old, first.root, newest.size, newest.root, proof):
+            fail(f"the log changed while it was looked at; {_beside(path, shown)} is evidence", EXIT_BROKEN)
+        return shown, proof
 
-    found = have_witnessed(policy, prove, kept.size, earlier)
-    _replace(path, found.note)
+    found = have_witnessed(policy, prove, first.size, seen)
     for name, why in found.failed.items():
         click.echo(f"leasehold: not cosigned by {printable(f'{name}: {why}')}", err=True)
+    if found.contradicted:
+        fail(f"a witness saw another log; {_beside(path, found.note)} is evidence", EXIT_BROKEN)
     size = Checkpoint.of_note(found.note, policy.log).size
     click.echo(printable(f"the checkpoint of {size} events is cosigned by {', '.join(found.cosigners) or 'nobody'}"))
-    if found.contradicted:
-        sys.exit(EXIT_BROKEN)
-    if not policy.satisfied(policy.cosigners(SignedNote.of_bytes(found.note, str(path)))):
-        fail("that is no quorum of the policy", EXIT_INCOMPLETE)
+    if not policy.satisfied(policy.cosigners(SignedNote.of_bytes(found.note, "checkpoint"))):
+        fail(f"that is no quorum of the policy; {path} is left as it was", EXIT_INCOMPLETE)
+    return found.note
+
+
+def _beside(path: Path, note: bytes) -> Path:
+    """Where a note is put that contradicts what is kept."""
+    beside = path.with_name(path.name + ".contradicts")
+    try:
+        beside.write_bytes(note)
+    except OSError as error:
+        raise InvalidRequest.of_field("--keep", f"{beside} cannot be written: {error.strerror}") from None
+    return beside
 
 
 def _replace(path: Path, note: bytes) -> None:
