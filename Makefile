@@ -141,6 +141,10 @@ rotate-crash: $(VENV)/servers.stamp ## kill -9 a collector 120 times while it ro
 	@$(ENV) ROTATE_KILLS=$${ROTATE_KILLS:-120} ROTATE_DEATHS=all pytest -q -rP --timeout=7200 --show-capture=stdout \
 	  tests/unkind/test_rotation_killed.py tests/unkind/test_rotation_at_providers.py tests/unkind/test_cloud_stores_killed.py
 
+.PHONY: properties
+properties: $(VENV)/dev.stamp ## every property with examples that no run had before, ten times as many (SEED=7)
+	@$(ENV) pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=anew $(if $(SEED),--hypothesis-seed=$(SEED)) -m hypothesis tests
+
 mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see each one noticed (MUTANTS="--only carve")
 	@$(ENV) python -m tests.mutants $(MUTANTS)
 

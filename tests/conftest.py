@@ -1,4 +1,6 @@
-"""What holds for every test: no property is timed, as the machine may be busy; and real servers, started on demand.
+"""What holds for every test: no property is timed, none is asked anew at random, and real servers start on demand.
+
+A run that fails is to fail again: examples are drawn from the test itself. `make properties` draws others.
 
 Of each server there is one for all tests of a worker.
 """
@@ -14,8 +16,10 @@ from tests.planted_search import pytest_configure
 
 __all__ = ["pytest_configure"]
 
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("anew", untimed, derandomize=False, max_examples=1000)
+settings.register_profile("same", untimed, derandomize=True, database=None)
+settings.load_profile("same")
 # At debug level, at which everything is captured, it names its event loop before and after each call.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.INFO)
 

@@ -341,7 +341,7 @@ async def test_a_slow_server_holds_nobody_up(opened, tmp_path):
         turns = 0
         while not reading.done():
             turns += 1
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
         assert await reading is SourceState.UNREACHABLE
         assert turns > 3
     finally:

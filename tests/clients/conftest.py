@@ -44,7 +44,7 @@ def token_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(running: Running, token_file: Path) -> Iterator[LeaseholdClient]:
     """A blocking client of the fake sidecar."""
-    with LeaseholdClient(running.target, token_file, timeout_seconds=5) as made:
+    with LeaseholdClient(running.target, token_file, timeout_seconds=60) as made:
         yield made
 
 

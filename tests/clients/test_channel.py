@@ -54,7 +54,7 @@ def secure(leases, pem):
 
 def test_mutual_tls(secure, pem):
     """With roots and a client certificate a TCP sidecar answers."""
-    with LeaseholdClient(secure, JWT, tls=TlsFiles(pem[0], *pem), timeout_seconds=5) as client:
+    with LeaseholdClient(secure, JWT, tls=TlsFiles(pem[0], *pem), timeout_seconds=60) as client:
         assert list(client.leases()) == []
 
 

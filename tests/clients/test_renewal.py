@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -221,11 +222,13 @@ async def test_the_async_twin_takes_an_async_token(running, leases):
 
 async def test_the_async_twin_finds_a_restarted_server(leases, running, token_file):
     """A server that came back on the same path is found by a new channel."""
-    async with AsyncClient(running.target, token_file, timeout_seconds=1) as client:
+    async with AsyncClient(running.target, token_file, timeout_seconds=60) as client:
         assert [info async for info in client.leases()] == []
         await asyncio.to_thread(running.stop)
+        patient, client.link.settings = client.link.settings, replace(client.link.settings, timeout_seconds=1.0)
         with pytest.raises(Unavailable):
             await client.get("leases/1")
+        client.link.settings = patient
         running.start()
 
         assert [info async for info in client.leases()] == []

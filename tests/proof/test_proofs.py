@@ -17,7 +17,7 @@ NOW = int(time.time())
 
 def acquire(sidecar, token, proof):
     """A lease, released at once; its name."""
-    with LeaseholdClient(sidecar.target, token, proof=proof, timeout_seconds=10) as client:
+    with LeaseholdClient(sidecar.target, token, proof=proof, timeout_seconds=60) as client:
         lease = client.acquire(provider="openai", renew=False)
         lease.release()
         return lease.name

@@ -49,7 +49,8 @@ def receiver():
 def webhook(url, **settings):
     """A webhook sink."""
     key = settings.pop("key_file", None)
-    return WebhookSink("hook", HttpTarget(url, timeout_seconds=0.5, **settings), Format.LEASEHOLD, key, lambda: 17)
+    target = HttpTarget(url, **{"timeout_seconds": 60.0, **settings})
+    return WebhookSink("hook", target, Format.LEASEHOLD, key, lambda: 17)
 
 
 def test_the_signature_is_that_of_standard_webhooks(tmp_path):
@@ -97,7 +98,7 @@ async def test_only_a_2xx_takes_a_batch(receiver, answer):
 
 async def test_a_silent_or_missing_receiver_is_a_failure(receiver):
     """Nobody there, and nobody answering in time; a connection that broke is not used again."""
-    sink = webhook(receiver.url)
+    sink = webhook(receiver.url, timeout_seconds=2.0)
     receiver.hold.clear()
     with pytest.raises(SinkFailedError, match="TimeoutError"):
         await sink.deliver(stored())
@@ -125,7 +126,7 @@ async def test_an_answer_that_never_ends_is_given_up():
                 await asyncio.sleep(0.05)
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    sink = webhook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    sink = webhook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", timeout_seconds=0.5)
     async with asyncio.timeout(60), server:
         for _ in range(2):
             drips.clear()
