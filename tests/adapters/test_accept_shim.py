@@ -105,7 +105,7 @@ async def _closed(reader: asyncio.StreamReader) -> bool:
 
 
 async def _ended(shim: AcceptShim) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while shim.connection_count:  # noqa: ASYNC110 - the shim tells nobody that it is empty
             await asyncio.sleep(0.005)
 
@@ -455,7 +455,7 @@ async def test_sums_are_told_by_themselves(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("leasehold_broker.adapters.accept_pipe.TELL_SECONDS", 0.0)
     with capture_logs() as lines:
         TurnedAway().add("connections_max", "")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not lines:  # noqa: ASYNC110 - the log tells nobody
                 await asyncio.sleep(0)
     assert [(line["why"], line["count"]) for line in lines] == [("connections_max", 1)]

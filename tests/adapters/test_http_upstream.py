@@ -65,7 +65,7 @@ async def ask(upstream: HttpUpstream, origin: str, request: UpstreamRequest = RE
     """One call to its end."""
     answered, key = Answered(), Key()
     call = upstream.send(origin, request, key, answered)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await answered.over.wait()
     return answered, call, key
 
@@ -182,7 +182,7 @@ async def test_an_unused_connection_is_closed_after_its_time():
     settings = UpstreamSettings(pool_idle_seconds=0.05, tick_seconds=0.01)
     upstream = HttpUpstream([UpstreamOrigin(origin.url, allow_private=True)], settings)
     await ask(upstream, origin.url)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await origin.lost.wait()
     await ask(upstream, origin.url)
     assert origin.connections == 2

@@ -61,7 +61,7 @@ async def read_all(origin: str) -> Slow:
     slow = Slow()
     upstream = HttpUpstream([UpstreamOrigin(origin, allow_private=True)])
     request = UpstreamRequest("GET", "/", (), b"")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(240), asyncio.TaskGroup() as group:
         group.create_task(slow.count_turns())
         upstream.send(origin, request, lambda: ("x-api-key", b"k"), slow)
         await slow.over.wait()

@@ -47,7 +47,7 @@ async def ask(metrics, data=GET):
     """What comes back until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", metrics.port)
     writer.write(data)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         try:
             return await reader.read()
         except ConnectionError:
@@ -115,7 +115,7 @@ async def test_many_connections_cost_no_thread_and_are_bounded(metrics):
     """Hundreds of silent connections: as many as allowed are held, the rest is dropped, and a place comes back."""
     threads = set(threading.enumerate())
     opened = [await asyncio.open_connection("127.0.0.1", metrics.port) for _ in range(300)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while sum(reader.at_eof() for reader, _ in opened) < 300 - CONNECTIONS_MAX:
             for reader, _ in opened:
                 with contextlib.suppress(ConnectionError, TimeoutError):
@@ -124,6 +124,6 @@ async def test_many_connections_cost_no_thread_and_are_bounded(metrics):
     assert set(threading.enumerate()) <= threads  # those of earlier tests may end meanwhile
     for _, writer in opened:
         writer.close()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not (await ask(metrics)).startswith(b"HTTP/1.1 200"):
             continue

@@ -49,7 +49,7 @@ async def test_a_collector_that_is_away_fills_the_spool_and_then_gets_everything
     state = SqliteStateStore(tmp_path / "state", "sidecar-1", SystemClock(), StoreLimits(spool_bytes_max=100_000))
     state.load()
     target, committed = f"unix:{tmp_path / 'collector.sock'}", 0
-    async with asyncio.timeout(60), linked(target, state) as link:
+    async with asyncio.timeout(240), linked(target, state) as link:
         with pytest.raises(Refusal) as refused:  # noqa: PT012 - how many fit is not the point
             while committed < 10_000:
                 await state.commit([call_event(committed)])
@@ -79,7 +79,7 @@ async def test_damage_in_the_spool_is_found_counted_and_stops_the_sidecar(tmp_pa
     connection.close()
     state = SqliteStateStore(tmp_path / "state", "sidecar-1", SystemClock(), StoreLimits())
     state.load()
-    async with asyncio.timeout(60), Centre(tmp_path) as centre, linked(centre.target, state) as link:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, linked(centre.target, state) as link:
         await eventually(lambda: link.counters.spool_damaged > 0)
         await eventually(lambda: link.authority_lapsed_seconds(SystemClock().now()) is not None)
         assert "SPOOL_DAMAGED" in link.counters.failures
@@ -89,7 +89,7 @@ async def test_damage_in_the_spool_is_found_counted_and_stops_the_sidecar(tmp_pa
 
 async def test_after_damage_a_new_state_directory_is_a_new_life_with_a_flag(tmp_path):
     """The operators move the damaged directory away: the next life goes on, and the lost tail shows (A6)."""
-    async with asyncio.timeout(60), Centre(tmp_path) as centre:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre:
         async with Sidecar(centre.target, epoch="e1") as sidecar:
             sidecar.emit(3)
             await sidecar.outbox.empty()
@@ -111,7 +111,7 @@ async def test_a_record_that_is_not_what_was_written_is_never_sent(tmp_path, wro
         "digest": replace(good[2], digest=bytes(32)),
         "order": good[3],
     }[wrong]
-    async with asyncio.timeout(60), Centre(tmp_path) as centre:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre:
         outbox = MemoryOutbox()
         outbox.put(good[0], good[1], bad)
         async with linked(centre.target, outbox) as link:
@@ -123,7 +123,7 @@ async def test_a_record_that_is_not_what_was_written_is_never_sent(tmp_path, wro
 async def test_two_sessions_that_ship_one_stream_store_it_once(tmp_path):
     """An old connection and a new one of one process: whatever the interleaving, each is stored once (A2)."""
     records = Emitter().calls(1500)
-    async with asyncio.timeout(60), Centre(tmp_path) as centre:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre:
         outboxes = [MemoryOutbox(), MemoryOutbox()]
         for outbox in outboxes:
             outbox.put(*records)
@@ -141,7 +141,7 @@ async def test_a_collector_restored_from_an_older_copy_goes_on_once_gaps_are_acc
     await kept.close()
     emitter.calls(10)
     outbox.put(*emitter.calls(3))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         async with Centre(tmp_path, "c1") as centre, linked(centre.target, outbox) as link:
             await eventually(lambda: Reason.AUDIT_CHAIN_BROKEN in link.counters.failures)
             assert len(outbox.kept) == 3
@@ -168,7 +168,7 @@ async def test_content_is_dropped_only_when_it_is_signed_and_delivered(tmp_path)
     """Not before a checkpoint covers it, not while a required sink lacks it, never when the clock has jumped."""
     clock = ManualClock()
     jumps = []
-    async with asyncio.timeout(60), Centre(tmp_path, clock=clock) as centre:
+    async with asyncio.timeout(240), Centre(tmp_path, clock=clock) as centre:
         store = centre.store
         await store.append("sidecar-1", Emitter().calls(20), clock.now().wall_ms)
         await centre.publish.step()

@@ -36,7 +36,7 @@ async def refusal(call) -> Reason | None:
 async def test_a_responder_revokes_and_watches_until_it_is_complete(tmp_path):
     """Revoke, get, list and watch agree, and the event names who did it."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(240),
         Centre(tmp_path) as centre,
         Sidecar(centre.target) as sidecar,
         Operator(centre.target, "alice/responder") as alice,
@@ -61,7 +61,7 @@ async def test_a_responder_revokes_and_watches_until_it_is_complete(tmp_path):
 
 async def test_a_repeated_request_is_the_same_revocation(tmp_path):
     """The same id gives the same entry; with another selector it is refused."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
         request = wish(provider="openai")
         first = await alice.revocations.RevokeLeases(request, **alice.how)
         second = await alice.revocations.RevokeLeases(request, **alice.how)
@@ -75,7 +75,7 @@ async def test_a_repeated_request_is_the_same_revocation(tmp_path):
 async def test_a_block_is_pushed_and_lifted_by_a_responder(tmp_path):
     """Both entries reach the sidecar in order, with who and why; an auditor may not lift."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(240),
         Centre(tmp_path) as centre,
         Sidecar(centre.target) as sidecar,
         Operator(centre.target, "alice/responder") as alice,
@@ -120,7 +120,7 @@ async def test_a_block_is_pushed_and_lifted_by_a_responder(tmp_path):
 )
 async def test_a_wish_that_is_not_clear_is_refused(tmp_path, request_):
     """Nothing is revoked by a guess; the answer is FIELD_INVALID and the refusal is an event."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
         assert await refusal(alice.revocations.RevokeLeases(request_, **alice.how)) is Reason.FIELD_INVALID
         assert centre.store.epoch() == 0
         assert len(await centre.store.page(EventFilter(type="revocation.refused"), 0, 9)) == 1
@@ -129,7 +129,7 @@ async def test_a_wish_that_is_not_clear_is_refused(tmp_path, request_):
 async def test_roles_are_kept_apart(tmp_path):
     """An auditor reads and cannot revoke; a caller without a role gets nothing; a sidecar is no operator."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(240),
         Centre(tmp_path) as centre,
         Operator(centre.target, "eve/auditor") as eve,
         Operator(centre.target, "sidecar-1") as nobody,
@@ -147,7 +147,7 @@ async def test_a_local_uid_is_an_operator_when_configured(tmp_path):
     """Without a token, the kernel's word for the uid counts, and only for the roles configured for it."""
     uids = {os.getuid(): frozenset({Role.AUDITOR})}
     how = {"metadata": (("leasehold", "1"),), "timeout": 10.0}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         async with Centre(tmp_path, uids=uids) as centre, Operator(centre.target, "") as local:
             await local.audit.ListStreams(audit_pb.ListStreamsRequest(), **how)
             reason = await refusal(local.revocations.RevokeLeases(wish(everything=True), **how))
@@ -159,7 +159,7 @@ async def test_a_local_uid_is_an_operator_when_configured(tmp_path):
 
 async def test_events_are_listed_in_pages_that_come_to_an_end(tmp_path):
     """Every record once, in order, though reading adds events; a token is good for its own question only."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
         await centre.ingest.run("sidecar-1", Emitter().calls(120))
         positions: list[int] = []
         token = ""
@@ -182,7 +182,7 @@ async def test_events_are_listed_in_pages_that_come_to_an_end(tmp_path):
 
 async def test_events_are_filtered_over_the_wire(tmp_path):
     """Filters and times arrive as they were meant."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
         await centre.ingest.run("sidecar-1", Emitter().calls(10))
         request = audit_pb.ListEventsRequest(
             stream="sidecar-1",
@@ -197,7 +197,7 @@ async def test_events_are_filtered_over_the_wire(tmp_path):
 
 async def test_the_tail_follows_the_log(tmp_path):
     """From a position, everything after it, in order, old and new."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "eve/auditor") as eve:
         emitter = Emitter()
         await centre.ingest.run("sidecar-1", emitter.calls(3))
         tail = eve.audit.WatchEvents(audit_pb.WatchEventsRequest(after_position=1), **eve.how)
@@ -216,7 +216,7 @@ async def test_the_tail_follows_the_log(tmp_path):
 
 async def test_unknown_revocations_are_not_found(tmp_path):
     """Get and watch of what does not exist say so."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
         for name in ("revocations/7", "revocations/", "7", "revocations/-1", "revocations/" + "9" * 30):
             reason = await refusal(alice.revocations.GetRevocation(pb.GetRevocationRequest(name=name), **alice.how))
             assert reason is Reason.REVOCATION_NOT_FOUND
@@ -226,7 +226,7 @@ async def test_unknown_revocations_are_not_found(tmp_path):
 
 async def test_revocations_are_listed_newest_first_in_pages(tmp_path):
     """Pages follow each other without repeats."""
-    async with asyncio.timeout(20), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
+    async with asyncio.timeout(240), Centre(tmp_path) as centre, Operator(centre.target, "a/responder") as alice:
         for number in range(5):
             await alice.revocations.RevokeLeases(wish(key=f"k{number}"), **alice.how)
         epochs: list[int] = []

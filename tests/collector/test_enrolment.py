@@ -103,7 +103,7 @@ async def test_a_sidecar_that_may_hold_authority_is_not_evicted(tmp_path):
     async with Centre(tmp_path, authority_seconds=30.0) as centre, Operator(centre.target, "alice/responder") as alice:
         async with Sidecar(centre.target) as sidecar:
             await eventually(lambda: connected(sidecar))
-            with pytest.raises(grpc.aio.AioRpcError, match="may hold authority for another 3"):
+            with pytest.raises(grpc.aio.AioRpcError, match=r"may hold authority for another \d+ s;"):
                 await alice.fleet.EvictSidecar(pb.EvictSidecarRequest(sidecar="sidecar-1"), **alice.how)
         assert "sidecar.evicted" not in await types(centre)
         assert list(centre.fleet.members) == ["sidecar-1"]
@@ -211,7 +211,7 @@ async def test_e6_a_ban_writes_the_slices_of_its_sidecar_off_at_once(tmp_path):
         assert slices_of(centre)["sidecar-1"][1] > 0
         assert slices_of(centre)["sidecar-2"] == (SliceState.OPEN, 0)
         await eventually(lambda: not connected(one))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while "budget.slice_written_off" not in await types(centre):  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
     async with Centre(tmp_path, "c2", fleet_budgets=budgets) as centre:

@@ -65,7 +65,7 @@ def escrow_of(centre: Centre):
 async def test_two_sidecars_spend_one_budget_to_the_last_and_not_beyond(tmp_path):
     """A hot and a lukewarm one: what one does not need the other gets; at the end the cap is spent to the last."""
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(240),
         Centre(tmp_path, fleet_budgets=[BUDGET]) as centre,
         contextlib.AsyncExitStack() as stack,
     ):
@@ -90,7 +90,7 @@ async def test_two_sidecars_spend_one_budget_to_the_last_and_not_beyond(tmp_path
 
 async def test_what_a_sidecar_holds_lasts_without_the_centre_and_is_fenced_when_a_copy_comes(tmp_path):
     """The centre gone: the slice is spent on; back again: the same life goes on, another life gets its own slice."""
-    async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+    async with asyncio.timeout(240), contextlib.AsyncExitStack() as stack:
         sidecar = Sidecar(f"unix:{tmp_path / 'collector.sock'}")
         caller = Caller(sidecar, "life-1")
         async with Centre(tmp_path, fleet_budgets=[BUDGET]) as centre:
@@ -115,7 +115,7 @@ async def test_what_a_sidecar_holds_lasts_without_the_centre_and_is_fenced_when_
 
 async def test_a_sidecar_that_knows_no_fleet_budgets_is_served_and_told_of_none(tmp_path):
     """An older build gives no life: its session works as before, and no slice is made for it."""
-    async with asyncio.timeout(30), Centre(tmp_path, fleet_budgets=[BUDGET]) as centre, Sidecar(centre.target) as old:
+    async with asyncio.timeout(240), Centre(tmp_path, fleet_budgets=[BUDGET]) as centre, Sidecar(centre.target) as old:
         await eventually(lambda: old.link.authority_lapsed_seconds(old.clock.now()) is None)
         assert list(old.slices.drawn("anthropic", "key", "prod", {}, old.clock.now())) == []
         assert all(not running.escrow.slices for running in centre.escrow.windows)
@@ -123,7 +123,7 @@ async def test_a_sidecar_that_knows_no_fleet_budgets_is_served_and_told_of_none(
 
 async def test_a_collector_without_fleet_budgets_limits_nobody(tmp_path):
     """A sidecar that knows them is told that there are none; what it was told before is over."""
-    async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+    async with asyncio.timeout(240), contextlib.AsyncExitStack() as stack:
         sidecar = Sidecar(f"unix:{tmp_path / 'collector.sock'}")
         caller = Caller(sidecar, "life-1")
         async with Centre(tmp_path, fleet_budgets=[BUDGET]):
@@ -139,7 +139,7 @@ async def test_a_collector_without_fleet_budgets_limits_nobody(tmp_path):
 @pytest.mark.parametrize("idle", [False, True])
 async def test_idle_sidecars_give_back_and_a_stopping_one_gives_everything(tmp_path, idle):
     """Returned by its own word, in its own life: it is free again at once."""
-    async with asyncio.timeout(60), Centre(tmp_path, fleet_budgets=[BUDGET]) as centre:
+    async with asyncio.timeout(240), Centre(tmp_path, fleet_budgets=[BUDGET]) as centre:
         sidecar = Sidecar(centre.target)
         caller = Caller(sidecar, "life-1")
         async with sidecar:
@@ -158,7 +158,7 @@ async def test_idle_sidecars_give_back_and_a_stopping_one_gives_everything(tmp_p
 async def test_operators_see_and_change_a_fleet_budget_while_slices_are_out(tmp_path):
     """Free, out, spent and written off, by sidecar; raised and lowered by its name; an unknown one is refused."""
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(240),
         Centre(tmp_path, fleet_budgets=[BUDGET]) as centre,
         Operator(centre.target, "alice/treasurer") as alice,
     ):

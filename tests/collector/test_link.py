@@ -38,7 +38,7 @@ async def stored_sequences(store: CollectorStore, stream: str) -> list[int]:
 
 async def test_events_arrive_in_order_and_are_trimmed(tmp_path):
     """What is committed before and while connected is stored once, in order, and forgotten by the sidecar."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         sidecar.emit(450)
         async with sidecar:
@@ -51,7 +51,7 @@ async def test_events_arrive_in_order_and_are_trimmed(tmp_path):
 
 async def test_a_restarted_collector_loses_nothing_and_doubles_nothing(tmp_path):
     """The collector is stopped in the middle of shipping and opened again, twice: each record is stored once."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(240):
         sidecar = Sidecar(f"unix:{tmp_path / 'collector.sock'}")
         sidecar.emit(3000)
         async with sidecar:
@@ -67,7 +67,7 @@ async def test_a_restarted_collector_loses_nothing_and_doubles_nothing(tmp_path)
 
 async def test_a_lost_acknowledgement_is_harmless(tmp_path):
     """Records that the collector has already are recognised when they are shipped again."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         records = sidecar.emitter.calls(20)
         await centre.ingest.run("sidecar-1", records)
@@ -79,7 +79,7 @@ async def test_a_lost_acknowledgement_is_harmless(tmp_path):
 
 async def test_two_lives_are_shipped_in_order(tmp_path):
     """What an earlier life left in the outbox goes first, under its own epoch."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         sidecar.outbox.put(*Emitter("sidecar-1", "older").calls(3), *Emitter("sidecar-1", "newer").calls(2))
         async with sidecar:
@@ -90,7 +90,7 @@ async def test_two_lives_are_shipped_in_order(tmp_path):
 
 async def test_a_fenced_copy_ships_nothing_and_loses_authority(tmp_path):
     """Once a newer life has written, the older one's records are refused and it may grant no more (E7)."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         older = Emitter("sidecar-1", "e1").calls(2)
         await centre.ingest.run("sidecar-1", older[:1])
         await centre.ingest.run("sidecar-1", Emitter("sidecar-1", "e2").calls(1))
@@ -106,7 +106,7 @@ async def test_a_fenced_copy_ships_nothing_and_loses_authority(tmp_path):
 
 async def test_a_sidecar_cannot_write_anothers_stream(tmp_path):
     """Records of another stream are refused whole, and the refusal is an event."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         sidecar.outbox.put(*Emitter("sidecar-2").calls(1))
         async with sidecar:
@@ -117,7 +117,7 @@ async def test_a_sidecar_cannot_write_anothers_stream(tmp_path):
 
 async def test_an_unconfigured_identity_is_refused(tmp_path):
     """A verified token that no rule names neither syncs nor ships."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         async with Sidecar(centre.target, "sidecar-99") as sidecar:
             sidecar.emit(1)
             await eventually(lambda: sidecar.link.counters.failures.get(Reason.SIDECAR_BANNED, 0) >= 2)
@@ -127,7 +127,7 @@ async def test_an_unconfigured_identity_is_refused(tmp_path):
 
 async def test_a_sidecar_that_says_another_name_is_refused(tmp_path):
     """The name in Hello must be the one that the identity is configured to be."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target, "sidecar-1")
         sidecar.link._settings = replace(sidecar.settings, sidecar="sidecar-2")
         async with sidecar:
@@ -137,7 +137,7 @@ async def test_a_sidecar_that_says_another_name_is_refused(tmp_path):
 
 async def test_revocations_are_applied_in_order_and_acknowledged(tmp_path):
     """Entries from before and during the session arrive once, in order; the collector knows what they ended."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         for _ in range(3):
             await revoke(centre)
         async with Sidecar(centre.target) as sidecar:
@@ -154,7 +154,7 @@ async def test_revocations_are_applied_in_order_and_acknowledged(tmp_path):
 
 async def test_many_missed_revocations_are_caught_up(tmp_path):
     """More entries than one push holds arrive in several, without a gap, before authority is given."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(30):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         await asyncio.gather(*(revoke(centre) for _ in range(450)))
         async with Sidecar(centre.target) as sidecar:
             await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)
@@ -164,7 +164,7 @@ async def test_many_missed_revocations_are_caught_up(tmp_path):
 
 async def test_revocations_reach_a_sidecar_across_a_restart_of_the_collector(tmp_path):
     """What was revoked while the sidecar was away, or by an earlier life of the collector, is applied once."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         async with Sidecar(f"unix:{tmp_path / 'collector.sock'}") as sidecar:
             async with Centre(tmp_path, "c1") as centre:
                 await revoke(centre)
@@ -179,7 +179,7 @@ async def test_revocations_reach_a_sidecar_across_a_restart_of_the_collector(tmp
 async def test_a_collector_that_lost_history_gives_no_authority(tmp_path):
     """A sidecar ahead of the collector's epoch is refused, and refuses by itself (R5)."""
     (tmp_path / "older").mkdir()
-    async with Centre(tmp_path / "older") as centre, asyncio.timeout(20):
+    async with Centre(tmp_path / "older") as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         first = await centre.store.issue(draft(1), described)
         sidecar.sink.applied.extend([first, replace(first, epoch=2)])
@@ -202,7 +202,7 @@ def described(entry):
 
 async def test_a_newer_session_supersedes_the_older(tmp_path):
     """Two sessions of one sidecar: the older ends with a typed answer, the newer stays."""
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         async with Sidecar(centre.target) as first:
             await eventually(lambda: centre.fleet.connected_count() == 1)
             async with Sidecar(centre.target) as second:
@@ -215,7 +215,7 @@ async def test_a_newer_session_supersedes_the_older(tmp_path):
 async def test_authority_runs_from_the_heartbeat_and_lapses_in_silence(tmp_path):
     """With a clock of its own, a sidecar holds authority exactly as long as the answered heartbeat is good (R3, E9)."""
     clock = ManualClock()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         sidecar = Sidecar(f"unix:{tmp_path / 'collector.sock'}", clock=clock)
         assert sidecar.link.authority_lapsed_seconds(clock.now()) is not None
         async with sidecar:
@@ -233,7 +233,7 @@ async def test_authority_runs_from_the_heartbeat_and_lapses_in_silence(tmp_path)
 async def test_a_silent_sidecar_completes_a_revocation_once_it_refuses_by_itself(tmp_path):
     """The watch stays open while a disconnected sidecar may hold authority, and completes when it cannot."""
     clock = ManualClock()
-    async with Centre(tmp_path, clock=clock, authority_seconds=0.5) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path, clock=clock, authority_seconds=0.5) as centre, asyncio.timeout(240):
         async with Sidecar(centre.target, clock=clock):
             await eventually(lambda: centre.fleet.connected_count() == 1)
         await eventually(lambda: centre.fleet.connected_count() == 0)
@@ -252,7 +252,7 @@ async def test_a_silent_sidecar_completes_a_revocation_once_it_refuses_by_itself
 
 async def test_a_restarted_collector_waits_for_sidecars_it_has_known(tmp_path):
     """After a restart nobody is connected, but a known sidecar may still hold authority: not complete at once."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         async with Centre(tmp_path, "c1") as centre, Sidecar(centre.target):
             await eventually(lambda: centre.fleet.connected_count() == 1)
         async with Centre(tmp_path, "c2", authority_seconds=60.0) as centre:
@@ -264,7 +264,7 @@ async def test_a_restarted_collector_waits_for_sidecars_it_has_known(tmp_path):
 async def test_a_shorter_authority_does_not_forget_what_was_given(tmp_path):
     """Restarted with a shorter authority, the collector still waits as long as the earlier one may last."""
     clock = ManualClock()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         async with (
             Centre(tmp_path, "c1", clock=clock, authority_seconds=60.0) as centre,
             Sidecar(centre.target, clock=clock) as sidecar,
@@ -282,7 +282,7 @@ async def test_a_shorter_authority_does_not_forget_what_was_given(tmp_path):
 
 async def test_a_session_ends_with_its_token_and_a_fresh_one_is_read(tmp_path):
     """Streams do not outlive the identity they were opened with; the link reads the token again and goes on."""
-    async with Centre(tmp_path, token_seconds=0.4) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path, token_seconds=0.4) as centre, asyncio.timeout(240):
         async with Sidecar(centre.target) as sidecar:
             await eventually(lambda: sidecar.tokens_read >= 6)
             sidecar.emit(3)
@@ -295,7 +295,7 @@ async def test_a_session_ends_with_its_token_and_a_fresh_one_is_read(tmp_path):
 async def test_live_leases_are_reported_for_dry_runs(tmp_path):
     """A dry run at the collector names the live leases that match, and changes nothing."""
     child = LiveLease("leases/b", "leases/a", "leases/a", "i", "s", "test", ("k2",), ("openai",))
-    async with Centre(tmp_path) as centre, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
         sidecar = Sidecar(centre.target)
         sidecar.leases = [LiveLease("leases/a", "", "leases/a", "i", "s", "test", ("k1",), ("openai",)), child]
         async with sidecar, Operator(centre.target, "alice/responder") as alice:
@@ -322,11 +322,11 @@ async def test_live_leases_are_reported_for_dry_runs(tmp_path):
 
 async def test_fifty_sidecars_hear_of_a_revocation(tmp_path, capsys):
     """Every connected sidecar applies and acknowledges; the latency is printed, not asserted."""
-    async with Centre(tmp_path, sidecars=50, authority_seconds=30.0) as centre, asyncio.timeout(60):
+    async with Centre(tmp_path, sidecars=50, authority_seconds=30.0) as centre, asyncio.timeout(240):
         sidecars = [Sidecar(centre.target, f"sidecar-{n}") for n in range(1, 51)]
         async with asyncio.TaskGroup() as group:
             links = [group.create_task(sidecar.link.run()) for sidecar in sidecars]
-            await eventually(lambda: centre.fleet.connected_count() == 50, 30)
+            await eventually(lambda: centre.fleet.connected_count() == 50)
             began = time.perf_counter()
             heard: list[float] = []
 
@@ -370,7 +370,7 @@ async def test_a_gap_is_never_applied():
 
 async def test_a_wrong_token_is_refused_without_telling_why(tmp_path):
     """The caller of a bad token learns nothing but that it was not accepted; the event says which check failed."""
-    async with Centre(tmp_path) as centre, Operator(centre.target, "bad") as nobody, asyncio.timeout(20):
+    async with Centre(tmp_path) as centre, Operator(centre.target, "bad") as nobody, asyncio.timeout(240):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await nobody.revocations.ListRevocations(pb.ListRevocationsRequest(), **nobody.how)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

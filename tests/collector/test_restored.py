@@ -70,7 +70,7 @@ async def test_r4_a_number_alone_never_counts_as_applied(tmp_path):
     """The restored collector issues its own third: who has the lost third is refused, and acknowledges nothing."""
     loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
     await loss.happen(sidecar)
-    async with Centre(loss.after, "c3") as centre, asyncio.timeout(40):
+    async with Centre(loss.after, "c3") as centre, asyncio.timeout(240):
         urgent = await revoke(centre, "urgent")
         assert urgent.epoch == 3 == sidecar.sink.applied_epoch()
         async with sidecar, Sidecar(centre.target, "sidecar-2") as fresh:
@@ -92,7 +92,7 @@ async def test_r4_a_sidecar_that_lost_its_centres_history_takes_the_whole_of_it(
     """With accept_gaps it sets aside what is unknown, applies what it lacks, then speaks again, and only then."""
     loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
     await loss.happen(sidecar, lost=lost)
-    async with Centre(loss.after, "c3", accept_gaps=True) as centre, asyncio.timeout(40):
+    async with Centre(loss.after, "c3", accept_gaps=True) as centre, asyncio.timeout(240):
         for number in range(issued):
             await revoke(centre, f"own-{number}")
         async with sidecar:
@@ -110,7 +110,7 @@ async def test_r4_a_sidecar_that_lost_its_centres_history_takes_the_whole_of_it(
 
 async def test_a_collector_that_knows_everything_sets_nothing_aside(tmp_path):
     """accept_gaps changes nothing for a sidecar that agrees, however far behind it is."""
-    async with Centre(tmp_path, "c1", accept_gaps=True) as centre, asyncio.timeout(40):
+    async with Centre(tmp_path, "c1", accept_gaps=True) as centre, asyncio.timeout(240):
         for name in ("one", "two", "three"):
             await revoke(centre, name)
         sidecar = Sidecar(centre.target)
@@ -126,7 +126,7 @@ async def test_a_collector_that_was_replaced_by_an_empty_one(tmp_path):
     loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
     await loss.happen(sidecar)
     (loss.after / "collector.db").unlink()
-    async with Centre(loss.after, "c3", accept_gaps=True) as centre, asyncio.timeout(40):
+    async with Centre(loss.after, "c3", accept_gaps=True) as centre, asyncio.timeout(240):
         async with sidecar:
             await eventually(lambda: speaks(sidecar))
             assert (applied(sidecar), len(sidecar.sink.kept_aside)) == ([], 3)
@@ -141,7 +141,7 @@ async def test_r4_a_replica_over_postgresql_refuses_by_content_too(postgres, tmp
     loss, sidecar = Loss(tmp_path), Sidecar(f"unix:{tmp_path}/after/collector.sock")
     engine = PostgresEngine(postgres)
     for accept_gaps in (False, True):
-        async with engine.open(f"c{accept_gaps}", accept_gaps=accept_gaps) as store, asyncio.timeout(60):
+        async with engine.open(f"c{accept_gaps}", accept_gaps=accept_gaps) as store, asyncio.timeout(240):
             opened = OpenStore(store, escrow=store.escrow)
             async with Centre(loss.after, opened=opened, accept_gaps=accept_gaps) as centre:
                 if not accept_gaps:

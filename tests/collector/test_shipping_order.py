@@ -49,7 +49,7 @@ async def test_a_life_is_shipped_once_the_life_before_is_acknowledged():
     settings = LinkSettings("unused", "sidecar-1", "prod", "1", None)
     shipment = Shipment(settings, outbox, lambda *_: None, None, lambda: 0.0)
     running = asyncio.create_task(shipment.run(collector))  # type: ignore[arg-type]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         await collector.arrived.wait()
         await asyncio.sleep(0.2)
         assert collector.taken == [("e1", 1), ("e1", 2), ("e1", 3)]

@@ -77,7 +77,7 @@ class BusReplica:
     async def opened_anew(self) -> None:
         """Return once a session that a killed server ended is followed by another."""
         sessions = self.keep.sessions
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not (self.keep.open and self.keep.sessions > sessions):  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
 
@@ -111,6 +111,6 @@ class BusEngine(PostgresEngine):
         """One life of one replica."""
         opening = open_store(self.at, stream, epoch, accept_gaps=accept_gaps, issued=issued)
         async with opening as store, BusReplica(store, self.bus, commits=commits).running() as replica:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 await replica.opened()
             yield replica

@@ -386,7 +386,7 @@ class Sidecar:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def eventually(condition, seconds: float = 15.0) -> None:
+async def eventually(condition, seconds: float = 240.0) -> None:
     """Return once `condition()` is true; for facts that announce themselves to nobody."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - see above

@@ -31,7 +31,7 @@ def filled(stack: ExitStack, names: list[str], seconds: float = 0.0) -> tuple[Fa
 
 async def until(count: int, woken: list[str]) -> None:
     """So many were woken."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while len(woken) < count:  # noqa: ASYNC110 - a list tells nobody
             await asyncio.sleep(0.001)
 

@@ -64,7 +64,7 @@ async def told(store, endpoint, **rule):
     await sender.start()
     task = asyncio.create_task(sender.run())
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             yield sender
     finally:
         task.cancel()

@@ -112,7 +112,7 @@ async def test_a_leader_whose_lead_was_not_kept_in_time_cuts_off_what_it_does(mo
     process = world.process()
     process._pace = type(PACE)(**{name: getattr(PACE, name) for name in PACE.__slots__} | {"lead": 0.05})
     running = asyncio.create_task(process.run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await reached.wait()
         monkeypatch.setattr(world.log, "take_lead", silent)
         await cut.wait()

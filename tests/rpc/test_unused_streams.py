@@ -68,14 +68,14 @@ async def refused(pending: Any) -> tuple[grpc.StatusCode, str]:
 
 async def until_it_fails(call: Callable[[], Awaitable[Any]]) -> None:
     """Call on: what was sent before on other connections may come later."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             await call()
 
 
 async def recorded(door: Door, count: int) -> None:
     """Return once so many refusals are."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while len(door.recorder.kept) < count:  # noqa: ASYNC110 - the recorder tells nobody
             await asyncio.sleep(0.01)
 
@@ -84,7 +84,7 @@ async def recorded(door: Door, count: int) -> None:
 async def test_unused_streams_of_nobody_do_not_fill_the_server(door: Door, path: str) -> None:
     """Far more streams than the server takes calls, without a good token: a good client is served meanwhile."""
     writers = await unused(door, path, 1000, authorization=b"Bearer bad")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             try:
                 assert await good_call(door) == "served"
@@ -119,7 +119,7 @@ async def test_whoever_drops_the_calls_that_it_begins_is_slowed_down(braked: Doo
         ACQUIRE.encode(), leasehold=b"1", grpc_timeout=b"60S", authorization=b"Bearer " + TOKEN.encode()
     )
     holder, writers = f"uid:{os.getuid()}", []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while not braked.shim.brake.holds(holder):
             _, writer = await asyncio.open_unix_connection(str(braked.socket_path))
             writers.append(writer)
@@ -176,7 +176,7 @@ async def test_probes_of_one_peer_are_bounded(door: Door) -> None:
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "CONCURRENCY_EXCEEDED")
         for writer in writers:
             writer.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while True:
                 try:
                     listed = await health.List(health_pb2.HealthListRequest(), timeout=60)

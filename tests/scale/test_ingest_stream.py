@@ -257,7 +257,7 @@ async def test_another_stream_in_its_place_stops_the_replica(shared):
         await session.js.delete_stream(f"{shared.bus.prefix}-ingest")
         await session.close()
         await one.ingest_stream.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not one.failures:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
         assert "not the one" in one.failures[0]

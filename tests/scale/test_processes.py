@@ -72,7 +72,7 @@ async def run(*words: str) -> asyncio.subprocess.Process:
 async def until(process, word: bytes) -> bytes:
     """What it says, up to a line with this word."""
     said = b""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while word not in said:
             line = await process.stderr.readline()
             assert line, said.decode()[-3000:]
@@ -103,7 +103,7 @@ async def test_two_collectors_from_files(postgres, tmp_path):
             await one.communicate()
             await until(two, b"this replica publishes checkpoints")
             connection = await asyncpg.connect(**at.settings())
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while await connection.fetchval("SELECT max(size) FROM checkpoints") < 2:  # noqa: ASYNC110 - see above
                     await asyncio.sleep(0.1)
             assert await connection.fetchval("SELECT count(*) FROM lives") == 2

@@ -69,7 +69,7 @@ async def test_a_collector_from_a_file_binds_its_stream(postgres, place):
         try:
             await until(one, b'"serving"')
             connection = await asyncpg.connect(**at.settings())
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(240):
                 while await connection.fetchval("SELECT count(*) FROM ingest") == 0:  # noqa: ASYNC110 - its own time
                     await asyncio.sleep(0.1)
             await connection.close()

@@ -71,7 +71,7 @@ async def whole(store):
 async def caught_up(*stores):
     """Return once every replica knows the longest log."""
     longest = max(store.last_position() for store in stores)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         for store in stores:
             await store.wait_for_more(longest - 1)
 
@@ -172,7 +172,7 @@ async def test_what_one_replica_issues_wakes_every_other(shared):
         for number in range(3):
             woken.clear()
             entry = await one.issue(draft(number), described)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(240):
                 while two.epoch() < entry.epoch:
                     await woken.wait()
                     woken.clear()
@@ -187,7 +187,7 @@ async def test_a_lost_notification_costs_a_poll(shared):
         two._follower._on_notification = lambda *_: None
         two._follower._notified = _Deaf()
         await one.append("sidecar-1", Emitter().calls(3), 1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             await two.wait_for_more(2)
 
 
@@ -216,7 +216,7 @@ async def test_a_turn_that_breaks_off_leaves_nothing_and_frees_the_log(shared, p
         stuck = asyncio.create_task(one._appender.submit(work, {"sidecar-1": {"e1"}}, 3))
         await holding.wait()
         waits = asyncio.create_task(two.append("sidecar-2", Emitter("sidecar-2").calls(2), 1))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while not await _ended(postgres):  # noqa: ASYNC110 - a session tells nobody what it does
                 await asyncio.sleep(0.02)
             with pytest.raises(Refusal) as refused:
@@ -285,7 +285,7 @@ async def test_one_replica_leads_and_another_follows_it(shared, postgres):
     leads: list[str] = []
     begun = {"a": asyncio.Event(), "b": asyncio.Event(), "other": asyncio.Event()}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(240),
         shared.open("a1", stream="collector-a") as one,
         shared.open("b1", stream="collector-b") as two,
     ):
@@ -320,7 +320,7 @@ async def test_a_duty_that_fails_tells_and_lets_another_try(shared):
     leads: list[str] = []
     begun = {"b": asyncio.Event()}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(240),
         shared.open("a1", stream="collector-a") as one,
         shared.open("b1", stream="collector-b") as two,
     ):

@@ -56,7 +56,7 @@ async def dripped(port: int, first: bytes, drop: bytes) -> bytes:
 async def served(world) -> int:
     """Whoever is honest. On a busy machine the quick bounds may cut him off like others; he comes again, as they do."""
     honest = token()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             with contextlib.suppress(aiohttp.ClientConnectionError):
                 return (await world.push(honest))[0]

@@ -112,7 +112,7 @@ async def listening(more="", rule=RULE, leaf=None):
         tasks = Supervisor(clock, store.record)
         try:
             async with (
-                asyncio.timeout(60),
+                asyncio.timeout(240),
                 signals(config.signals, OpenStore(store), issuer, clock, tasks, eyes_of(config, store)) as opened,
                 aiohttp.ClientSession() as session,
             ):

@@ -47,7 +47,7 @@ async def test_a_disk_that_hangs_has_one_thread_and_gets_the_newest_note_once_it
     assert disk.began == [b"1"]
     assert [one.name for one in threading.enumerate()].count("checkpoint-copy") == 1
     disk.goes_on.set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while await copy.put(b"3"):  # noqa: ASYNC110 - the disk's word is the only one
             await asyncio.sleep(0.01)
     assert path.read_bytes() == b"3"

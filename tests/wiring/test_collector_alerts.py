@@ -41,7 +41,7 @@ async def test_a_collector_tells_its_pager_once_and_the_next_life_repeats_nothin
         for life in ("c1", "c2"):
             store = CollectorStore(Path(name) / "c.db", "centre", life)
             tasks = Supervisor(SystemClock(), store.record)
-            async with asyncio.timeout(60), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as (pager,):
+            async with asyncio.timeout(240), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as (pager,):
                 await store.record(TROUBLE)
                 await eventually(lambda: place.requests)
                 await eventually(lambda pager=pager: pager.lag_records() == 0)
@@ -58,7 +58,7 @@ async def test_a_collector_that_gives_up_says_so_before_it_is_gone():
         config = load_collector(configured(Path(name), f"{place.url}/in"))
         store = CollectorStore(Path(name) / "c.db", "centre", "c1")
         tasks = Supervisor(SystemClock(), store.record)
-        async with asyncio.timeout(60), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as senders:
+        async with asyncio.timeout(240), sent_alerts(config.alerts, OpenStore(store), "centre", tasks) as senders:
             await last_words("record 7 does not read back as it was accepted", store, SystemClock(), senders)
         await store.close()
         assert keys_of(place) == ["collector.failed/centre"]

@@ -45,7 +45,7 @@ async def test_a_task_that_fails_is_told_once_tried_again_and_well_again():
         await asyncio.Event().wait()
 
     tasks = supervisor(told)
-    async with asyncio.timeout(30), tasks.keeping("worker", work):
+    async with asyncio.timeout(240), tasks.keeping("worker", work):
         await eventually(lambda: EventType.TASK_RECOVERED in [event.type for event in told.events])
     assert [event.type for event in told.events] == [EventType.TASK_FAILED, EventType.TASK_RECOVERED]
     assert told.states == [False, True, False]
@@ -65,7 +65,7 @@ async def test_a_task_that_ends_is_begun_anew_and_a_store_that_refuses_the_event
             await asyncio.Event().wait()
 
     tasks = supervisor(told, settled_seconds=3600)
-    async with asyncio.timeout(30), tasks.keeping("worker", work):
+    async with asyncio.timeout(240), tasks.keeping("worker", work):
         await eventually(lambda: len(turns) == 3)
         failing = [(sample.name, sample.value) for sample in tasks.samples() if sample.name == "task_failing"]
     assert told.states == [False, True]
@@ -86,7 +86,7 @@ async def test_two_tasks_fail_for_themselves():
             await asyncio.sleep(0)
 
     tasks = supervisor(told)
-    async with asyncio.timeout(30), tasks.keeping("bad", bad), tasks.keeping("good", good):
+    async with asyncio.timeout(240), tasks.keeping("bad", bad), tasks.keeping("good", good):
         await eventually(lambda: tasks.failures["bad"] > 2 and len(beats) > 2)
     assert tasks.failures["good"] == 0
     assert told.states[-1] is True
@@ -103,6 +103,6 @@ async def test_a_wait_after_a_failure_has_the_bound_it_was_given():
         await asyncio.Event().wait()
 
     tasks = supervisor(told)
-    async with asyncio.timeout(30), tasks.keeping("worker", work, retry_seconds_max=0.002):
+    async with asyncio.timeout(240), tasks.keeping("worker", work, retry_seconds_max=0.002):
         await eventually(lambda: len(turns) == 40)
     assert tasks.failures == {"worker": 39}
