@@ -14,7 +14,7 @@ from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.escrow import SliceState
 from leasehold_broker.domain.revocation import BySidecar
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 def connected(sidecar):
