@@ -8,6 +8,7 @@ SAID_BY_SIDECARS = frozenset(
         EventType.AUDIT_SPOOL_DRAINED,
         EventType.AUDIT_SPOOL_FILLING,
         EventType.BUDGET_CHANGED,
+        EventType.BUDGET_CHANGE_SET_ASIDE,
         EventType.BUDGET_RETURNED,
         EventType.BUDGET_THRESHOLD,
         EventType.CALL_ADMITTED,
