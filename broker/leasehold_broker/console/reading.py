@@ -18,9 +18,13 @@ from leasehold_broker.console.streaming import stream
 from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.lease import LEASE_PREFIX
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.ports.clock import Clock
 
 EVENTS_OF_PAGE = 50
 FINDINGS_SHOWN = 10
+FINDINGS_READ = 500
+PAGES_MAX = 4
+DAY_MS = 24 * 3600 * 1000
 REVOCATIONS_SHOWN = 5
 TAIL_ROWS = 100
 ROWS_MAX = 1000
@@ -39,8 +43,10 @@ class Reading:
         rendering: Rendering,
         desk: Desk,
         streaming: Callable[[asyncio.BaseTransport | None], None],
+        clock: Clock,
     ) -> None:
         """Show answers of the desk."""
+        self._clock = clock
         self._rendering = rendering
         self._desk = desk
         self._streaming = streaming
@@ -140,10 +146,11 @@ class Reading:
         return await stream(request, visit, answers, _Tail(self._rendering), self._streaming)
 
     async def _newest(self, visit: Visit, kind: str) -> list[dict[str, Any]]:
-        """The newest events of a type. The log is read forwards, so a bounded number of pages is gone through."""
+        """The newest events of a type, of the last day. The log is read forwards: of very many, some of the newest."""
         kept: deque[dict[str, Any]] = deque(maxlen=FINDINGS_SHOWN)
-        asked = audit.ListEventsRequest(type=kind, page_size=500)
-        for _ in range(10):
+        asked = audit.ListEventsRequest(type=kind, page_size=FINDINGS_READ)
+        asked.start_time.FromMilliseconds(self._clock.now().wall_ms - DAY_MS)
+        for _ in range(PAGES_MAX):
             found = await self._ask(visit, "AuditService/ListEvents", asked)
             kept.extend(event_row(one) for one in found.events)
             if not found.next_page_token:

@@ -30,6 +30,7 @@ class Rendering:
             loader=PackageLoader("leasehold_broker.console"),
             autoescape=select_autoescape(default=True, default_for_string=True),
             undefined=StrictUndefined,
+            finalize=shown,
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -49,6 +50,13 @@ class Rendering:
     def page(self, name: str, **shown: Any) -> str:
         """A page, or a part of one."""
         return self._environment.get_template(name).render(**shown)
+
+
+def shown(value: Any) -> Any:
+    """Text without what a browser obeys or cannot show: controls, directions of writing, halves of characters."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return "".join(sign if sign.isprintable() or sign == "\n" else f"\\u{ord(sign):04x}" for sign in value)
 
 
 def when(stamp: Any) -> str:

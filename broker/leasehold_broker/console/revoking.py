@@ -73,6 +73,7 @@ class Revoking:
             entries=found.revocations,
             lifted=lifted,
             next=found.next_page_token,
+            older=bool(asked.page_token),
             responder=visit.has(Role.RESPONDER),
         )
 
