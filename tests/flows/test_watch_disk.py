@@ -81,6 +81,12 @@ async def test_health_and_metrics_say_that_the_disk_is_full():
     assert list(disk_samples(None)) == []
 
 
+def test_a_responder_can_come_in_by_every_door_while_the_disk_is_full():
+    """Whatever has to be recorded before somebody may revoke goes on upon the reserve."""
+    for type_ in (EventType.OPERATOR_SIGNED_IN, EventType.AUDIT_READ, EventType.SIGNAL_RECEIVED):
+        assert rank_of(type_) is WriteRank.SESSIONS
+
+
 def test_only_what_the_centre_says_goes_on_upon_the_reserve():
     """What a stranger can cause by calling, and what sidecars send, is of the lowest rank."""
     assert {type_ for type_ in EventType if rank_of(type_) is not WriteRank.EVENTS} <= SAID_BY_CENTRE | {

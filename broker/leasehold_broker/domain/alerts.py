@@ -28,6 +28,7 @@ REPORTERS_MAX = 1000
 ALARMS_OF_A_KIND_MAX = 20
 """Told of one reporter and one kind in a window."""
 _MORE = "*"
+_TAKEN_BACK = frozenset(rule.ends.value for rule in RULES.values() if rule.ends is not None)
 
 
 @value
@@ -154,9 +155,11 @@ class Quiet:
         self._told: dict[tuple[str, str], deque[int]] = {}
 
     def reported_by(self, reporter: str) -> Sequence[str]:
-        """Keys of the open troubles that it reports."""
+        """Keys of the open troubles that it reports and that it could take back: what it has seen happen stays seen."""
         short = _short(reporter)
-        return [key for key, known in self.open.items() if short in known.reporters]
+        return [
+            key for key, known in self.open.items() if short in known.reporters and key.partition("/")[0] in _TAKEN_BACK
+        ]
 
     def decide(self, alert: Alert, now_wall_ms: int) -> tuple[Alert | None, dict[str, Open | None]]:
         """What to tell now, if anything, and what to remember once it is told (None: forget that key).

@@ -28,6 +28,8 @@ _SESSIONS: Final = frozenset(
         EventType.BUDGET_CHANGE_REFUSED,
         EventType.FINDING_HONEYTOKEN,
         EventType.KEY_ROTATION_REFUSED,
+        EventType.OPERATOR_SIGNED_IN,
+        EventType.OPERATOR_SIGNED_OUT,
         EventType.REVOCATION_REFUSED,
         EventType.SIDECAR_CONNECTED,
         EventType.SIGNAL_RECEIVED,
