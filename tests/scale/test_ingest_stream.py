@@ -200,6 +200,31 @@ async def test_a_forged_batch_is_put_aside(shared, postgres):
         await whole(one)
 
 
+@pytest.mark.parametrize("wrong", [{"sequence": -1}, {"sequence": 2**63}, {"wall_ms": 2**63}, {"wall_ms": -1}])
+def test_a_batch_with_numbers_that_no_log_can_keep_is_none(wrong):
+    """Whoever may write into the stream holds nobody up with them: such a batch is put aside like any other forgery."""
+    good, forged = check_records(Emitter().calls(2), checked_columns)
+    assert decode_batch(encode_batch("sidecar-1", [good], 1))[1] == [good]
+    with pytest.raises(ValueError, match="no log can keep"):
+        decode_batch(encode_batch("sidecar-1", [good, forged._replace(**wrong)], 1))
+    with pytest.raises(ValueError, match="no time"):
+        decode_batch(encode_batch("sidecar-1", [good], 2**63))
+
+
+async def test_a_batch_with_such_numbers_holds_nobody_up(shared, postgres):
+    """It is put aside, and what comes behind it is in the log."""
+    async with shared.open("a1", stream="a") as one:
+        session = await open_session(shared.bus, "forger")
+        (record,) = check_records(Emitter("sidecar-3").calls(1), checked_columns)
+        forged = encode_batch("sidecar-3", [record._replace(wall_ms=2**63)], 1)
+        await session.js.publish(one.ingest_stream._subject("sidecar-3"), forged)
+        await session.close()
+        await one.append("sidecar-2", Emitter("sidecar-2").calls(1), 1)
+        assert await sequences(one, "sidecar-2") == [1]
+        aside = postgres.sql(f"SELECT stream, reason FROM {shared.at.schema}.ingest_refused")
+        assert aside == "sidecar-3|BODY_INVALID"
+
+
 async def test_an_altered_batch_is_put_aside(shared):
     """A body that was changed in the stream is found before it is in the log."""
     async with shared.open("a1", stream="a") as one:

@@ -12,6 +12,8 @@ import msgspec
 from leasehold_broker.domain.checked_record import CheckedRecord
 
 VERSION = 2
+NUMBER_MAX = 2**63 - 1
+"""That a log can keep."""
 
 
 class _Batch(NamedTuple):
@@ -34,7 +36,8 @@ def decode_batch(message: bytes) -> tuple[str, list[CheckedRecord], int]:
     """Stream, records and time of receipt, as the message says: nothing of them is checked but their shape.
 
     Raises:
-        ValueError: it is no batch, of a version that is not known here, or of records of another stream.
+        ValueError: it is no batch, of a version that is not known here, of records of another stream, or with numbers
+            that no log can keep: one that cannot be stored would hold up all that come after it.
     """
     try:
         batch = _DECODER.decode(message)
@@ -43,6 +46,11 @@ def decode_batch(message: bytes) -> tuple[str, list[CheckedRecord], int]:
     if batch.version != VERSION:
         text = f"version {batch.version} of a batch is not known here; update this replica"
         raise ValueError(text)
-    if any(record.stream != batch.stream for record in batch.records):
-        raise ValueError("a record of another stream is in it")
+    if not 0 <= batch.receive_wall_ms <= NUMBER_MAX:
+        raise ValueError("it came at no time")
+    for record in batch.records:
+        if record.stream != batch.stream:
+            raise ValueError("a record of another stream is in it")
+        if not 0 < record.sequence <= NUMBER_MAX or not 0 <= record.wall_ms <= NUMBER_MAX:
+            raise ValueError("a record in it has a number that no log can keep")
     return batch.stream, batch.records, batch.receive_wall_ms
