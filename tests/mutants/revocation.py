@@ -105,6 +105,22 @@ REVOCATION_MUTANTS = (
         (FLEET,),
     ),
     Mutant(
+        "revocation: what is issued counts as applied wherever one is heard",
+        "R2",
+        SYNC,
+        "            applied_epoch=max(member.known.applied_epoch, message.applied_epoch),",
+        "            applied_epoch=self._log.epoch(),",
+        (FLEET,),
+    ),
+    Mutant(
+        "revocation: a session that begins anew goes on from the sidecar's number",
+        "R5",
+        SYNC,
+        "        self._sent = 0 if snapshot else first.applied_epoch",
+        "        self._sent = first.applied_epoch",
+        (RESTORED_TESTS, FLEET),
+    ),
+    Mutant(
         "revocation: the centre compares numbers alone",
         "R4",
         SYNC_HISTORY,

@@ -52,6 +52,8 @@ NEEDED = (
     "centre dies after a commit",
     "centre dies before a commit",
     "older copy of the centre refused",
+    "centre forgot revocations",
+    "revocations set aside",
     "disk full",
     "disk failed",
     "long outage",

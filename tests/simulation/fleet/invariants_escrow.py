@@ -124,6 +124,8 @@ class EscrowTruth:
         settings, most = self._world.settings, self.cap_most.get(window)
         if most is None or settings.sidecar_percent_max == 100 or window[0] != settings.main_budget.name:
             return
+        if isinstance(settings.period, Rolling):
+            most = self.rolling.cap_most  # a bucket's own cap is what the others leave
         right, share = self._rights_of[sidecar, window], most * settings.sidecar_percent_max // 100
         assert right <= share, f"{sidecar} was granted {right} of {window}, more than its share of {share}"
         self._seen["share of one used up"] += right == share

@@ -116,6 +116,8 @@ class RevocationTruth:
         """Processes of which that is known."""
         self._floor: dict[Any, int] = {}
         """R1: of each directory the epoch that was durable there."""
+        self._most: dict[str, int] = {}
+        """By sidecar, the highest epoch that was ever durable at any of its processes."""
         self._looked: dict[Any, int] = {}
         self._stands: dict[Any, tuple[list[Revocation], int, int]] = {}
         """Of each process: its entries, how many, and how many of them durable, when last looked at."""
@@ -176,6 +178,7 @@ class RevocationTruth:
         stands = books.revocations, len(books.revocations), sidecar.core.revocations.applied_epoch()
         before = self._stands.get(sidecar.process)
         if not at_all and before is not None and before[0] is stands[0] and before[1:] == stands[1:]:
+            self._acknowledged(sidecar)
             return
         self._stands[sidecar.process] = stands
         if sidecar.process not in self._applied_by:
@@ -185,6 +188,8 @@ class RevocationTruth:
         floor = self._floor.get(directory, 0)
         assert durable >= floor, f"R1: {sidecar.name} fell from epoch {floor} to {durable}"
         self._floor[directory] = durable
+        self._most[sidecar.name] = max(self._most.get(sidecar.name, 0), durable)
+        self._acknowledged(sidecar)
         applied = self._applied.setdefault(directory, set())
         for index in range(known, len(books.revocations)):
             entry = books.revocations[index]
@@ -195,6 +200,14 @@ class RevocationTruth:
                 self._to_be_cut(sidecar, entry)
             self._took(directory, entry)
         self._looked[sidecar.process] = len(books.revocations)
+
+    def _acknowledged(self, sidecar: Any) -> None:
+        """R2: what the centre counts as applied at a sidecar was applied by one of its processes."""
+        centre = self._world.centre
+        member = centre.fleet.members.get(sidecar.name) if centre.up else None
+        if member is not None and not self._lost:
+            told, most = member.known.applied_epoch, self._most.get(sidecar.name, 0)
+            assert told <= most, f"R2: {told} counts as applied at {sidecar.name}, which has applied {most}"
 
     def _recovered(self, sidecar: Any) -> None:
         """A process starts from what was durable: what it had applied in memory alone is not in force.
@@ -273,8 +286,16 @@ class RevocationTruth:
         assert silent <= 0, f"R3: {sidecar.name} granted something {silent:.2f} s after it last spoke for the centre"
 
     def lease_given(self, sidecar: Any, facts: LeaseFacts) -> None:
-        """A new lease, by one who speaks for the centre (R3): nothing that is in force there blocks its like (R2)."""
-        self._speaks(sidecar, self._world.now_ns() - DECIDED_NS)
+        """A new lease, by one who speaks for the centre (R3): nothing that is in force there blocks its like (R2).
+
+        Nor by one that was banned longer ago than it may go on without being heard (R4).
+        """
+        now = self._world.now_ns() - DECIDED_NS
+        self._speaks(sidecar, now)
+        banned_ns = self._world.operators.banned_ns.get(sidecar.name)
+        if banned_ns is not None:
+            late = now - banned_ns - int(self._world.settings.authority_seconds * DRIFT * NANOS)
+            assert late <= 0, f"R4: {sidecar.name} was banned, and gave a lease {late / NANOS:.1f} s too late"
         lifted = {entry.order.lifts for entry in sidecar.core.books.revocations}
         for entry in sidecar.core.books.revocations:
             blocks = entry.order.block_new and entry.epoch not in lifted

@@ -42,6 +42,8 @@ class Operators:
         self._world = world
         self.banned: list[str] = []
         self.ever_banned: set[str] = set()
+        self.banned_ns: dict[str, int] = {}
+        """Since when, for those of which it is certain."""
 
     async def run(self) -> None:
         """Revoke now and then, whatever else goes wrong, until the heal."""
@@ -131,10 +133,12 @@ class Operators:
         self.ever_banned.add(name)
         if await self._tried(centre.enrolment.ban(ALICE, name, "simulated")) is not None:
             self.banned.append(name)
+            self.banned_ns[name] = world.now_ns()
             world.seen["banned"] += 1
 
     async def readmit(self, centre: Centre, name: str) -> None:
         """It may come back."""
+        self.banned_ns.pop(name, None)
         if await self._tried(centre.enrolment.readmit(ALICE, name, "simulated")) is not None:
             world = self._world
             world.seen["readmitted"] += 1
