@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import eventually
 from tests.fakes.rotating_provider import rotating_provider
-from tests.fakes.rotation_stage import LIMITS, RotationStage
+from tests.fakes.rotation_stage import KEY, LIMITS, RotationStage
 from tests.unkind.faked_clock import FakedClock, tidy, why_not
 from tests.unkind.real_house import SIDECAR, SUBJECT, Caller, settled_log, staged
 
@@ -27,6 +27,7 @@ ALL = os.environ.get("CLOCKS") == "all"
 """Both ways at both sides, and the schedule, which is looked at twice a minute, are `make unkind`."""
 LIVES = [(25, 1), (0, 1), (25, 1), (51, 2)]
 """Of a collector: hours that its clock is off, and rotations by then."""
+ROTATED_SECONDS_MAX = 120
 LOOK_SECONDS = 1.5
 """A schedule is looked at as soon as its collector serves."""
 
@@ -178,3 +179,19 @@ def test_a_schedule_of_rotations_fires_once_for_each_time_whatever_the_clock_is_
                 time.sleep(LOOK_SECONDS)
                 assert [each.state for each in client.rotations()] == done, f"{off_hours} hours on"
         assert account.minted == LIVES[-1][1]
+
+
+@pytest.mark.skipif(not ALL, reason="make unkind")
+def test_a_rotation_during_which_the_clock_is_set_ends_once_and_leaves_one_key(tmp_path_factory):
+    """Set by hours forwards, backwards and right again once its key is made: done, and the key before is dead."""
+    with rotating_provider() as (account, origin):
+        stage = RotationStage(tmp_path_factory.mktemp("rotation"), origin)
+        clock = FakedClock(stage.root / "centre-home")
+        with stage.process("collector", clock.broker), stage.custodian() as client:
+            for number, off_hours in enumerate((HOURS, -HOURS, 0), 1):
+                asked = client.rotate(KEY)
+                assert eventually(lambda number=number: account.minted == number)
+                clock.set(off_hours)
+                assert list(client.watch(asked.name, ROTATED_SECONDS_MAX))[-1].state == pb.ROTATION_STATE_DONE
+                assert [key.value for key in account.alive()] == [stage.serving_value()]
+            assert account.minted == len(list(client.rotations()))
