@@ -1,5 +1,6 @@
 """A real NATS server with JetStream for tests: on loopback, with a user, its files thrown away."""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
 from tests.fakes.ports import free_port
 
 USER, PASSWORD = "collector", "collector-of-the-tests"
@@ -18,6 +20,10 @@ CONFIG = """
 listen: "127.0.0.1:{port}"
 jetstream {{ store_dir: "{folder}/data", sync_interval: {sync_interval} }}
 {more}
+"""
+CLUSTERED = """
+server_name: {name}
+cluster {{ name: tests, listen: "127.0.0.1:{port}", routes: [{routes}] }}
 """
 WITH_USER = """authorization {{ user: "{user}", password: "{password}" }}"""
 
@@ -106,3 +112,53 @@ def running(*, sync_interval: str = "always", more: str | None = None) -> Iterat
             yield server
         finally:
             server.kill()
+
+
+class NatsCluster:
+    """Servers that keep each message together, on loopback; each may be killed and started again."""
+
+    def __init__(self, folder: Path, servers: int) -> None:
+        """Nothing runs yet."""
+        self.routes = [free_port() for _ in range(servers)]
+        routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in self.routes)
+        self.servers: dict[str, NatsServer] = {}
+        for number, port in enumerate(self.routes):
+            name = f"n{number}"
+            (folder / name).mkdir()
+            more = CLUSTERED.format(name=name, port=port, routes=routes) + WITH_USER.format(
+                user=USER, password=PASSWORD
+            )
+            self.servers[name] = NatsServer(folder / name, more=more)
+
+    @property
+    def urls_of_user(self) -> tuple[str, ...]:
+        """For a client library: every server, as the user of the tests."""
+        return tuple(server.url_of_user for server in self.servers.values())
+
+    async def leader(self, stream: str) -> str:
+        """The name of the server that leads this stream, once one does."""
+        connection = await nats.connect(list(self.urls_of_user), connect_timeout=5, max_reconnect_attempts=1000)
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                while True:
+                    with contextlib.suppress(nats.errors.Error):
+                        found = await connection.jetstream(timeout=2).stream_info(stream)
+                        if found.cluster is not None and found.cluster.leader in self.servers:
+                            return str(found.cluster.leader)
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
+
+@contextlib.contextmanager
+def cluster(servers: int = 3) -> Iterator[NatsCluster]:
+    """Servers that know each other, from when they listen until they are thrown away."""
+    with tempfile.TemporaryDirectory(prefix="leasehold-nats-") as home:
+        made = NatsCluster(Path(home), servers)
+        try:
+            for server in made.servers.values():
+                server.start()
+            yield made
+        finally:
+            for server in made.servers.values():
+                server.kill()

@@ -207,10 +207,10 @@ class IdleSoak:
             ends = {name: await asyncio.to_thread(caller.call) for name, caller in self.callers.items()}
             assert set(ends.values()) == {"LEASE_REVOKED"}, ends
             await self._told(operator)
+            heads = await asyncio.to_thread(operator.heads)  # first: the log goes on growing
             records = await asyncio.to_thread(lambda: list(operator.events()))
-            heads = await asyncio.to_thread(operator.heads)
         verdict = verify(((str(record.position), record) for record in records), heads)
-        assert verdict.holds, verdict
+        assert verdict.holds, (verdict.flaw, verdict.unseen, verdict.gaps, verdict.held, verdict.wrong)
         self._check_calls([record.event() for record in records])
         self._check_logs()
         self._check_growth()
