@@ -16,6 +16,8 @@ from tests.fakes.certified_collector import House
 from tests.fakes.ports import free_port
 from tests.fakes.saml_idp import SamlIdp, Words, posted
 
+from leasehold_broker.domain.sign_in_brake import BURST
+
 pytestmark = [pytest.mark.timeout(150)]
 IDP = "https://idp.example"
 CONFIG = f"""
@@ -182,6 +184,21 @@ async def test_responses_that_sign_nobody_in(world):
     (denied,) = await world.events("audit.refused")
     assert (denied["reason"], "eve@example" in denied["details"]["detail"]) == ("OPERATOR_NOT_ALLOWED", True)
     assert await world.events("operator.signed_in") == []
+
+
+async def test_a_flood_of_refused_sign_ins(world, monkeypatch):
+    """Beyond the bound nothing is read and no event is left, but for the last, which says so."""
+    monkeypatch.setattr("leasehold_broker.domain.sign_in_brake.SECONDS_EACH", 600)
+    browser = world.somebody()
+    _, relay_state = await world.asked(browser)
+    kept = {"Cookie": f"__Host-leasehold-saml={next(one.value for one in browser.jar)}"}
+    bad = {"SAMLResponse": "PGEvPg==", "RelayState": relay_state}
+    statuses = [(await world.post(browser, "/saml/acs", bad, **kept)).status for _ in range(BURST + 3)]
+    assert statuses == [401] * BURST + [429] * 3
+    refused = await world.events("identity.refused")
+    assert len(refused) == BURST
+    assert "turned away for a while" in refused[-1]["details"]["detail"]
+    assert "turned away" not in refused[-2]["details"]["detail"]
 
 
 async def test_the_metadata_are_public(world):

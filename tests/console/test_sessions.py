@@ -17,6 +17,7 @@ from leasehold_broker.domain.console_sessions import (
 from leasehold_broker.domain.identity import Identity, Peer, Subject
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.sign_in_brake import ADDRESSES_MAX, BURST, SECONDS_EACH, SignInBrake
 from leasehold_broker.flows.console_sign_in import ConsoleSignIn
 from leasehold_broker.ports.openid_provider import SignInAnswer, SignInQuestion
 
@@ -274,6 +275,23 @@ def test_sessions_in_all_are_bounded():
     clock.advance(11)
     assert len(sessions.sweep(clock.now())) == SESSIONS_MAX
     assert len(sessions) == 0
+
+
+def test_refused_sign_ins_are_bounded():
+    """A burst, then one every few seconds, for each address by itself; a bounded number of addresses is known."""
+    brake, clock = SignInBrake(), ManualClock()
+    told = [brake.refused("1.2.3.4", clock.now()) for _ in range(BURST)]
+    assert told == [False] * (BURST - 1) + [True]
+    assert brake.is_spent("1.2.3.4", clock.now())
+    assert not brake.is_spent("1.2.3.5", clock.now())
+    clock.advance(SECONDS_EACH)
+    assert not brake.is_spent("1.2.3.4", clock.now())
+    assert brake.refused("1.2.3.4", clock.now())
+    clock.advance(BURST * SECONDS_EACH)
+    assert not brake.refused("1.2.3.4", clock.now())
+    for number in range(ADDRESSES_MAX + 1):
+        brake.refused(f"of {number}", clock.now())
+    assert len(brake._spent_until_ns) == ADDRESSES_MAX
 
 
 async def test_a_session_is_no_text(world):

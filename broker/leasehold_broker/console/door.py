@@ -35,6 +35,7 @@ from leasehold_broker.domain.collector_rules import Role
 from leasehold_broker.domain.console_sessions import SessionEnd
 from leasehold_broker.domain.identity import Identity, Peer
 from leasehold_broker.domain.reasons import IDENTITY_REASONS, Reason, Refusal
+from leasehold_broker.domain.sign_in_brake import SignInBrake
 from leasehold_broker.flows.console_sign_in import ConsoleSignIn
 from leasehold_broker.flows.saml_sign_in import SamlSignIn
 from leasehold_broker.ports.clock import Clock
@@ -107,6 +108,7 @@ class ConsoleDoor:
         self._host = urlsplit(origin).netloc
         self._behind = behind
         self._seal = QuestionSeal(behind.entropy.bytes(32))
+        self._brake = SignInBrake()
         self._rendering = Rendering()
         self.app = web.Application(client_max_size=FORM_BYTES_MAX, middlewares=[*surround, self._middleware()])
         self.app.on_response_prepare.append(_dressed)
@@ -249,9 +251,14 @@ class ConsoleDoor:
     ) -> web.Response:
         """Sign in; whoever is refused is told and recorded, and whatever session there was goes on."""
         peer = self._behind.peer_of(request.transport)
+        address, now = request.remote or "", self._behind.clock.now()
+        if self._brake.is_spent(address, now):
+            return self._error(429, "Too many sign-ins from here were refused.", "Wait a minute, then sign in again.")
         try:
             identifier, _ = await sign_in(peer, cookie(request, SESSION_COOKIE))
         except Refusal as refusal:
+            if self._brake.refused(address, now):
+                refusal.detail += "; more from here are turned away for a while, without an event each"
             await self._behind.recorder.rpc_refused(method, refusal, None, peer, self._request_id())
             return self._refused(refusal)
         response = web.Response(status=303, headers={"Location": "/"})

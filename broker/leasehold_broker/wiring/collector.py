@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import structlog
@@ -60,8 +60,9 @@ from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
 from leasehold_broker.wiring.collector_disk import disk_samples, watched_disk
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
+from leasehold_broker.wiring.collector_samples import collector_samples
 from leasehold_broker.wiring.collector_signals import signals
-from leasehold_broker.wiring.collector_sinks import fed_sinks, sink_samples
+from leasehold_broker.wiring.collector_sinks import fed_sinks
 from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, file_store, shared_store, taking
 from leasehold_broker.wiring.console import ConsoleParts, any_role, console_door
 from leasehold_broker.wiring.failure import ProcessFailedError
@@ -174,7 +175,7 @@ class Collector:
             console_port = await stack.enter_async_context(self._open(door, desk, store, eyes, tasks))
             await self._measured(
                 lambda: [
-                    *self._samples(records, ingest, publish, feeds),
+                    *collector_samples(self._fleet, records, ingest, publish, feeds),
                     *tasks.samples(),
                     *disk_samples(opened.disk),
                     *(() if opened.bus is None else opened.bus.samples()),
@@ -378,28 +379,6 @@ class Collector:
     def _give_up(self, why: str) -> None:
         self.failed = self.failed or why
         self.gave_up.set()
-
-    def _samples(
-        self, records: CollectorRecords, ingest: IngestEvents, publish: PublishCheckpoint, feeds: Sequence[FeedSink]
-    ) -> Iterator[Sample]:
-        yield Sample("collector_sidecars_connected", "Sidecars with a session.", self._fleet.connected_count())
-        yield Sample("collector_sidecars_known", "Sidecars ever seen.", len(self._fleet.members))
-        yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
-        yield Sample("collector_batches", "Batches taken.", ingest.batches_taken, counter=True)
-        yield Sample("collector_checkpoints", "Checkpoints published.", publish.published, counter=True)
-        yield Sample(
-            "collector_records_signed_from_memory",
-            "Records signed without reading back what this process itself had placed.",
-            publish.remembered,
-            counter=True,
-        )
-        size = 0 if publish.newest is None else publish.newest.head.size
-        yield Sample("collector_checkpoint_events", "Events that the newest checkpoint covers.", size)
-        failing = bool(publish.copy_failing)
-        yield Sample("collector_checkpoint_copy_failing", "1 while checkpoint_copy is not written.", failing)
-        yield from sink_samples(feeds)
-        for reason, count in tuple(records.refusals.items()):
-            yield Sample("refusals", "Refusals by reason.", count, counter=True, label=("reason", reason))
 
 
 def _crowd(config: CollectorConfig) -> ShimLimits:
