@@ -7,6 +7,11 @@ from a seed. All times are of one monotonic clock. "last accepted" is when the l
 the provider; "in force" when an entry is durable at a link; "cut" when an agent's stream had ended; "acknowledged" when
 the responder's watch says that every sidecar has it.
 
+CPU is of whole processes, less what they need while nobody revokes, for each entry and link: the collector's, and that
+of the processes which hold the links, which is the bench's own. With `--several` each request has so many selectors, of
+which one matches somebody. With `--shippers` so many sidecars more ship events without a pause, as fast as they are
+answered.
+
 With `--responders` several revoke at once, each at its own pace, so that revocations meet. With `--stuck` the process
 of so many links more is stopped before the first: their connections stay, and nothing is read or answered. The watch
 must name these and no others; all times are of the others.
@@ -28,9 +33,11 @@ from tests.bench.fleet.stage import FleetStage
 
 from leasehold.operators import OperatorClient, selector
 from leasehold.v1 import revocation_service_pb2
+from leasehold_broker.domain.sync import REPORT_SPREAD_SECONDS_MAX
 
 REST_SECONDS = (0.25, 0.5)
 WATCH_SECONDS = 60.0
+IDLE_SECONDS = 5.0
 KINDS = ("subject", "family", "label", "lease", "sidecar", "key", "provider", "environment", "everything")
 
 
@@ -57,16 +64,17 @@ class Round:
 class Bench:
     """One run on a stage that is filled."""
 
-    def __init__(self, stage: FleetStage, seed: int) -> None:
-        """Draw from this seed."""
+    def __init__(self, stage: FleetStage, seed: int, several: int = 1) -> None:
+        """Draw from this seed; so many selectors in a request."""
         self._stage = stage
+        self._several = several
         self._chance = random.Random(seed)
         self._seed = seed
         self.rounds: list[Round] = []
 
     async def respond(self, number: int, revocations: int) -> None:
         """One responder's: so many revocations, with rests between."""
-        mine = Bench(self._stage, self._seed + number)
+        mine = Bench(self._stage, self._seed + number, self._several)
         with self._stage.responder() as operator:
             for _ in range(revocations):
                 await asyncio.sleep(mine._chance.uniform(*REST_SECONDS))
@@ -77,7 +85,11 @@ class Bench:
         chosen, done = self._draw(operator)
         cpu_ns, waited_ns = scheduled(pid := self._stage.pids("collector")[0])
         done.asked_ns = time.monotonic_ns()
-        answer = operator.revoke(chosen, note="bench")
+        if self._several == 1:
+            answer = operator.revoke(chosen, note="bench")
+        else:
+            idle = [selector(subject=f"nobody/{number}") for number in range(self._several - 1)]
+            answer = operator.revoke_all([*idle, chosen], note="bench")
         done.answered_ns = time.monotonic_ns()
         done.epoch = answer.progress.entry.epoch
         for progress in operator.watch_progress(answer.progress.entry.name, WATCH_SECONDS):
@@ -124,18 +136,39 @@ class Bench:
 async def measure(options: argparse.Namespace, root: Path) -> None:
     """Set the stage, revoke, report."""
     stage = FleetStage(
-        root, links=options.links, processes=options.processes, sidecars=options.sidecars, stuck=options.stuck
+        root,
+        links=options.links,
+        processes=options.processes,
+        sidecars=options.sidecars,
+        stuck=options.stuck,
+        shippers=options.shippers,
     )
     async with stage:
         began = time.monotonic()
         await stage.fill()
         say(f"{len(stage.names)} sidecars connected in {time.monotonic() - began:.1f} s")
         stage.stop_stuck()
-        bench = Bench(stage, options.seed)
+        before = cpu_ns(stage)
+        await asyncio.sleep(IDLE_SECONDS)
+        idle = {name: (ran - before[name]) / IDLE_SECONDS for name, ran in cpu_ns(stage).items()}
+        if stage.shippers:
+            stage.ship()
+        bench = Bench(stage, options.seed, options.several)
+        before, began = cpu_ns(stage), time.monotonic()
         shares = [options.revocations // options.responders] * options.responders
         await asyncio.gather(*(bench.respond(number, share) for number, share in enumerate(shares)))
+        await asyncio.sleep(REPORT_SPREAD_SECONDS_MAX)
+        seconds = time.monotonic() - began
+        entries = len(bench.rounds) * options.several * options.links
+        each = {name: (ran - before[name] - idle[name] * seconds) / entries for name, ran in cpu_ns(stage).items()}
+        say(", ".join(f"{name}: {ran / 1000:.0f} us" for name, ran in each.items()) + " of CPU for each entry and link")
         say(f"named as waiting once all others had it, in {len(bench.rounds)} watches: {laggards(bench.rounds)}")
         report(bench.rounds, await stage.noted(), set(stage.stuck))
+
+
+def cpu_ns(stage: FleetStage) -> dict[str, int]:
+    """What the collector has run so far, and the processes that hold links."""
+    return {name: sum(scheduled(pid)[0] for pid in stage.pids(name)) for name in ("collector", "links")}
 
 
 def laggards(rounds: list[Round]) -> str:
@@ -152,6 +185,10 @@ def report(rounds: list[Round], noted: dict, stuck: set[str]) -> None:
     arrivals: dict[tuple[int, int], int] = {}
     for when, agent, lease in noted["origin"]["calls"]:
         arrivals[agent, lease] = max(when, arrivals.get((agent, lease), 0))
+    if "shippers" in noted:
+        shipped = noted["shippers"]
+        rate = shipped["acknowledged"] / shipped["seconds"]
+        say(f"\nshipped beside it: {rate:.0f} events a second, streams that ended: {shipped['over'] or 'none'}")
     each_link, last_link, accepted, cuts, answers, acknowledged, told = [], [], [], [], [], [], []
     lost = 0
     for done in rounds:
@@ -226,6 +263,8 @@ def main() -> None:
     parser.add_argument("--sidecars", type=int, default=2, help="whole sidecars, with four agents each")
     parser.add_argument("--revocations", type=int, default=100)
     parser.add_argument("--responders", type=int, default=1, help="who revoke at once, and share the revocations")
+    parser.add_argument("--several", type=int, default=1, help="selectors in one request")
+    parser.add_argument("--shippers", type=int, default=0, help="sidecars more that ship events without a pause")
     parser.add_argument("--stuck", type=int, default=0, help="links more, whose process is stopped before the first")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -12,6 +12,7 @@ from leasehold_broker.collector.access import Sidecars
 from leasehold_broker.domain.reasons import Refusal, field_invalid
 from leasehold_broker.domain.sync import Push
 from leasehold_broker.flows.ingest_events import IngestEvents
+from leasehold_broker.flows.loop_share import LoopShare
 from leasehold_broker.flows.sync_sidecar import SyncSession, SyncSidecar
 from leasehold_broker.rpc.caller import CallContext
 from leasehold_broker.rpc.server import Handlers
@@ -22,6 +23,8 @@ SYNC_SERVICE = sidecar_service_pb2.DESCRIPTOR.services_by_name["SidecarService"]
 INGEST_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditIngestService"]
 
 HELLO_SECONDS_MAX = 10.0
+RECORDS_A_TURN = 200
+"""Of all streams together in one turn of the loop: a full batch, some milliseconds."""
 MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit for the collector's server: a batch may hold one large event, a page many."""
 
@@ -57,6 +60,7 @@ class SidecarDoor:
         self._sidecars = sidecars
         self._seconds_max = session_seconds_max
         self._check = check
+        self._share = LoopShare(RECORDS_A_TURN)
 
     def sync_handlers(self) -> Handlers:
         """Of SidecarService."""
@@ -108,6 +112,7 @@ class SidecarDoor:
                     return
                 raise
             self._check(name)
+            await self._share.take(len(request.records))
             records = records_from_proto(request.records)
             epoch, sequence = await self._ingest.run(name, records)
             yield audit_service_pb2.AppendEventsResponse(epoch=epoch, committed_sequence=sequence)

@@ -27,6 +27,7 @@ READY_SECONDS = 300.0
 TEAMS = ("red", "blue")
 RESPONDERS = "responders"
 AGENTS_EACH = 4
+SHIPPED_EACH = 100_000
 
 POLICY = """version = 1
 
@@ -101,9 +102,27 @@ class FleetStage(Stage):
     """What the collector's command is put behind."""
 
     def __init__(
-        self, root: Path, *, links: int, processes: int, sidecars: int, authority_seconds: int = 60, stuck: int = 0
+        self,
+        root: Path,
+        *,
+        links: int,
+        processes: int,
+        sidecars: int,
+        authority_seconds: int = 60,
+        stuck: int = 0,
+        shippers: int = 0,
     ) -> None:
-        """So many links in so many processes, beside so many whole sidecars; `stuck`: more of them, to be stopped."""
+        """So many links in so many processes, beside so many whole sidecars.
+
+        Args:
+            root: for all files.
+            links: of sidecars.
+            processes: that hold the links.
+            sidecars: whole ones.
+            authority_seconds: as configured.
+            stuck: links more, to be stopped.
+            shippers: sidecars more that do nothing but ship events, once they are told to.
+        """
         self.whole = tuple(f"sidecar-{number}" for number in range(sidecars))
         super().__init__(root, sidecars=self.whole, authority_seconds=authority_seconds)
         self._shares = [
@@ -112,6 +131,7 @@ class FleetStage(Stage):
         self.stuck = tuple(f"stuck-{number}" for number in range(stuck))
         if stuck:
             self._shares.append(list(self.stuck))
+        self.shippers = tuple(f"shipper-{number}" for number in range(shippers))
         self._authority = Authority()
         self._certificates = root / "certificates"
         self._helpers: dict[str, Running] = {}
@@ -138,7 +158,7 @@ class FleetStage(Stage):
     @property
     def names(self) -> list[str]:
         """Every sidecar that the collector knows."""
-        return [*(name for share in self._shares for name in share), *self.whole]
+        return [*(name for share in self._shares for name in share), *self.whole, *self.shippers]
 
     def responder(self) -> OperatorClient:
         """Who revokes: over the same door, with a token and a certificate."""
@@ -221,6 +241,16 @@ private_key_file = "{folder}/{name}.key"
             agents.append((self.sidecar_target(self.sidecar_of(number)), str(token)))
         plan = {"agents": agents, "out": str(self._out("agents"))}
         await self._planned("agents", "tests.bench.fleet.agents", plan)
+        if self.shippers:
+            plan = {"names": self.shippers, "target": plans[0]["target"], "events": SHIPPED_EACH}
+            plan |= {"certificates": str(self._certificates), "out": str(self._out("shippers"))}
+            await self._planned("shippers", "tests.bench.fleet.flood", plan)
+
+    def ship(self) -> None:
+        """Let the shippers ship, until the end."""
+        running = self._helpers["shippers"].process
+        if running.stdin is not None:
+            running.stdin.write(b"\n")
 
     async def noted(self) -> dict[str, object]:
         """End the helpers, and read what each noted, by its name."""

@@ -5,7 +5,6 @@ synchronous=FULL): heads and epochs are published after the commit, never before
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections import deque
@@ -19,6 +18,7 @@ from sqlite_utils import Database
 
 from leasehold_broker.adapters.sqlite_collector import escrow, rows
 from leasehold_broker.adapters.sqlite_collector.disk import SqliteDisk
+from leasehold_broker.adapters.sqlite_collector.file_lock import lock
 from leasehold_broker.adapters.sqlite_collector.followers import read_follower, write_follower
 from leasehold_broker.adapters.sqlite_collector.journal import WriterMemory
 from leasehold_broker.adapters.sqlite_collector.reader import Reader
@@ -53,10 +53,6 @@ RECENT_REVOCATIONS_MAX = 1024
 T = TypeVar("T")
 
 
-class StoreBusyError(RuntimeError):
-    """Another process has this store open."""
-
-
 class CollectorStore:
     """One file, one process, one writer thread, two reader threads."""
 
@@ -86,7 +82,7 @@ class CollectorStore:
             sqlite3.Error, OSError: not readable or writable.
         """
         self._path = path
-        self._lock = _lock(path)
+        self._lock = lock(path)
         self._loop = asyncio.get_running_loop()
         self._grown = asyncio.Event()
         self._last_position = 0
@@ -131,7 +127,9 @@ class CollectorStore:
         """As the port says."""
         checked = self._memory.check(records)
         return await self._writer.submit(
-            lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms), WriteRank.EVENTS
+            lambda connection: self._memory.append(connection, stream, checked, receive_wall_ms),
+            WriteRank.EVENTS,
+            len(records),
         )
 
     async def cut_off(self, stream: str, records: Sequence[ChainedRecord], wall_ms: int) -> None:
@@ -390,16 +388,3 @@ class CollectorStore:
         self._tree_head = self._memory.tree_head()
         self._last_position, self._epoch = self._tree_head.size, self._memory.epoch
         self._budget_change = self._memory.budget_change
-
-
-def _lock(path: Path) -> int:
-    """A lock beside the file, held while the process lives: two writers would fork the collector's own chain."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        message = f"{path} is open in another process; stop that collector first"
-        raise StoreBusyError(message) from None
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    return descriptor

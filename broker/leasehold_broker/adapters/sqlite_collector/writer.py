@@ -1,7 +1,9 @@
 """The one thread that writes. Owns the queue, the grouping of jobs into one synced transaction, and the failures.
 
-A job is a function of the connection. Jobs run in the order submitted; those that wait together share one commit, and
-each learns of its result only after that commit is synced. A job that raises changes nothing and disturbs no other.
+A job is a function of the connection. Jobs of one rank run in the order submitted, those of a higher rank before them:
+whoever ships events as fast as they are taken keeps no revocation waiting for longer than the group that is being
+written. Jobs that are written together share one commit, and each learns of its result only after that is synced. A job
+that raises changes nothing and disturbs no other.
 On a disk that fills, jobs of the lower ranks are refused first, and a group that found no room is tried again without
 them, upon the reserve.
 """
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 from leasehold_broker.adapters.sqlite_collector.reserve import DiskReserve, lacks_room
@@ -21,11 +24,19 @@ from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.write_rank import WriteRank
 
 QUEUE_JOBS_MAX = 4096
+QUEUE_URGENT_MAX = 1024
+"""More of the highest rank than of all others: a queue full of events refuses no revocation."""
 GROUP_JOBS_MAX = 256
+GROUP_RECORDS_MAX = 4000
+"""Some 100 ms: so long may a revocation wait for a group of events."""
+GROUP_BEHIND_MAX = 400
+"""Of records in a group that somebody urgent waits for: they share its sync, and hold it up by some 10 ms."""
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
 _Outcome = tuple["Future[Any]", Any, Exception | None]
+URGENT = max(WriteRank)
+LAST = 1 - min(WriteRank)
 
 
 @dataclass(slots=True)
@@ -33,6 +44,11 @@ class _Waiting:
     job: Job
     future: "Future[Any]"
     rank: WriteRank
+    records: int
+
+
+_Queued = tuple[int, int, _Waiting | None]
+"""By rank, and then in order; the last one is none."""
 
 
 class GroupWriter:
@@ -56,7 +72,8 @@ class GroupWriter:
         Raises:
             sqlite3.Error, ValueError, OSError: from `connect`.
         """
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(QUEUE_JOBS_MAX)
+        self._queue: queue.PriorityQueue[_Queued] = queue.PriorityQueue(QUEUE_JOBS_MAX + QUEUE_URGENT_MAX)
+        self._numbers = count()
         self._connect = connect
         self._committed = committed
         self._rolled_back = rolled_back
@@ -70,8 +87,13 @@ class GroupWriter:
         self._thread.start()
         started.result()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T], rank: WriteRank) -> "asyncio.Future[T]":
+    def submit(self, job: Callable[[sqlite3.Connection], T], rank: WriteRank, records: int = 1) -> "asyncio.Future[T]":
         """Queue a job; the awaitable is done once its transaction is synced.
+
+        Args:
+            job: what is written.
+            rank: what comes first.
+            records: how much it is, about.
 
         Raises:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
@@ -84,19 +106,19 @@ class GroupWriter:
         if rank < self._reserve.lowest():
             raise self._reserve.refusal()
         future: Future[T] = Future()
-        try:
-            self._queue.put_nowait(_Waiting(job, future, rank))
-        except queue.Full:
+        room = self._queue.maxsize if rank is URGENT else QUEUE_JOBS_MAX
+        if self._queue.qsize() >= room:
             raise Refusal(
                 Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
-            ) from None
+            )
+        self._queue.put((-rank, next(self._numbers), _Waiting(job, future, rank, records)))
         return asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Blocks until then."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._queue.put((LAST, next(self._numbers), None))
         self._thread.join()
 
     def _run(self, started: "Future[None]") -> None:
@@ -108,17 +130,28 @@ class GroupWriter:
         started.set_result(None)
         open_ = True
         while open_:
-            group = [self._queue.get()]
-            while len(group) < GROUP_JOBS_MAX:
-                try:
-                    group.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
+            group = self._group()
             open_ = None not in group
             self._commit(connection, [one for one in group if one is not None and _still_wanted(one)])
         with suppress(sqlite3.Error):  # what was promised is in the WAL, synced
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
+
+    def _group(self) -> list[_Waiting | None]:
+        """What is written next, the highest ranks first; waits for something to write."""
+        group = [self._queue.get()[2]]
+        urgent = group[0] is not None and group[0].rank is URGENT
+        records, records_max = 0, GROUP_BEHIND_MAX if urgent else GROUP_RECORDS_MAX
+        while len(group) < GROUP_JOBS_MAX:
+            last = group[-1]
+            records += 0 if last is None or last.rank is URGENT else last.records
+            if records >= records_max:
+                break
+            try:
+                group.append(self._queue.get_nowait()[2])
+            except queue.Empty:
+                break
+        return group
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Waiting]) -> None:
         if group:
