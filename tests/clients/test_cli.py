@@ -231,6 +231,17 @@ def test_a_watch_that_tells_changes_is_put_together(monkeypatch):
     assert asked[0].changes_only
 
 
+def test_a_dry_run_over_a_large_fleet_leaves_its_count_on_the_screen(run, collector, revocations):
+    """As many lines as fit, and how many there are more; --json has all."""
+    revocations.live = [f"leases/{number}" for number in range(100)]
+    result = run("revoke", "--collector", collector.target, "--provider", "openai", "--dry-run")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "100 live leases match; nothing was changed"
+    assert lines[-2:] == ["  leases/39", "and 60 more; --json lists all"]
+    told = run("revoke", "--collector", collector.target, "--provider", "openai", "--dry-run", "--json")
+    assert len(json.loads(told.stdout)["matching_leases"]) == 100
+
+
 def test_a_file_of_selectors_is_one_request(run, collector, revocations, tmp_path):
     """One call, whatever the number of lines; the lines that match nothing are named, and the table is of all."""
     file = tmp_path / "suspects.txt"

@@ -15,7 +15,7 @@ from leasehold_broker.adapters.sqlite_collector.writer import (
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.write_rank import WriteRank
 
-EVENTS, SESSIONS, REVOCATIONS = WriteRank.EVENTS, WriteRank.SESSIONS, WriteRank.REVOCATIONS
+EVENTS, REVOCATIONS = WriteRank.EVENTS, WriteRank.REVOCATIONS
 
 
 class Held:
@@ -31,10 +31,10 @@ class Held:
         self.holds.set()
         assert self.release.wait(60)
 
-    def submit(self, name: str, rank: WriteRank, records: int = 1) -> None:
+    def submit(self, name: str, rank: WriteRank, records: int = 1, *, urgent: bool = False) -> None:
         """Queue a job."""
         job = lambda _connection: self.ran.append((name, self.writer.commits))  # noqa: E731 - short
-        self.futures.append(self.writer.submit(job, rank, records))
+        self.futures.append(self.writer.submit(job, rank, records, urgent=urgent))
 
     async def finish(self) -> list[list[str]]:
         """Let all be written; the names, group by group."""
@@ -62,10 +62,10 @@ async def test_a_revocation_is_written_before_events_that_waited_longer(held):
     """With it what fits behind it, so that both share a sync; the rest in its order."""
     for number in range(4):
         held.submit(f"e{number}", EVENTS, GROUP_BEHIND_MAX)
-    held.submit("connects", SESSIONS)
-    held.submit("r0", REVOCATIONS)
-    held.submit("r1", REVOCATIONS)
-    assert await held.finish() == [["r0", "r1", "connects", "e0"], ["e1", "e2", "e3"]]
+    held.submit("cursor", REVOCATIONS)
+    held.submit("r0", REVOCATIONS, urgent=True)
+    held.submit("r1", REVOCATIONS, urgent=True)
+    assert await held.finish() == [["r0", "r1", "e0"], ["e1", "e2", "e3", "cursor"]]
 
 
 async def test_a_group_of_events_is_bounded(held):
@@ -79,14 +79,14 @@ async def test_a_queue_full_of_events_refuses_no_revocation(held):
     """There is room kept for it, which has its bound too."""
     for number in range(QUEUE_JOBS_MAX):
         held.submit(f"e{number}", EVENTS)
-    for rank in (EVENTS, SESSIONS):
+    for rank in (EVENTS, REVOCATIONS):
         with pytest.raises(Refusal) as refused:
             held.submit("more", rank)
         assert refused.value.reason is Reason.OVERLOADED
     for number in range(QUEUE_URGENT_MAX):
-        held.submit(f"r{number}", REVOCATIONS)
+        held.submit(f"r{number}", REVOCATIONS, urgent=True)
     with pytest.raises(Refusal, match="behind"):
-        held.submit("more", REVOCATIONS)
+        held.submit("more", REVOCATIONS, urgent=True)
     groups = await held.finish()
     assert [name for group in groups for name in group][:QUEUE_URGENT_MAX] == [
         f"r{at}" for at in range(QUEUE_URGENT_MAX)
@@ -96,12 +96,12 @@ async def test_a_queue_full_of_events_refuses_no_revocation(held):
 
 
 async def test_what_is_queued_is_written_before_the_end(tmp_path):
-    """Whatever its rank: closing comes behind it."""
+    """Closing comes behind all of it."""
     store = CollectorStore(tmp_path / "c.db", "collector", "c1")
     held = Held(store)
     assert held.holds.wait(60)
     held.submit("e", EVENTS)
-    held.submit("r", REVOCATIONS)
+    held.submit("r", REVOCATIONS, urgent=True)
     threading.Timer(0.05, held.release.set).start()
     await store.close()
     assert [name for name, _ in held.ran] == ["r", "e"]

@@ -110,7 +110,8 @@ async def test_r1_the_epoch_never_falls_not_even_over_a_restart(core: Core) -> N
     lease = await core.lease()
     first = await core.revocations.apply([entry(1), entry(2, ByLease(lease.name))])
     assert await core.revocations.apply([entry(1), entry(2, ByLease(lease.name))]) == first
-    assert len(logged(core, "revocation.applied")) == 2
+    (told,) = logged(core, "revocation.applied")
+    assert told.details == {"epoch": 2, "first_epoch": 1, "leases_ended": 1, "calls_cut": 0}
     core = await restarted(core)
     assert (core.revocations.applied_epoch(), core.books.epoch) == (2, 2)
 

@@ -133,5 +133,8 @@ async def test_r2_a_burst_ends_what_its_entries_end_one_by_one(core, at_once):
     else:
         applied = [(await core.revocations.apply([entry]))[0] for entry in entries]
 
+    told = logged(core, "revocation.applied")
+    assert [event.details["epoch"] for event in told] == ([7] if at_once else list(range(1, 8)))
+    assert sum(event.details["leases_ended"] for event in told) == 4
     assert [(one.epoch, one.leases_ended) for one in applied] == list(enumerate([1, 0, 1, 1, 1, 0, 0], 1))
     assert [name for name, lease in names.items() if not core.books.leases[lease].ended] == ["agent-d"]

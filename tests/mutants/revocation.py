@@ -28,8 +28,8 @@ REVOCATION_MUTANTS = (
         "revocation: what is applied is not stored",
         "R1",
         APPLY,
-        "        batch.add(Batch([event], [PutRevocation(revocation)]))",
-        "        batch.add(Batch([event], []))",
+        "        batch.add(Batch([], [PutRevocation(revocation)]))",
+        "        batch.add(Batch())",
         (FLEET,),
     ),
     Mutant(

@@ -7,7 +7,7 @@ restored from an older copy has lost what numbers meant: then those are given up
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leasehold_broker.domain.events import Event, EventType, Outcome
+from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.lease import Lease, LeaseState
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import ByLease, BySubject, Revocation, Selector, blocks_in_force, selects
@@ -71,6 +71,7 @@ class ApplyRevocations:
             Refusal: STORE_UNAVAILABLE; what matches is dead in memory already, but offer the entries again.
         """
         batch, gap, candidates = Batch(), 0, _Candidates(self._books)
+        applied: list[AppliedRevocation] = []
         for revocation in revocations:
             if revocation.epoch <= self._books.epoch:
                 continue
@@ -78,6 +79,9 @@ class ApplyRevocations:
                 gap = revocation.epoch
                 break
             batch.add(self._apply(revocation, candidates))
+            applied.append(self._results[revocation.epoch])
+        if applied:
+            batch.add(Batch([_applied_event(applied, self._clock.now().wall_ms)]))
         known, set_asides = self._books.epoch, self._set_asides
         # Also with nothing new: what an earlier call has put in force may still be on its way to the disk.
         if not await self._journal.ending(batch):
@@ -113,13 +117,7 @@ class ApplyRevocations:
             batch.add(Batch([], self._lift_set_aside(revocation)))
         if revocation.order.block_new:
             books.blocks[revocation.epoch] = revocation
-        event = Event(
-            EventType.REVOCATION_APPLIED,
-            now.wall_ms,
-            Outcome.ALLOWED,
-            details={"epoch": revocation.epoch, "leases_ended": ended, "calls_cut": cut},
-        )
-        batch.add(Batch([event], [PutRevocation(revocation)]))
+        batch.add(Batch([], [PutRevocation(revocation)]))
         self._results[revocation.epoch] = AppliedRevocation(revocation.epoch, ended, cut)
         while len(self._results) > RESULTS_MAX:
             del self._results[next(iter(self._results))]
@@ -195,6 +193,15 @@ class _Candidates:
             for lease in self._leases.values():
                 self._by_subject.setdefault(lease.subject.subject, []).append(lease.name)
         return self._by_subject
+
+
+def _applied_event(applied: Sequence[AppliedRevocation], wall_ms: int) -> Event:
+    """One for all that came in one go: a burst is no thousand events of each sidecar. What ended says by what."""
+    first, last = applied[0].epoch, applied[-1].epoch
+    details: dict[str, Detail] = {"epoch": last, **({"first_epoch": first} if first != last else {})}
+    details["leases_ended"] = sum(each.leases_ended for each in applied)
+    details["calls_cut"] = sum(each.calls_cut for each in applied)
+    return Event(EventType.REVOCATION_APPLIED, wall_ms, Outcome.ALLOWED, details=details)
 
 
 def _set_aside_event(entry: Revocation, above: int, count: int, wall_ms: int) -> Event:

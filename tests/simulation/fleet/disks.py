@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -151,12 +151,12 @@ class SimWriter(GroupWriter):
         self._durable: Callable[[], None] = _OPENING.durable
         self._connection = _Faulty(connect(), self._disk)
 
-    def submit(self, job: Any, rank: WriteRank) -> Any:
+    def submit(self, job: Any, rank: WriteRank, records: int = 1, *, urgent: bool = False) -> Any:
         """Queue a job."""
         if self._closed or self._process.dead:
             raise GONE
         future: Future[Any] = Future()
-        self._jobs.append(_Waiting(job, future, rank))
+        self._jobs.append(_Waiting(job, future, rank, records, urgent))
         if not self._armed:
             self._armed = True
             self._loop.call_later(self._disk.sync_seconds(), self._commit_now)
@@ -166,11 +166,11 @@ class SimWriter(GroupWriter):
         self._armed = False
         if self._process.dead or self._disk.death(after=False):
             return
-        group, self._jobs = self._jobs, []
+        group, self._jobs = sorted(self._jobs, key=lambda one: not one.urgent), []
         wanted = [one for one in group if one.future.set_running_or_notify_cancel()]
         self._told = []
         commits = self.commits
-        later = [_Waiting(one.job, _Later(self, one.future), one.rank) for one in wanted]  # type: ignore[arg-type]
+        later = [replace(one, future=_Later(self, one.future)) for one in wanted]  # type: ignore[arg-type]
         self._commit(self._connection, later)  # type: ignore[arg-type]
         if commits < self.commits:
             self._durable()

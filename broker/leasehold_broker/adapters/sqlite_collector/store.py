@@ -267,7 +267,7 @@ class CollectorStore:
     ) -> Sequence[Revocation]:
         """As the port says."""
         return await self._writer.submit(
-            lambda connection: self._memory.issue(connection, drafts, describe), WriteRank.REVOCATIONS
+            lambda connection: self._memory.issue(connection, drafts, describe), WriteRank.REVOCATIONS, urgent=True
         )
 
     def budget_change_number(self) -> int:

@@ -1,6 +1,6 @@
 """The one thread that writes. Owns the queue, the grouping of jobs into one synced transaction, and the failures.
 
-A job is a function of the connection. Jobs of one rank run in the order submitted, those of a higher rank before them:
+A job is a function of the connection. Jobs run in the order submitted, but those that are urgent before all others:
 whoever ships events as fast as they are taken keeps no revocation waiting for longer than the group that is being
 written. Jobs that are written together share one commit, and each learns of its result only after that is synced. A job
 that raises changes nothing and disturbs no other.
@@ -25,7 +25,7 @@ from leasehold_broker.domain.write_rank import WriteRank
 
 QUEUE_JOBS_MAX = 4096
 QUEUE_URGENT_MAX = 1024
-"""More of the highest rank than of all others: a queue full of events refuses no revocation."""
+"""So many more, when they are urgent: a queue full of events refuses no revocation."""
 GROUP_JOBS_MAX = 256
 GROUP_RECORDS_MAX = 4000
 """Some 100 ms: so long may a revocation wait for a group of events."""
@@ -35,8 +35,7 @@ GROUP_BEHIND_MAX = 400
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
 _Outcome = tuple["Future[Any]", Any, Exception | None]
-URGENT = max(WriteRank)
-LAST = 1 - min(WriteRank)
+FIRST, IN_ORDER, LAST = range(3)
 
 
 @dataclass(slots=True)
@@ -45,10 +44,11 @@ class _Waiting:
     future: "Future[Any]"
     rank: WriteRank
     records: int
+    urgent: bool
 
 
 _Queued = tuple[int, int, _Waiting | None]
-"""By rank, and then in order; the last one is none."""
+"""What comes first, and then in order; the last one is none."""
 
 
 class GroupWriter:
@@ -87,13 +87,16 @@ class GroupWriter:
         self._thread.start()
         started.result()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T], rank: WriteRank, records: int = 1) -> "asyncio.Future[T]":
+    def submit(
+        self, job: Callable[[sqlite3.Connection], T], rank: WriteRank, records: int = 1, *, urgent: bool = False
+    ) -> "asyncio.Future[T]":
         """Queue a job; the awaitable is done once its transaction is synced.
 
         Args:
             job: what is written.
-            rank: what comes first.
+            rank: how long it goes on while the disk fills.
             records: how much it is, about.
+            urgent: it is what ends leases, or says that they have ended.
 
         Raises:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
@@ -106,12 +109,13 @@ class GroupWriter:
         if rank < self._reserve.lowest():
             raise self._reserve.refusal()
         future: Future[T] = Future()
-        room = self._queue.maxsize if rank is URGENT else QUEUE_JOBS_MAX
+        room = self._queue.maxsize if urgent else QUEUE_JOBS_MAX
         if self._queue.qsize() >= room:
             raise Refusal(
                 Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
             )
-        self._queue.put((-rank, next(self._numbers), _Waiting(job, future, rank, records)))
+        place = FIRST if urgent else IN_ORDER
+        self._queue.put((place, next(self._numbers), _Waiting(job, future, rank, records, urgent)))
         return asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -138,13 +142,13 @@ class GroupWriter:
         connection.close()
 
     def _group(self) -> list[_Waiting | None]:
-        """What is written next, the highest ranks first; waits for something to write."""
+        """What is written next, the urgent first; waits for something to write."""
         group = [self._queue.get()[2]]
-        urgent = group[0] is not None and group[0].rank is URGENT
+        urgent = group[0] is not None and group[0].urgent
         records, records_max = 0, GROUP_BEHIND_MAX if urgent else GROUP_RECORDS_MAX
         while len(group) < GROUP_JOBS_MAX:
             last = group[-1]
-            records += 0 if last is None or last.rank is URGENT else last.records
+            records += 0 if last is None or last.urgent else last.records
             if records >= records_max:
                 break
             try:

@@ -4,6 +4,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from leasehold.cli.options import as_json, table
+from leasehold.cli.revocation_progress import ROWS_MAX
 from leasehold.cli.selector_file import Line
 from leasehold.v1 import key_service_pb2 as key
 from leasehold.v1 import revocation_service_pb2 as revocation
@@ -36,10 +37,11 @@ def print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, di
             click.echo(f"the key {shown} would be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}")
         if answer.holders:
             rows = [("SIDECAR", "SUBJECT", "ISSUER", "LEASES")]
-            rows += [(each.sidecar, each.subject, each.issuer, str(each.leases)) for each in answer.holders]
-            click.echo(table(rows))
-        for name in names:
-            click.echo(f"  {name}")
+            shown_rows = answer.holders[:ROWS_MAX]
+            rows += [(each.sidecar, each.subject, each.issuer, str(each.leases)) for each in shown_rows]
+            click.echo(table(rows) + _more(len(answer.holders) - ROWS_MAX))
+        if names:
+            click.echo("\n".join(f"  {name}" for name in names[:ROWS_MAX]) + _more(len(names) - ROWS_MAX))
         return
     entry, several = answer.progress.entry.name, answer.first_name not in ("", answer.progress.entry.name)
     in_force = f"{answer.first_name} to {entry} are in force" if several else f"{entry} is in force"
@@ -49,6 +51,11 @@ def print_matching(answer: revocation.RevokeLeasesResponse, *, dry_run: bool, di
         if disables:
             asked = f"it was asked for that the key {shown} be {_SWITCHED_OFF.get(answer.switch_off, _ENDED)}"
         click.echo(f"{answer.rotation}: {asked}; 'leasehold keys rotations' shows how it stands")
+
+
+def _more(count: int) -> str:
+    """What a screen does not hold: the number that matters would be gone from it."""
+    return f"\nand {count} more; --json lists all" if count > 0 else ""
 
 
 def _as_dict(answer: revocation.RevokeLeasesResponse, *, dry_run: bool) -> dict[str, object]:
