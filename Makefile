@@ -104,7 +104,7 @@ bench-reconnect: $(VENV)/dev.stamp ## measure: what a collector pays when 1,000 
 soak-audit: $(VENV)/dev.stamp ## 10^6 events through kill -9 of both sides at random (SOAK="--events 20000 --seed 7")
 	@$(ENV) python -m tests.soak.audit $(SOAK)
 
-soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--nats --events 20000 --replicas 2")
+soak-scale: $(VENV)/servers.stamp $(VENV)/nats.stamp ## the same through replicas over PostgreSQL, which is crashed too (SOAK="--nats-servers 3 --events 20000 --replicas 2")
 	@$(ENV) python -m tests.soak.scale $(SOAK)
 
 .PHONY: soak-idle

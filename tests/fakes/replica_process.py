@@ -1,6 +1,6 @@
 """A replica in a process of its own, to be killed.
 
-    python -m tests.fakes.replica_process FOLDER NAME EPOCH URL SCHEMA [NATS]
+    python -m tests.fakes.replica_process FOLDER NAME EPOCH URL SCHEMA [NATS ...]
 
 The folder is of the whole centre: each replica has its own in it, and they share the key there.
 """
@@ -26,7 +26,7 @@ async def main() -> None:
     """Serve until killed; says "ready" once. A database that is away is waited for."""
     folder, name, epoch, url, schema, *servers = sys.argv[1:]
     publish_checkpoint.READ_BACK_RECORDS_MAX = READ_BACK_RECORDS_MAX
-    bus = NatsBus(tuple(servers), "soak", None, None, None, 1 << 30, 1) if servers else None
+    bus = NatsBus(tuple(servers), "soak", None, None, None, 1 << 30, len(servers)) if servers else None
     at = PostgresAt(url, schema, partition_records=PARTITION_RECORDS)
     for attempt in range(10_000):
         # An epoch of its own for each attempt: one that broke off may have written.

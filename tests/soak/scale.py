@@ -2,7 +2,8 @@
 
     python -m tests.soak.scale --events 1000000 --replicas 3 --seed 7 [--nats]
 
-With --nats records go through a NATS JetStream, which is killed with -9 as well.
+With --nats records go through a NATS JetStream, which is killed with -9 as well; with --nats-servers 3 through three
+that keep each batch together, of which one at a time is killed.
 Each life of the sidecar ships to another replica, so the new one gets what the last one may still be storing. What must
 hold in the end is what tests/soak/audit.py says.
 """
@@ -13,7 +14,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from tests.fakes import nats, postgres
@@ -43,9 +44,9 @@ class ScaleSoak(Soak):
         life_seconds: float,
         database: postgres.Cluster,
         replicas: int,
-        bus: NatsServer | None = None,
+        bus: Sequence[NatsServer] = (),
     ) -> None:
-        """As the other; with this database, so many replicas, and this NATS before them, or none."""
+        """As the other; with this database, so many replicas, and these NATS servers before them, or none."""
         super().__init__(folder, events, seed, life_seconds)
         self._database = database
         self._bus = bus
@@ -59,7 +60,7 @@ class ScaleSoak(Soak):
     def _centre(self) -> list[Coroutine[None, None, None]]:
         replicas = [self._keep_killing(name, self._replica(name)) for name in self._names]
         servers = {"PostgreSQL": self._crash}
-        if self._bus is not None:
+        if self._bus:
             servers["nats-server"] = self._kill_bus
         return [*replicas, *(self._keep_crashing(name, crash) for name, crash in servers.items())]
 
@@ -71,8 +72,9 @@ class ScaleSoak(Soak):
         await asyncio.to_thread(self._all_up)
         opening = open_store(PostgresAt(self._database.server.url(), SCHEMA), "collector-check", "zz-check")
         async with opening as store:
-            if self._bus is not None:  # what was acknowledged last may still be on its way
-                async with BusReplica(store, NatsAt((self._bus.url_of_user,), SCHEMA)).running() as replica:
+            if self._bus:  # what was acknowledged last may still be on its way
+                at = NatsAt(self._urls, SCHEMA, bytes_max=1 << 30, replicas=len(self._bus))
+                async with BusReplica(store, at).running() as replica:
                     await replica.opened()
                     await replica.settled()
             # The replica that led was killed as well; what it had not signed, the next one signs.
@@ -82,10 +84,13 @@ class ScaleSoak(Soak):
             await publish.step()
             yield store
 
+    @property
+    def _urls(self) -> tuple[str, ...]:
+        return tuple(server.url_of_user for server in self._bus)
+
     def _replica(self, name: str):
         async def start(life: int) -> asyncio.subprocess.Process:
-            servers = () if self._bus is None else (self._bus.url_of_user,)
-            arguments = (str(self._folder), name, f"c{life:06d}", self._database.server.url(), SCHEMA, *servers)
+            arguments = (str(self._folder), name, f"c{life:06d}", self._database.server.url(), SCHEMA, *self._urls)
             return await self._process("tests.fakes.replica_process", *arguments)
 
         return start
@@ -103,8 +108,9 @@ class ScaleSoak(Soak):
 
     def _kill_bus(self) -> None:
         with self._servers_down:
-            self._bus.kill()
-            self._bus.start()
+            server = self._chance.choice(self._bus)
+            server.kill()
+            server.start()
 
     def _all_up(self) -> None:
         with self._servers_down:
@@ -121,6 +127,12 @@ async def _nowhere(_note: bytes) -> str:
     return ""
 
 
+def _bus(stack: contextlib.ExitStack, servers: int) -> list[NatsServer]:
+    if servers > 1:
+        return list(stack.enter_context(nats.cluster(servers)).servers.values())
+    return [stack.enter_context(nats.running(sync_interval="2m"))] if servers else []
+
+
 def main() -> None:
     """Run and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,13 +141,17 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--life-seconds", type=float, default=12.0, help="longest life of a process")
     parser.add_argument("--nats", action="store_true", help="records go through a NATS JetStream")
+    parser.add_argument(
+        "--nats-servers", type=int, choices=(1, 3), help="the same through so many, each killed in turn"
+    )
     asked = parser.parse_args()
+    servers = asked.nats_servers or int(asked.nats)
     os.umask(0o077)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(folder_of_a_run())
         database = stack.enter_context(postgres.cluster())
         database.start()
-        bus = stack.enter_context(nats.running(sync_interval="2m")) if asked.nats else None
+        bus = _bus(stack, servers)
         soak = ScaleSoak(folder, asked.events, asked.seed, asked.life_seconds, database, asked.replicas, bus)
         outcome = asyncio.run(soak.run())
     kills = ", ".join(f"{count} of {name}" for name, count in sorted(outcome.kills.items()))

@@ -22,7 +22,7 @@ async def test_events_survive_the_killing_of_everything_behind_nats(tmp_path):
     """The same with a JetStream before the log, killed as well (A1 to A6)."""
     with postgres.cluster() as database, nats.running(sync_interval="2m") as bus:
         database.start()
-        outcome = await ScaleSoak(tmp_path, 2000, 5, 15.0, database, 2, bus).run()
+        outcome = await ScaleSoak(tmp_path, 2000, 5, 15.0, database, 2, [bus]).run()
     assert outcome.committed >= 2000
     assert outcome.events >= outcome.committed
     assert outcome.checkpoints > 0
