@@ -182,6 +182,14 @@ FLEET_MUTANTS = (
         (CENTRE_TESTS, FLEET),
     ),
     Mutant(
+        "fleet: slices are written off as their window ends",
+        "E6",
+        CENTRE,
+        "        after = int((silence_seconds(self._authority_seconds) + self._call_seconds_max) * NANOS)",
+        "        after = 0",
+        (FLEET,),
+    ),
+    Mutant(
         "fleet: the time of a slice runs from when the answer came",
         "E9",
         SLICES,
