@@ -145,6 +145,14 @@ REVOCATION_MUTANTS = (
         (ASIDE_TESTS,),
     ),
     Mutant(
+        "revocation: a banned sidecar may open a session",
+        "R4",
+        "collector/sidecar_door.py",
+        "        self._check(name)\n        try:",
+        "        try:",
+        (FLEET, "tests/collector/test_enrolment.py"),
+    ),
+    Mutant(
         "revocation: a block lasts for ever",
         "B10",
         "flows/lift_revocation.py",
