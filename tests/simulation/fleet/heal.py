@@ -17,6 +17,8 @@ RESTARTED_SECONDS = 60.0
 """Hosts and the centre are back."""
 DELIVERING_SECONDS = 70.0
 """Sessions are open, and records go: refused ones try again within a minute."""
+BLOCKED_SECONDS = 20.0
+"""A block lasts ten at most, counted anew from a start of the centre; dead leases are forgotten meanwhile."""
 CONVERGED_SECONDS = 150.0
 SERVED_SECONDS = 15.0
 DRAINED_SECONDS = 75.0
@@ -133,7 +135,7 @@ async def _serves(world: Any) -> None:
     """E8, B10: whoever asks within what there is, is served; nobody is denied by a ghost."""
     agents = world.agents
     agents.gentle = True
-    await asyncio.sleep(SETTLED_SECONDS)
+    await asyncio.sleep(BLOCKED_SECONDS)
     agents.served.clear()
     agents.refused.clear()
     await asyncio.sleep(SERVED_SECONDS)
