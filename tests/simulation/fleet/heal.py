@@ -63,18 +63,20 @@ async def _back(world: Any) -> None:
 
 
 async def _delivering(world: Any) -> None:
-    """All are in step, and whoever has records has just got rid of some."""
+    """All are in step, and each was seen to have no records left, or to get rid of some."""
     ends = world.loop.time() + DELIVERING_SECONDS
     before: dict[Any, int] = {}
+    going: set[Any] = set()
     while world.loop.time() < ends:
         await asyncio.sleep(1.0)
-        now = {one: one.link.counters.records_acknowledged for one in world.sidecars if one.alive}
-        going = not await _lags(world) and all(
-            [n > before.get(one, n) or not await one.store.pending_after(0, 1) for one, n in now.items()]
-        )
-        if going:
+        waiting = [one for one in world.sidecars if one.alive and one not in going]
+        for one in waiting:
+            acknowledged = one.link.counters.records_acknowledged
+            if acknowledged > before.get(one, acknowledged) or not await one.store.pending_after(0, 1):
+                going.add(one)
+            before[one] = acknowledged
+        if going.issuperset(world.sidecars) and not await _lags(world):
             return
-        before = now
 
 
 async def _begin_anew_where_fenced(world: Any) -> None:
