@@ -96,7 +96,7 @@ class GroupWriter:
             job: what is written.
             rank: how long it goes on while the disk fills.
             records: how much it is, about.
-            urgent: it is what ends leases, or says that they have ended.
+            urgent: a revocation. Reports that leases have ended wait their turn, with the events of it.
 
         Raises:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
