@@ -351,7 +351,7 @@ async def test_fifty_sidecars_hear_of_a_revocation(tmp_path, capsys):
 
 
 async def test_a_gap_is_never_applied():
-    """A push that skips an epoch, or runs backwards, breaks the session before anything is applied (R5)."""
+    """A push that skips, runs backwards, or tells of an epoch alone, breaks the session before it is applied (R5)."""
     from leasehold_broker.domain.sync import Push, next_entries  # noqa: PLC0415 - used here only
 
     def entry(epoch: int) -> Revocation:
@@ -363,6 +363,7 @@ async def test_a_gap_is_never_applied():
         (0, Push(2, (entry(2), entry(1)), 1.0, 1)),
         (0, Push(1, (entry(1), entry(2)), 1.0, 1)),
         (5, Push(4, (), 1.0, 1)),
+        (4, Push(5, (), 1.0, 1)),
     ):
         with pytest.raises(ValueError, match="epoch"):
             next_entries(applied, push)

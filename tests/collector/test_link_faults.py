@@ -13,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.fakes.centre import Centre, Sidecar, eventually
+from tests.collector.test_budget_changes import ROWS, wish
+from tests.collector.test_link import revoke
+from tests.fakes.centre import Centre, Operator, Sidecar, eventually
 from tests.fakes.manual_clock import ManualClock
 
 from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
@@ -234,3 +236,25 @@ def test_waits_grow_to_their_cap_with_full_jitter():
     assert most.seconds(50, refused=True, authority=30.0) == 60.0
     assert most.seconds(50, refused=True) == 60.0
     assert Backoff(chance=lambda: 0.0).seconds(50, refused=False) == 0.0
+
+
+async def test_what_was_lost_within_a_session_is_asked_for_anew(tmp_path):
+    """A collector that took for sent what did not arrive is left at its next word, not when its session ends."""
+    async with Centre(tmp_path) as centre, Sidecar(centre.target) as sidecar, asyncio.timeout(240):
+        sidecar.budgets = ROWS
+        await eventually(lambda: any(member.budgets.total for member in centre.fleet.members.values()))
+        session = centre.sync._open["sidecar-1"]
+        session._sent += 1
+        await revoke(centre)
+        await sidecar.sink.reached(1)
+        assert centre.sync._open["sidecar-1"] is not session
+        assert sidecar.link.counters.failures["LINK_BROKEN"] >= 1
+
+        await eventually(lambda: any(member.budgets.total for member in centre.fleet.members.values()))
+        session = centre.sync._open["sidecar-1"]
+        session._sent_change += 1
+        async with Operator(centre.target, "alice/treasurer") as alice:
+            await alice.budgets.ChangeBudget(wish(), **alice.how)
+        await eventually(lambda: sidecar.budget_sink.applied_budget_change() == 1)
+        assert centre.sync._open["sidecar-1"] is not session
+        await eventually(lambda: sidecar.link.authority_lapsed_seconds(sidecar.clock.now()) is None)

@@ -258,7 +258,8 @@ async def test_r4_a_sidecar_takes_no_authority_from_a_centre_of_other_changes():
     others = BudgetChangeHistory([change(1, 6), change(2, 7)])
     with pytest.raises(LinkBrokenError, match="numbers other changes of caps up to 1"):
         await sync._take_budget_changes(Push(0, (), 60.0, 1, 1, budget_history=others.digest_at(1)))
-    same = BudgetChangeHistory([change(1, 5), change(2, 7)])
-    assert not await sync._take_budget_changes(Push(0, (), 60.0, 1, 2, budget_history=same.digest_at(2)))
-    told = Push(0, (), 60.0, 1, 2, (change(2, 7),), budget_history=same.digest_at(2))
-    assert await sync._take_budget_changes(told)
+    same = BudgetChangeHistory([change(1, 5), change(2, 7), change(3, 8)]).digest_at(3)
+    with pytest.raises(LinkBrokenError, match="what follows 1 did not come"):
+        await sync._take_budget_changes(Push(0, (), 60.0, 1, 3, budget_history=same))
+    assert not await sync._take_budget_changes(Push(0, (), 60.0, 1, 3, (change(2, 7),), budget_history=same))
+    assert await sync._take_budget_changes(Push(0, (), 60.0, 1, 3, (change(3, 8),), budget_history=same))

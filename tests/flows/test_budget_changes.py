@@ -185,12 +185,12 @@ async def test_the_report_sums_windows_and_names_what_is_changed(core: Core) -> 
 
 
 def test_changes_follow_without_a_gap() -> None:
-    """What is applied is passed over; a hole, disorder or a centre that has lost changes is an error."""
+    """What is applied is passed over; a hole, disorder, nothing of more, or a centre that has lost some is an error."""
     made = [
         BudgetChange(number, "leases/a", Metric.REQUESTS, LOWER, 1, 0, "", "a", str(number), 0)
         for number in range(1, 6)
     ]
     assert next_changes(2, 5, made) == tuple(made[2:])
-    for applied, newest, offered in ((1, 5, made[2:]), (0, 5, made[::-1]), (3, 2, []), (0, 3, made)):
+    for applied, newest, offered in ((1, 5, made[2:]), (0, 5, made[::-1]), (3, 2, []), (3, 4, []), (0, 3, made)):
         with pytest.raises(ValueError, match=r"budget change|lost history"):
             next_changes(applied, newest, offered)

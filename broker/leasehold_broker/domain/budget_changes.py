@@ -5,7 +5,7 @@ twice is applying it once: a raise never lowers and a lower never raises. Of two
 later one counts alone. Refuses to know which budgets there are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -128,14 +128,17 @@ def ends_after(changes: Iterable[BudgetChange], wall_ms: int) -> list[int]:
     return [change.until_wall_ms for change in changes if change.until_wall_ms > wall_ms]
 
 
-def next_changes(applied: int, newest: int, changes: Iterable[BudgetChange]) -> tuple[BudgetChange, ...]:
+def next_changes(applied: int, newest: int, changes: Sequence[BudgetChange]) -> tuple[BudgetChange, ...]:
     """Those that follow what is applied; repeated ones are left out.
 
     Raises:
-        ValueError: a gap, disorder, or a centre that is behind: nothing of it may be applied.
+        ValueError: a gap, disorder, nothing where more is due, a centre that is behind: none of it may be applied.
     """
     if newest < applied:
         message = f"the centre knows {newest} budget changes, {applied} are applied here: it lost history"
+        raise ValueError(message)
+    if not changes and newest > applied:
+        message = f"the centre knows {newest} budget changes, and what follows {applied} did not come"
         raise ValueError(message)
     fresh = tuple(change for change in changes if change.number > applied)
     for due, change in enumerate(fresh, applied + 1):

@@ -108,17 +108,30 @@ def next_entries(applied_epoch: int, push: Push) -> tuple[Revocation, ...]:
     """The entries of a push that follow what is applied; repeated ones are left out.
 
     Raises:
-        ValueError: a gap, disorder, or a centre that is behind (R5): nothing of it may be applied.
+        ValueError: a gap, disorder, nothing where more is due, or a centre that is behind (R5): nothing of it may be
+            applied.
     """
     if push.revocation_epoch < applied_epoch:
         message = f"the centre is at epoch {push.revocation_epoch}, {applied_epoch} is applied here: it lost history"
         raise ValueError(message)
+    _check_begun(push, applied_epoch)
     fresh = tuple(entry for entry in push.revocations if entry.epoch > applied_epoch)
     for due, entry in enumerate(fresh, applied_epoch + 1):
         if entry.epoch != due or entry.epoch > push.revocation_epoch:
             message = f"epoch {entry.epoch} where {due} was due"
             raise ValueError(message)
     return fresh
+
+
+def _check_begun(push: Push, known_epoch: int) -> None:
+    """The centre tells of an epoch with the entries up to it, or the next of them: told alone, they were lost before.
+
+    Raises:
+        ValueError: they were; they come again in a new session only.
+    """
+    if not push.revocations and push.revocation_epoch > known_epoch:
+        message = f"the centre is at epoch {push.revocation_epoch}, and what follows {known_epoch} did not come"
+        raise ValueError(message)
 
 
 class Matching:
@@ -136,8 +149,9 @@ class Matching:
             numbered: what a number means here.
 
         Raises:
-            ValueError: a gap (R5).
+            ValueError: a gap, or nothing where more is due (R5).
         """
+        _check_begun(push, self._equal)
         for entry in push.revocations:
             if entry.epoch <= self._equal:
                 continue

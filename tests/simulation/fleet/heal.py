@@ -19,8 +19,7 @@ DELIVERING_SECONDS = 70.0
 """Sessions are open, and records go: refused ones try again within a minute."""
 BLOCKED_SECONDS = 20.0
 """A block lasts ten at most, counted anew from a start of the centre; dead leases are forgotten meanwhile."""
-CONVERGED_SECONDS = 320.0
-"""A session lives five minutes: who has lost a message in its middle, as TCP never loses one, begins a new one then."""
+CONVERGED_SECONDS = 150.0
 SERVED_SECONDS = 15.0
 DRAINED_SECONDS = 75.0
 
