@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+from tests.fakes.open_files import open_files_below
 from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.sqlite_collector import CollectorStore, StoreBusyError
@@ -30,12 +31,13 @@ async def test_the_file_is_private(store, tmp_path):
 
 
 async def test_a_file_of_another_version_is_refused(tmp_path):
-    """A schema this program does not know is left alone."""
+    """A schema this program does not know is left alone, and the file let go of."""
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.execute("PRAGMA user_version=99")
     connection.close()
     with pytest.raises(ValueError, match="version 99"):
         CollectorStore(tmp_path / "c.db", "collector", "c1")
+    assert open_files_below(tmp_path) == []
 
 
 async def test_a_full_disk_refuses_and_recovers(store):

@@ -1,6 +1,7 @@
 """What every state store promises, asked of the one in memory and of the one on disk."""
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from tests.fakes.core import Core
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
+from tests.fakes.open_files import open_files_below
 
 from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits, opening
 from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts, Metric
@@ -81,6 +83,13 @@ class SqliteHarness:
     def open(self, spool_bytes_max: int = 2**30) -> SqliteStateStore:
         """A new life of the store."""
         return SqliteStateStore(self.directory, "s", self.clock, StoreLimits(spool_bytes_max))
+
+    async def open_and_load(self) -> None:
+        """A life of the store that ends with its first look at what is there."""
+        async with contextlib.AsyncExitStack() as stack:
+            store = self.open()
+            stack.push_async_callback(store.close)
+            store.load()
 
     def reboot(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The machine starts anew."""
@@ -472,7 +481,7 @@ async def test_a_second_process_on_one_directory_is_refused(tmp_path: Path) -> N
     await store.close()
 
 
-@pytest.mark.parametrize("damage", ["not a database", "broken row", "half a file"])
+@pytest.mark.parametrize("damage", ["not a database", "broken row", "broken count", "half a file"])
 async def test_a_damaged_file_is_a_clear_error_and_no_fresh_start(tmp_path: Path, damage: str) -> None:
     """Forgetting what was spent would be worse than not starting; the lock is given back."""
     harness = SqliteHarness(ManualClock(), tmp_path / "state")
@@ -487,11 +496,17 @@ async def test_a_damaged_file_is_a_clear_error_and_no_fresh_start(tmp_path: Path
         path.write_bytes(path.read_bytes()[:5000])
     else:
         connection = sqlite3.connect(path)
-        connection.execute("UPDATE leases SET body = x'7b7d'")
+        if damage == "broken row":
+            connection.execute("UPDATE leases SET body = x'7b7d'")
+        else:
+            connection.execute("UPDATE meta SET value = x'7a' WHERE name = 'lives'")
         connection.commit()
         connection.close()
     with pytest.raises(RuntimeError, match=r"is damaged .* move the state directory away"):
-        harness.open().load()
+        await harness.open_and_load()
+    assert open_files_below(harness.directory) == []
+    path.unlink()
+    await harness.open().close()
 
 
 async def test_commits_after_closing_are_refused(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ class Reader:
 
     async def close(self) -> None:
         """Finish the question that is being answered, then let go of the file."""
-        if self._database is not None:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._database.conn.close)
+
+        def let_go() -> None:
+            # On the pool's thread, behind the first question, which is what opens it.
+            if self._database is not None:
+                self._database.conn.close()
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, let_go)
         self._pool.shutdown()

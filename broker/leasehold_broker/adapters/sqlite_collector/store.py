@@ -5,6 +5,7 @@ synchronous=FULL): heads and epochs are published after the commit, never before
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections import deque
@@ -359,13 +360,15 @@ class CollectorStore:
         return await self._state.ask(lambda database: [rows.revocation(row) for row in database.query(sql, parameters)])
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
-        prepare(connection)
-        self._memory.load(connection)
-        for row in Database(connection).query(f"{rows.REVOCATIONS} ORDER BY epoch"):
-            entry = rows.revocation(row)
-            self._history.extend([entry])
-            self._recent.append(entry)
+        with contextlib.ExitStack() as undo:
+            connection = undo.enter_context(contextlib.closing(sqlite3.connect(self._path, isolation_level=None)))
+            prepare(connection)
+            self._memory.load(connection)
+            for row in Database(connection).query(f"{rows.REVOCATIONS} ORDER BY epoch"):
+                entry = rows.revocation(row)
+                self._history.extend([entry])
+                self._recent.append(entry)
+            undo.pop_all()
         return connection
 
     def _committed(self) -> None:

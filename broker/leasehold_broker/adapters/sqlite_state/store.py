@@ -95,15 +95,18 @@ class SqliteStateStore:
         self._lock = lock_directory(directory)
         self._path = directory / "state.db"
         self._boot_id = opening.boot_id()
-        try:
-            self._connection = open_database(self._path)
-            self.pepper = opening.secret_meta(self._connection, "pepper", PEPPER_BYTES)
-            self._previous = spool.last_record(self._connection)
-            self._epoch = opening.next_epoch(self._connection)
-            self._position, self._spooled_bytes = opening.measure_outbox(self._connection, RECORD_OVERHEAD_BYTES)
-        except (sqlite3.Error, ValueError) as error:
-            os.close(self._lock)
-            raise damaged(self._path, error) from error
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._lock)
+            try:
+                self._connection = open_database(self._path)
+                undo.callback(self._connection.close)
+                self.pepper = opening.secret_meta(self._connection, "pepper", PEPPER_BYTES)
+                self._previous = spool.last_record(self._connection)
+                self._epoch = opening.next_epoch(self._connection)
+                self._position, self._spooled_bytes = opening.measure_outbox(self._connection, RECORD_OVERHEAD_BYTES)
+            except (sqlite3.Error, ValueError) as error:
+                raise damaged(self._path, error) from error
+            undo.pop_all()
         self._sequence = 0
         self._digest = GENESIS
         self._broken = False
