@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import structlog
@@ -34,7 +34,7 @@ from leasehold_broker.flows.change_budget import ChangeBudget
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.collector_traps import CollectorTraps
 from leasehold_broker.flows.enrolment import Enrolment
-from leasehold_broker.flows.feed_sinks import FeedSink, RequiredSinks
+from leasehold_broker.flows.feed_sinks import RequiredSinks
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_budget_changes import FleetBudgetChanges
 from leasehold_broker.flows.fleet_escrow import FleetEscrow
@@ -43,12 +43,10 @@ from leasehold_broker.flows.follow_evictions import FollowEvictions
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.issue_revocation import IssueRevocation
 from leasehold_broker.flows.key_uses import FleetKeyUsers
-from leasehold_broker.flows.lift_revocation import EndBlocks, LiftRevocation
+from leasehold_broker.flows.lift_revocation import LiftRevocation
 from leasehold_broker.flows.prove import Prove
-from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.flows.read_audit import ReadAudit
 from leasehold_broker.flows.read_revocations import ReadRevocations
-from leasehold_broker.flows.retain import Retain
 from leasehold_broker.flows.share_fleet import ShareFleet
 from leasehold_broker.flows.sync_sidecar import SyncSidecar
 from leasehold_broker.flows.watch_collector import WatchCollector, Watched
@@ -58,7 +56,8 @@ from leasehold_broker.rpc.server import Handlers, ServerLimits
 from leasehold_broker.wire.event_body import decode_event
 from leasehold_broker.wiring.checkpoints import CheckpointPlan, checkpoints
 from leasehold_broker.wiring.collector_alerts import alert_samples, last_words, sent_alerts, watched
-from leasehold_broker.wiring.collector_disk import disk_samples, watched_disk
+from leasehold_broker.wiring.collector_chores import chores
+from leasehold_broker.wiring.collector_disk import disk_samples
 from leasehold_broker.wiring.collector_findings import finding_samples, found_anomalies
 from leasehold_broker.wiring.collector_samples import collector_samples
 from leasehold_broker.wiring.collector_signals import signals
@@ -74,7 +73,6 @@ from leasehold_broker.wiring.signals_door import DoorEyes
 from leasehold_broker.wiring.supervision import Supervisor
 
 SESSION_SECONDS_MAX = 3600.0
-RETENTION_SECONDS = 3600.0
 UNIX_CONNECTIONS_MAX = 256
 log = structlog.get_logger("leasehold.collector")
 
@@ -149,7 +147,11 @@ class Collector:
                 share = ShareFleet(self._fleet, escrow.holders, opened.board, self._clock)
                 await stack.enter_async_context(tasks.keeping("fleet", share.run))
             issuer = FleetRevocations(self._fleet, store, self._clock)
-            await self._chores(opened, publish, feeds, issuer, tasks, stack)
+            await stack.enter_async_context(
+                chores(
+                    self._config.audit.retention_days, opened, publish, feeds, issuer, self._traps, self._clock, tasks
+                )
+            )
             alerts = await stack.enter_async_context(
                 sent_alerts(self._config.alerts, opened, f"leasehold collector {self._config.name}", tasks)
             )
@@ -214,31 +216,6 @@ class Collector:
                 yield port
         finally:
             await door.stop()
-
-    async def _chores(
-        self,
-        opened: OpenStore,
-        publish: PublishCheckpoint,
-        feeds: Sequence[FeedSink],
-        issuer: FleetRevocations,
-        tasks: Supervisor,
-        stack: contextlib.AsyncExitStack,
-    ) -> None:
-        """What goes on beside the doors, whoever calls."""
-        if self._config.audit.retention_days:
-            retain = Retain(opened.log, opened.log, self._clock, publish, feeds, _clock_jumped)
-            await stack.enter_async_context(
-                tasks.keeping("retention", opened.led("retention", lambda: self._retaining(retain)))
-            )
-        await stack.enter_async_context(
-            tasks.keeping("end-blocks", opened.led("end-blocks", EndBlocks(issuer, self._clock).run))
-        )
-        if opened.disk is not None:
-            await stack.enter_async_context(
-                tasks.keeping("disk", watched_disk(opened.disk, opened.log, self._clock, tasks))
-            )
-        if self._traps.laid:
-            await stack.enter_async_context(tasks.keeping("honeytoken watch", self._traps.watch))
 
     async def _measured(self, samples: Callable[[], list[Sample]], stack: contextlib.AsyncExitStack) -> None:
         if self._config.metrics is not None:
@@ -356,16 +333,6 @@ class Collector:
         door.server.serve(sidecar_door.INGEST_SERVICE, sidecar.ingest_handlers())
         return door, desk
 
-    async def _retaining(self, retain: Retain) -> None:
-        while True:
-            try:
-                dropped = await retain.run(self._config.audit.retention_days)
-            except Refusal as refusal:  # a disk that is full or slow: tried again in an hour
-                log.warning("old events could not be dropped", reason=refusal.reason, detail=refusal.detail)
-            else:
-                log.info("old events dropped", events=dropped)
-            await asyncio.sleep(RETENTION_SECONDS)
-
     def _plan(self) -> CheckpointPlan:
         audit = self._config.audit
         verifier_key = self._config.state_dir / "checkpoint.pub"
@@ -393,10 +360,6 @@ def _no_passphrase() -> bytes:
 async def _stopped(records: CollectorRecords) -> None:
     with contextlib.suppress(Refusal):  # a disk that failed has been told already
         await records.lifecycle(EventType.COLLECTOR_STOPPED, __version__)
-
-
-def _clock_jumped(jump_ms: int) -> None:
-    log.error("the wall clock jumped: no old event is dropped until a restart", jump_ms=jump_ms)
 
 
 def _connection_refused(refusal: Refusal) -> None:
