@@ -88,9 +88,12 @@ async def test_a_block_is_pushed_and_lifted_by_a_responder(tmp_path):
         assert (blocked.block_new, blocked.HasField("block_duration")) == (True, False)
         lift = pb.LiftRevocationRequest(request_id=str(uuid.uuid4()), name=blocked.name, note="over")
         assert await refusal(bob.revocations.LiftRevocation(lift, **bob.how)) is Reason.OPERATOR_NOT_ALLOWED
-        lifted = (await alice.revocations.LiftRevocation(lift, **alice.how)).progress.entry
-        again = (await alice.revocations.LiftRevocation(lift, **alice.how)).progress.entry
-        assert (lifted.lifts_epoch, lifted.note, again) == (1, "over", lifted)
+        first = await alice.revocations.LiftRevocation(lift, **alice.how)
+        lifted = first.progress.entry
+        assert (lifted.lifts_epoch, lifted.note, first.already_lifted) == (1, "over", False)
+        lift.request_id, lift.note = str(uuid.uuid4()), "over again"
+        again = await alice.revocations.LiftRevocation(lift, **alice.how)
+        assert (again.progress.entry, again.already_lifted, centre.store.epoch()) == (lifted, True, 2)
         await eventually(lambda: len(sidecar.sink.applied) == 2)
         assert [(one.order.block_new, one.order.lifts) for one in sidecar.sink.applied] == [(True, 0), (False, 1)]
         events = await centre.store.page(EventFilter(type="revocation.issued"), 0, 9)

@@ -15,10 +15,12 @@ from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.merkle import EMPTY_ROOT, root_of
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.domain.revocation import ByKey, Everything, Revocation
+from leasehold_broker.domain.revocation import PLAIN, ByKey, Everything, Order, Revocation
 from leasehold_broker.domain.revocation_history import RevocationHistory
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.stream_head import LifeState
+from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
 from leasehold_broker.wire.event_body import decode_event
@@ -29,6 +31,9 @@ async def store(engine):
     """An open store, empty."""
     async with engine.open() as opened:
         yield opened
+
+
+BLOCK, LIFT = Order(block_new=True), Order(lifts=1)
 
 
 def described(entry: Revocation) -> Event:
@@ -256,6 +261,19 @@ async def test_a_failed_event_takes_its_revocation_back(store):
         await store.issue(draft(), fails)
     assert await store.find(1) is None
     assert (await store.issue(draft(), described)).epoch == 1
+
+
+async def test_what_lifts_an_entry_is_found_in_every_life(engine, monkeypatch):
+    """The first of those that lift it, however far behind it; of what nobody lifts, none."""
+    monkeypatch.setattr("leasehold_broker.flows.fleet_revocations.PAGE", 2)
+    async with engine.open("c1") as first:
+        for number, order in enumerate((BLOCK, BLOCK, PLAIN, PLAIN, PLAIN, LIFT, LIFT)):
+            await first.issue(replace(draft(f"r{number}"), order=order), described)
+        assert (await FleetRevocations(Fleet(1.0), first, None).lifted_by(1)).epoch == 6
+    async with engine.open("c2") as second:
+        issuer = FleetRevocations(Fleet(1.0), second, None)
+        assert (await issuer.lifted_by(1)).epoch == 6
+        assert await issuer.lifted_by(2) is None
 
 
 async def test_revocations_and_acknowledgements_survive(engine):

@@ -96,6 +96,7 @@ def test_a_block_keeps_an_agent_from_coming_back(alone):
             client.acquire(provider="anthropic", renew=False)
         assert name in operate(alone, "revocations", "--blocks")
         assert "is lifted by revocations/" in operate(alone, "lift", name, "--note", "false alarm")
+        assert f"{name} was lifted already, by revocations/" in operate(alone, "lift", name, name)
         assert operate(alone, "revocations", "--blocks") == "none\n"
         client.acquire(provider="anthropic", renew=False).abandon()
         operate(alone, "revoke", "--label", "environment=demo", "--block-for", "1s")

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.fakes.asking import logged, refused, restarted
+from tests.fakes.asking import DISK, logged, refused, restarted
 from tests.fakes.core import ISSUER, KEY, PEER, SIDECAR, Core, fresh_id, identity, request
 
 from leasehold_broker.domain.identity import Identity
@@ -118,24 +118,39 @@ async def test_a_lease_under_way_when_the_block_comes_is_dead(core: Core) -> Non
 
 
 async def test_a_lift_is_audited_and_ends_no_lease(core: Core) -> None:
-    """It is an entry of its own, with who and why; lifting again changes nothing, lifting nothing is refused."""
+    """An entry of its own, with who and why; lifting again says so and issues none, lifting nothing is refused."""
     alone = Alone(core)
     await alone.revoke(Everything(), order=Order(Cause.AGENT_COMPROMISED, block_new=True))
     await alone.revoke(BySubject("", "agent-9"))
-    progress = await alone.lift.run(RESPONDER, fresh_id(), "revocations/1", "false alarm")
-    assert progress.revocation.order == Order(lifts=1)
+    lifted = await alone.lift.run(RESPONDER, fresh_id(), "revocations/1", "false alarm")
+    assert (lifted.progress.revocation.order, lifted.already) == (Order(lifts=1), False)
     lease = await core.lease()
     again = await alone.lift.run(RESPONDER, fresh_id(), "revocations/1", "")
-    assert (again.complete, core.now_lease(lease).state) == (True, LeaseState.ACTIVE)
+    assert (again.progress.revocation, again.already) == (lifted.progress.revocation, True)
+    assert (again.progress.complete, core.now_lease(lease).state) == (True, LeaseState.ACTIVE)
     told = [event.details for event in logged(core, "revocation.issued")]
     assert [(one.get("cause"), one.get("block_new"), one.get("lifts")) for one in told] == [
         ("AGENT_COMPROMISED", True, None),
         (None, None, None),
         (None, None, 1),
-        (None, None, 1),
     ]
     for name, reason in (("revocations/2", Reason.FIELD_INVALID), ("revocations/9", Reason.REVOCATION_NOT_FOUND)):
         assert (await refused(alone.lift.run(RESPONDER, fresh_id(), name, ""))).reason is reason
+
+
+async def test_a_lift_that_the_disk_refused_is_not_lifted_already(core: Core) -> None:
+    """A restart would forget it: whoever asks again is told the same, until one is written."""
+    alone = Alone(core)
+    await alone.revoke(Everything(), order=BLOCK)
+    core.store.down = DISK
+    asked = fresh_id()
+    for _ in range(2):
+        assert (await refused(alone.lift.run(RESPONDER, asked, "revocations/1", ""))).reason is Reason.STORE_UNAVAILABLE
+    core.store.down = None
+    await core.journal.retry()
+    assert not (await alone.lift.run(RESPONDER, asked, "revocations/1", "")).already
+    assert (await alone.lift.run(RESPONDER, fresh_id(), "revocations/1", "")).already
+    assert core.books.epoch == 2
 
 
 async def test_a_block_for_a_time_lasts_at_least_so_long(core: Core) -> None:

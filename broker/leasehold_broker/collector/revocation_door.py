@@ -148,8 +148,8 @@ class RevocationDoor:
         """Let what was blocked acquire leases again. Responders only."""
         self._operators.require(call.identity, Role.RESPONDER)
         check_known(request)
-        progress = await self._lift.run(call.identity, request.request_id, request.name, request.note)
-        return pb.LiftRevocationResponse(progress=progress_to_proto(progress))
+        lifted = await self._lift.run(call.identity, request.request_id, request.name, request.note)
+        return pb.LiftRevocationResponse(progress=progress_to_proto(lifted.progress), already_lifted=lifted.already)
 
     async def get_revocation(self, request: pb.GetRevocationRequest, call: CallContext) -> pb.GetRevocationResponse:
         """One entry with its progress."""

@@ -15,6 +15,7 @@ from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import HOLDERS_SHOWN_MAX, MatchingLeases, RevocationDraft
 from leasehold_broker.ports.revocation_log import RevocationLog
 
+PAGE = 500
 MATCHING_NAMES_MAX = 10_000
 LEASES_A_TURN = 2_000
 """Looked at before others have their turn: some milliseconds."""
@@ -86,6 +87,16 @@ class FleetRevocations:
             return None
         follow = FollowProgress(self._fleet, self._log, self._clock, entry, first_epoch)
         return await follow.look(self._fleet.members)
+
+    async def lifted_by(self, epoch: int) -> Revocation | None:
+        """As the port says; reads what was issued since that entry."""
+        read_to = epoch
+        while page := await self._log.after(read_to, PAGE):
+            for entry in page:
+                if entry.order.lifts == epoch:
+                    return entry
+            read_to = page[-1].epoch
+        return None
 
     def behind(self) -> Behind:
         """As the port says."""

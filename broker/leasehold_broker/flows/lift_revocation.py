@@ -6,6 +6,7 @@ anew in full after a restart: a block lasts at least as long as was asked for.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
@@ -21,6 +22,14 @@ PAGE = 500
 BY_ITSELF = "the end of the block"
 
 
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """How far the entry that lifts has come; `already`: it was there before."""
+
+    progress: RevocationProgress
+    already: bool
+
+
 class LiftRevocation:
     """A responder lifts a block."""
 
@@ -30,8 +39,8 @@ class LiftRevocation:
         self._read = ReadRevocations(issuer)
         self._clock = clock
 
-    async def run(self, identity: Identity, request_id: str, name: str, note: str) -> RevocationProgress:
-        """Lift it. Lifting what is lifted already changes nothing more.
+    async def run(self, identity: Identity, request_id: str, name: str, note: str) -> Lifted:
+        """Lift it. What is lifted already is left as it is, and nothing is issued.
 
         Raises:
             Refusal: REVOCATION_NOT_FOUND, FIELD_INVALID (it blocks nothing), REQUEST_ID_REUSED, STORE_UNAVAILABLE.
@@ -41,6 +50,9 @@ class LiftRevocation:
         blocking = (await self._read.get(name)).revocation
         if not blocking.order.block_new:
             raise field_invalid("name", f"{blocking.name} blocks no new leases, so there is nothing to lift")
+        earlier = await self._issuer.lifted_by(blocking.epoch)
+        if earlier is not None:
+            return Lifted(await self._read.get(earlier.name), already=True)
         now = self._clock.now().wall_ms
         by = shown_as(identity.subject)
         order = Order(lifts=blocking.epoch)
@@ -49,7 +61,7 @@ class LiftRevocation:
         progress = await self._issuer.progress(entry.epoch)
         if progress is None:
             raise Refusal(Reason.STORE_UNAVAILABLE, f"{entry.name} was issued but cannot be read; ask for it again")
-        return progress
+        return Lifted(progress, already=False)
 
 
 class EndBlocks:

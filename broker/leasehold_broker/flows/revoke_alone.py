@@ -105,6 +105,11 @@ class RevokeAlone:
         older = [entry for entry in self._books.revocations if entry.epoch < before_epoch]
         return older[::-1][:limit]
 
+    async def lifted_by(self, epoch: int) -> Revocation | None:
+        """As the port says; one that the disk has refused is not durable, and is issued again."""
+        durable = self._apply.applied_epoch()
+        return next((one for one in self._books.revocations[:durable] if one.order.lifts == epoch), None)
+
     def behind(self) -> Behind:
         """Nobody: it is applied here before it is answered."""
         return Behind({}, 1)

@@ -120,6 +120,10 @@ class RevocationIssuer(Protocol):
         """
         ...
 
+    async def lifted_by(self, epoch: int) -> Revocation | None:
+        """The first durable entry that lifts the one with this epoch; None when there is none."""
+        ...
+
     def behind(self) -> Behind:
         """Who may still admit what the newest entry revokes."""
         ...

@@ -190,14 +190,16 @@ class OperatorClient(Connected):
         )
         return self._link.call(methods.REVOKE, request)
 
-    def lift(self, name: str, *, note: str = "") -> revocation.RevocationProgress:
+    def lift(self, name: str, *, note: str = "") -> revocation.LiftRevocationResponse:
         """Let what the revocation `name` blocks acquire leases again; revives none.
+
+        `already_lifted` of the answer: it was lifted before, by the entry in `progress`, and nothing was issued.
 
         Raises:
             NotFound: there is no such revocation. InvalidRequest: it blocks nothing.
         """
         request = revocation.LiftRevocationRequest(request_id=new_request_id(), name=name, note=note)
-        return self._link.call(methods.LIFT, request).progress
+        return self._link.call(methods.LIFT, request)
 
     def progress(self, name: str) -> revocation.RevocationProgress:
         """How far a revocation has come. Raises NotFound."""

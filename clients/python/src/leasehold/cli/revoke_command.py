@@ -51,7 +51,8 @@ Exit codes:
 
 _LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease comes back to life.
 
-NAME is revocations/..., as 'leasehold revocations --blocks' lists it.
+NAME is revocations/..., as 'leasehold revocations --blocks' lists it. Several are lifted one after the other, up to the
+first that is refused; what is lifted already is said and left as it is, so that the same command may be given again.
 {EXIT_CODES}"""
 
 CAUSES = {
@@ -188,17 +189,24 @@ def revoke(
 
 @click.command("lift", help=_LIFT_HELP)
 @to_collector
-@click.argument("name", metavar="NAME")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @_note
 @_json
-def lift(connection: Connection, name: str, note: str, json_: bool) -> None:
+def lift(connection: Connection, names: tuple[str, ...], note: str, json_: bool) -> None:
     """See _LIFT_HELP."""
     with connection.operator() as client:
-        progress = client.lift(name, note=note)
-    if json_:
-        click.echo(as_json(as_dict(progress)))
-    else:
-        click.echo(f"{name} is lifted by {progress.entry.name}; leases may be acquired again as the policy says")
+        for name in names:
+            answer = client.lift(name, note=note)
+            entry = answer.progress.entry
+            if json_:
+                click.echo(as_json({**as_dict(answer.progress), "already_lifted": answer.already_lifted}))
+            elif answer.already_lifted:
+                when = entry.create_time.ToDatetime().isoformat(timespec="seconds") + "Z"
+                click.echo(
+                    f"{name} was lifted already, by {entry.name} of {entry.revoked_by} at {when}; nothing changed"
+                )
+            else:
+                click.echo(f"{name} is lifted by {entry.name}; leases may be acquired again as the policy says")
 
 
 def _lines(file: TextIO | None, selected: dict[str, Any], *, of_a_key: bool) -> list[Line]:

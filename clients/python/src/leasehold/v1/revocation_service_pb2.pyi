@@ -457,6 +457,9 @@ class LiftRevocationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: _builtins.int
+    ALREADY_LIFTED_FIELD_NUMBER: _builtins.int
+    already_lifted: _builtins.bool
+    """That entry was there before: nothing was issued. Also when a request is repeated."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
         """Of the entry that lifts."""
@@ -465,10 +468,11 @@ class LiftRevocationResponse(_message.Message):
         self,
         *,
         progress: Global___RevocationProgress | None = ...,
+        already_lifted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_lifted", b"already_lifted", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
