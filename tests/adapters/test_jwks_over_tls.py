@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from tests.fakes.certificates import identified
 from tests.fakes.issuer import ec_key, jwk, jwks, rsa_key
 
 from leasehold_broker.adapters.jwks_sources import HttpKeySource, KeysNotFetchedError
@@ -23,7 +24,7 @@ def certificate(folder, address):
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test issuer")])
     key = ec_key("tls")
     now = dt.datetime.now(dt.UTC)
-    signed = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -33,8 +34,8 @@ def certificate(folder, address):
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
     )
+    signed = identified(builder, key, key, authority=True).sign(key, hashes.SHA256())
     (folder / "cert.pem").write_bytes(signed.public_bytes(Encoding.PEM))
     (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return folder / "cert.pem", folder / "key.pem"

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from tests.collector.test_budget_changes import ROWS, wish
 from tests.collector.test_link import revoke
 from tests.fakes.centre import Centre, Operator, Sidecar, eventually
+from tests.fakes.certificates import identified
 from tests.fakes.manual_clock import ManualClock
 
 from leasehold_broker.adapters.collector_link import Backoff, TlsFiles
@@ -147,7 +148,7 @@ def certify(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
     now = dt.datetime.now(dt.UTC)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -157,8 +158,8 @@ def certify(folder: Path) -> None:
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("collector.test")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
     )
+    certificate = identified(builder, key, key, authority=True).sign(key, hashes.SHA256())
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     (folder / "key.pem").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

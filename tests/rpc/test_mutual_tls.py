@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.fakes.certificates import identified
 from tests.fakes.lease_flows import MemoryLeases
 from tests.fakes.rpc import METADATA, Door, SystemClock, SystemEntropy, open_door
 
@@ -57,7 +58,7 @@ class Authority:
 
     def _signed(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
@@ -67,8 +68,8 @@ class Authority:
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        return identified(builder, key, self._key, authority=authority).sign(self._key, hashes.SHA256())
 
 
 def server_tls(folder: Path, authority: Authority) -> ServerTls:
