@@ -11,6 +11,7 @@ from leasehold_broker.domain.amounts import METRICS
 from leasehold_broker.domain.ledger import AccountId, Ledger
 from leasehold_broker.domain.slice import OwnSlice
 from leasehold_broker.domain.windows import Rolling
+from leasehold_broker.flows.escrow_windows import counted_ms
 from leasehold_broker.flows.slices import SLICE_PREFIX, is_slice
 
 GRANTED, RETURNED, WRITTEN_OFF = "budget.slice_granted", "budget.slice_returned", "budget.slice_written_off"
@@ -124,9 +125,17 @@ class EscrowTruth:
         settings, most = self._world.settings, self.cap_most.get(window)
         if most is None or settings.sidecar_percent_max == 100 or window[0] != settings.main_budget.name:
             return
+        right = self._rights_of[sidecar, window]
         if isinstance(settings.period, Rolling):
             most = self.rolling.cap_most  # a bucket's own cap is what the others leave
-        right, share = self._rights_of[sidecar, window], most * settings.sidecar_percent_max // 100
+            # Of the buckets before this one those that count for as long as it runs.
+            counted_from = window[2] + settings.period.bucket_ms - counted_ms(settings.period)
+            right = sum(
+                amount
+                for (holder, (name, metric, start_ms)), amount in self._rights_of.items()
+                if (holder, name, metric) == (sidecar, window[0], window[1]) and counted_from <= start_ms <= window[2]
+            )
+        share = most * settings.sidecar_percent_max // 100
         assert right <= share, f"{sidecar} was granted {right} of {window}, more than its share of {share}"
         self._seen["share of one used up"] += right == share
 
