@@ -80,13 +80,15 @@ class _Status:
 
     def body_received(self, data: bytes) -> None:
         """See the port."""
-        if self._refused_with and len(self._body) + len(data) <= WHY_BYTES_MAX:
-            self._body += data
+        if self._refused_with:
+            # One byte past the bound says that there was more: then the part that came first is no answer either.
+            self._body += data[: WHY_BYTES_MAX + 1 - len(self._body)]
 
     def answer_finished(self) -> None:
         """See the port."""
         if self._refused_with:
-            told = self._provider.told_limit(self._refused_with, self._headers, bytes(self._body))
+            body = bytes(self._body) if len(self._body) <= WHY_BYTES_MAX else b""
+            told = self._provider.told_limit(self._refused_with, self._headers, body)
             self._say(401 if told.refused else self._refused_with)
 
     def answer_failed(self, failure: UpstreamFailure) -> None:
