@@ -20,7 +20,7 @@ from leasehold_broker.demo import files
 from leasehold_broker.demo.processes import Running
 from leasehold_broker.demo.stage import Stage, broker
 
-SECONDS_MAX = 60
+SECONDS_MAX = 180
 AUTHORITY_SECONDS = 5
 
 

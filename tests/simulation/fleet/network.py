@@ -19,6 +19,8 @@ KEEPALIVE_SECONDS = 40.0
 """A half-open connection is found dead after so long."""
 UP, DOWN = "up", "down"
 CLOSE, STATUS, MESSAGE = "close", "status", "message"
+LOOKED_AT_SECONDS = 1.0
+"""How soon what a partition held back goes on, once all faults are over: long before that partition's own end."""
 
 
 @dataclass
@@ -96,7 +98,7 @@ class Network:
         if lane.armed or not lane.queue or lane.cut:
             return
         lane.armed = True
-        blocked = 0.0 if self.calm else path.blocked[lane.direction]
+        blocked = 0.0 if self.calm else min(path.blocked[lane.direction], self._loop.time() + LOOKED_AT_SECONDS)
         self._loop.call_at(max(lane.queue[0][0], blocked), self._arrive, path, lane)
 
     def _arrive(self, path: Path, lane: Lane) -> None:
