@@ -6,6 +6,7 @@ Of each server there is one for all tests of a worker.
 """
 
 import logging
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,10 @@ untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("anew", untimed, derandomize=False, max_examples=1000)
 settings.register_profile("same", untimed, derandomize=True, database=None)
 settings.load_profile("same")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control has what it starts with "&" ignore both, and so would every process of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 # At debug level, at which everything is captured, it names its event loop before and after each call.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.INFO)
 

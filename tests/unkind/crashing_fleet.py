@@ -22,6 +22,7 @@ from tests.fakes import postgres
 from tests.fakes.counting_relay import CountingRelay
 from tests.fakes.ports import free_port
 from tests.unkind.crashing_sidecar import book, served
+from tests.unkind.stage_store import kept_in
 
 from leasehold import LeaseholdClient
 from leasehold.audit import verify
@@ -140,7 +141,7 @@ class FleetStage(Stage):
             return text
         password = files.write(self.layout.root / "password", postgres.PASSWORD)
         url = self._database.server.url().replace(f":{postgres.PASSWORD}@", "@")
-        text += f'\n[store]\nengine = "postgres"\nurl = "{url}"\npassword_file = "{password}"\n'
+        text = kept_in(f'[store]\nengine = "postgres"\nurl = "{url}"\npassword_file = "{password}"\n', text)
         key = self.layout.root / "checkpoint.key"
         return text + f'\n[audit]\norigin = "log.test/fleet"\nkey_file = "{key}"\n'
 

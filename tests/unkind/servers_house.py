@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.e2e.conftest import House, eventually, in_loop
 from tests.fakes import nats, postgres
 from tests.unkind.real_house import SIDECAR, SUBJECT, Caller, settled_log
+from tests.unkind.stage_store import kept_in
 
 from leasehold.errors import LeaseholdError
 from leasehold.operators import selector
@@ -44,8 +45,8 @@ class ServersStage(Stage):
     async def start(self, name: str) -> None:
         """Before its first start the collector is told of its servers, and gets its key."""
         config = self.layout.config(name)
-        if name == "collector" and "[store]" not in config.read_text():
-            files.write(config, config.read_text() + self._store())
+        if name == "collector" and "[store.nats]" not in config.read_text():
+            files.write(config, kept_in(self._store(), config.read_text()))
             made = await self.processes.run(broker("collector", "--config", str(config), "--make-checkpoint-key"))
             assert made.code == 0, made.err
         await super().start(name)
