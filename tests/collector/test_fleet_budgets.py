@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import uuid
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -110,7 +111,11 @@ async def test_what_a_sidecar_holds_lasts_without_the_centre_and_is_fenced_when_
                 await double.spend(100, 100)
                 escrow = escrow_of(centre)
                 assert escrow.open_of["sidecar-1"] > fence
-                assert escrow.slices[fence].right >= right  # it may have been given more until the copy came
+                fenced = replace(escrow.slices[fence])
+                assert fenced.right >= right  # it may have been given more until the copy came
+                assert fenced.returned == 0
+                await double.spend(200, 100)
+                assert escrow.slices[fence] == fenced
 
 
 async def test_a_sidecar_that_knows_no_fleet_budgets_is_served_and_told_of_none(tmp_path):
