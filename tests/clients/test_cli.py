@@ -331,7 +331,7 @@ def test_whoever_stops_watching_is_told_that_it_is_in_force(collector, revocatio
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert "revocations/1 is in force" in watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
-        _, trouble = watching.communicate(timeout=240)
+        _, trouble = watching.communicate(timeout=60)
     assert watching.returncode == 3
     assert trouble == (
         "leasehold: not watched any longer; revocations/1 is in force all the same: "
