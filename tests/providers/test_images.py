@@ -51,6 +51,43 @@ def test_sizes_are_read(width: int, height: int) -> None:
         assert image_size(base64.urlsafe_b64encode(picture).decode()) == (width, height)
 
 
+def frame(width: int, height: int) -> bytes:
+    """A start of frame, whole."""
+    return b"\xff\xc0" + struct.pack(">HBHH", 11, 8, height, width) + b"\1\1\x11\0"
+
+
+def hidden(marker: bytes, large: bytes, small: bytes) -> bytes:
+    """A JPEG in which who takes `marker` for a segment skips the large frame, and who does not skips the small one."""
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(small)) + small
+    return b"\xff\xd8" + marker + struct.pack(">H", 2 + len(large) + 4) + large + comment
+
+
+def test_no_frame_is_hidden_behind_a_marker_that_decoders_read_on_from() -> None:
+    """What is no segment of a JPEG's head gives no size: libjpeg discards FF 00, and finds the large frame after it."""
+    segments = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+    frames = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+    for code in {*range(256)} - frames:
+        raw = hidden(bytes((0xFF, code)), frame(16_000, 16_000), frame(16, 8))
+        expected = (16, 8) if code in segments else None
+        assert image_size(base64.b64encode(raw).decode()) == expected, hex(code)
+
+
+def test_a_segment_has_at_least_its_own_length() -> None:
+    """A length below two is no length: decoders stop there, or guess."""
+    for length in (0, 1):
+        raw = b"\xff\xd8\xff\xe0" + struct.pack(">H", length) + frame(16, 8)
+        assert image_size(base64.b64encode(raw).decode()) is None
+
+
+def test_a_second_header_of_a_png_is_refused() -> None:
+    """Some decoders believe the last IHDR, so there must be one; after the pixels nobody looks."""
+    one, two = png(16, 8), png(4000, 4000)
+    second = two[8:33]
+    before, after = one.index(b"IDAT") - 4, one.index(b"IEND") - 4
+    assert image_size(base64.b64encode(one[:before] + second + one[before:]).decode()) is None
+    assert image_size(base64.b64encode(one[:after] + second + one[after:]).decode()) == (16, 8)
+
+
 @given(
     st.binary(max_size=80),
     st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR", b"RIFF0000WEBPVP8L"]),

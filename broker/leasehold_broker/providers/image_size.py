@@ -1,6 +1,7 @@
 """Width and height of an inline picture, from its first bytes. Owns three formats; refuses to decode a pixel.
 
-PNG (RFC 2083, IHDR), JPEG (ITU-T T.81, start of frame) and WebP (RFC 9649: VP8, VP8L, VP8X).
+PNG (RFC 2083, IHDR), JPEG (ITU-T T.81, start of frame) and WebP (RFC 9649: VP8, VP8L, VP8X). The bound of a picture's
+tokens rests on it, so what decoders repair or skip, each in its own way, has no size here.
 """
 
 import base64
@@ -11,7 +12,9 @@ HEAD_CHARS: Final = 1_048_576
 """Base64 characters that are looked at; a picture whose size comes later is not understood."""
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that start a frame: all of C0 to CF but DHT, JPG and DAC."""
-_ALONE: Final = frozenset((0x01, *range(0xD0, 0xD9)))
+_SEGMENTS: Final = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
+"""What may stand before the frame: DHT, DAC, DQT, DRI, APP0 to APP15, COM. After any other decoders disagree about where
+the next marker is (they read on from FF 00 as if it were not there), and so could see another frame than we do."""
 
 
 def image_size(data: str) -> tuple[int, int] | None:
@@ -30,7 +33,7 @@ def image_size(data: str) -> tuple[int, int] | None:
     except binascii.Error:
         return None
     if raw.startswith(b"\x89PNG\r\n\x1a\n") and raw[12:16] == b"IHDR":
-        return _positive(_big(raw, 16, 4), _big(raw, 20, 4))
+        return _png(raw)
     if raw.startswith(b"\xff\xd8"):
         return _jpeg(raw)
     if raw.startswith(b"RIFF") and raw[8:12] == b"WEBP":
@@ -50,18 +53,28 @@ def _positive(width: int, height: int) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
+def _png(raw: bytes) -> tuple[int, int] | None:
+    """One IHDR before the pixels: of two, some decoders refuse the second and some believe it."""
+    at = 33
+    while raw[at + 4 : at + 8] not in {b"IDAT", b""}:
+        if raw[at + 4 : at + 8] == b"IHDR":
+            return None
+        at += 12 + _big(raw, at, 4)
+    return _positive(_big(raw, 16, 4), _big(raw, 20, 4))
+
+
 def _jpeg(raw: bytes) -> tuple[int, int] | None:
     at = 2
     while at + 4 <= len(raw) and raw[at] == 0xFF:
         marker = raw[at + 1]
         if marker == 0xFF:
             at += 1
-        elif marker in _ALONE:
-            at += 2
         elif marker in _FRAMES:
             return _positive(_big(raw, at + 7, 2), _big(raw, at + 5, 2))
+        elif marker in _SEGMENTS and (size := _big(raw, at + 2, 2)) >= 2:
+            at += 2 + size
         else:
-            at += 2 + max(2, _big(raw, at + 2, 2))
+            return None
     return None
 
 
