@@ -97,7 +97,9 @@ def test_where_an_engines_own_credential_is_rotated(path, mount):
         (VaultRoleMinter("https://vault", "../r", TOKEN), "no plain path"),
         (VaultRoleMinter("https://vault", "r", TOKEN, mount="db/../sys"), "no plain path"),
         (WebhookMinter("http://keys.internal/", "s"), "in the clear"),
-        (WebhookMinter("https://user:pw@keys.internal/", "s"), "nothing more"),
+        (WebhookMinter("https://user:pw@keys.internal/", "s"), "'https://...@keys.internal/' must be like https://"),
+        (WebhookMinter("https://[::1", "s"), "must be like https://"),
+        (WebhookMinter("https://keys.internal/a b", "s"), "must be like https://"),
         (WebhookMinter("", "s"), "url is empty"),
     ],
 )

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from leasehold_broker.config.doors import Door, Listen, Tls
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, refuse_open_file
 from leasehold_broker.domain.console_sessions import SessionLimits
+from leasehold_broker.domain.http_url import origin_wrong
 from leasehold_broker.domain.issuer import NO_TYPE, IssuerKind, IssuerRule, KeySource, Replay, rule_wrong, url_wrong
 from leasehold_broker.domain.saml import SamlRule
 
@@ -178,13 +178,7 @@ def _rule(oidc: _Oidc, base: Path) -> IssuerRule:
 
 def _wrong(part: Console) -> list[str]:
     wrong = []
-    origin = urlsplit(part.origin)
-    if (
-        origin.scheme != "https"
-        or part.origin != f"https://{origin.netloc}"
-        or not origin.hostname
-        or "@" in part.origin
-    ):
+    if origin_wrong(part.origin) is not None or not part.origin.startswith("https:"):
         wrong.append(f"[console] origin {part.origin!r} must be https://NAME or https://NAME:PORT, as browsers see it")
     elif part.origin != part.origin.lower() or part.origin.endswith(":443"):
         wrong.append("[console] origin must be in lower case, and without port 443: that is how browsers write it")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from leasehold_broker.config.federation import wrong_origin
+from leasehold_broker.config.federation import wrong_address
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import absolute
 from leasehold_broker.config.vault import VaultLogin, login_at, wrong_login
@@ -57,7 +57,7 @@ def engines_at(engines: Engines, base: Path) -> Engines:
 
 def wrong_engines(engines: Engines) -> list[str]:
     """What is wrong with one table, besides the names in it."""
-    wrong = [*wrong_origin(engines.address), *wrong_login(engines.login)]
+    wrong = [*wrong_address(engines.address), *wrong_login(engines.login)]
     if not ROLE.fullmatch(engines.token_role):
         wrong.append(f"token_role {engines.token_role!r} is no name of a token role")
     for key in engines.keys:

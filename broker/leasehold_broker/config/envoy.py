@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
+from leasehold_broker.domain.http_url import origin_wrong
 from leasehold_broker.domain.spiffe import spiffe_id_wrong
 from leasehold_broker.domain.trusted_proxy import TrustedProxy
 
@@ -75,10 +76,4 @@ def envoy_at(envoy: Envoy, path: Path, *, sockets: bool, tls: bool) -> EnvoyAt:
 
 def _place(url: str) -> SplitResult | None:
     """The parts of an address that is a scheme, a host, and a port or none; None for any other."""
-    try:
-        at = urlsplit(url)
-        numbered = at.port is None or at.port > 0
-    except ValueError:
-        return None
-    plain = f"{at.scheme}://{at.netloc}" == url and "@" not in at.netloc and bool(at.hostname)
-    return at if numbered and plain and at.scheme in _PORTS else None
+    return None if origin_wrong(url) is not None else urlsplit(url)

@@ -2,13 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from leasehold_broker.config.doors import is_loopback
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import absolute
+from leasehold_broker.domain.http_url import http_url_wrong, in_the_clear, origin_wrong, shown
 
 
 class AnthropicRule(Part, frozen=True, tag_field="at", tag="anthropic"):
@@ -116,16 +115,18 @@ def wrong_federated(key: Federated) -> list[str]:
 
 def wrong_origin(url: str) -> list[str]:
     """What is wrong with where secrets are asked for or sent to."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or "@" in parts.netloc:
-        return [f"{url!r} must be scheme://host[:port], nothing more"]
-    if parts.scheme == "http" and not _on_this_machine(parts.hostname):
-        return [f"{url!r} would carry secrets in the clear; use https"]
-    return []
+    why = origin_wrong(url)
+    return wrong_secret_url(url) if why is None else [f"{shown(url)} {why}"]
 
 
-def _on_this_machine(host: str) -> bool:
-    try:
-        return is_loopback(host)
-    except ValueError:
-        return False
+def wrong_address(url: str) -> list[str]:
+    """The same for a server whose own library reads its address, and takes a slash at the end."""
+    return wrong_origin(url.removesuffix("/"))
+
+
+def wrong_secret_url(url: str) -> list[str]:
+    """What is wrong with a URL, with or without a path, to which secrets are sent."""
+    why = http_url_wrong(url)
+    if why is None and in_the_clear(url):
+        why = "would carry secrets in the clear; use https"
+    return [] if why is None else [f"{shown(url)} {why}"]

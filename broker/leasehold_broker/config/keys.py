@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from leasehold_broker.config.engines import Engines, engines_at, shared_engines, wrong_engines
-from leasehold_broker.config.federation import Federated, federated_at, wrong_federated, wrong_origin
+from leasehold_broker.config.federation import Federated, federated_at, wrong_address, wrong_federated
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import PRIVATE, SECRET, ConfigError, absolute, refuse_open_file
 from leasehold_broker.config.vault import VaultLogin, login_at, wrong_login
@@ -210,7 +210,7 @@ def transit_of(path: Path) -> Transit:
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError):
         message = f"{path}: has no usable [keys.transit]; deploy/config/sidecar.toml explains it"
         raise ConfigError(message) from None
-    wrong = [*wrong_origin(transit.address), *wrong_login(transit.login)]
+    wrong = [*wrong_address(transit.address), *wrong_login(transit.login)]
     if wrong:
         message = f"{path}: [keys.transit] " + "; ".join(wrong)
         raise ConfigError(message)
@@ -246,7 +246,7 @@ def _wrong(keys: Keys) -> list[str]:
     if keys.master_key_file and keys.transit is not None:
         wrong.append("has two master keys: give master_key_file or [keys.transit]")
     if keys.transit is not None:
-        access = [*wrong_origin(keys.transit.address), *wrong_login(keys.transit.login)]
+        access = [*wrong_address(keys.transit.address), *wrong_login(keys.transit.login)]
         wrong += [f"transit: {what}" for what in access]
     places = (*keys.stores, *keys.engines)
     names = [key.name for place in places for key in place.keys] + [key.name for key in keys.federated]
@@ -299,7 +299,7 @@ def _wrong_access(store: Store) -> list[str]:
     """What is wrong with where the store is and who we are there."""
     match store:
         case VaultStore():
-            return [*wrong_origin(store.address), *wrong_login(store.login)]
+            return [*wrong_address(store.address), *wrong_login(store.login)]
         case AwsStore():
             urls = [*filter(None, (store.endpoint, store.sts_endpoint))]
             together = {"role_arn": store.role_arn, "token_file": store.token_file}
@@ -309,7 +309,7 @@ def _wrong_access(store: Store) -> list[str]:
         case AzureStore():
             urls = [store.vault_url, *filter(None, (store.authority,))]
             together = {"tenant_id": store.tenant_id, "client_id": store.client_id, "token_file": store.token_file}
-    wrong = [what for url in urls for what in wrong_origin(url)]
+    wrong = [what for url in urls for what in wrong_address(url)]
     if len({bool(value) for value in together.values()}) > 1:
         wrong.append(f"{', '.join(together)} belong together: give all or none")
     return wrong

@@ -6,11 +6,10 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from leasehold_broker.config.federation import wrong_origin
+from leasehold_broker.config.federation import wrong_address, wrong_origin, wrong_secret_url
 from leasehold_broker.config.keys import PATH
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import absolute
@@ -156,7 +155,7 @@ KeyMinter = (
 Minter = KeyMinter | VaultRootMinter
 _ROTATE_ROOT = re.compile(r"(.+?)/(?:config/)?rotate-root(?:/[^/]+)?")
 _FILES = ("program", "token_file", "ca_file")
-_ORIGINS = ("origin", "endpoint", "sts_endpoint", "address")
+_ADDRESSES = ("endpoint", "sts_endpoint", "address")
 
 
 def minter_at(minter: Minter, base: Path) -> Minter:
@@ -185,7 +184,8 @@ def wrong_minter(minter: Minter) -> list[str]:
     """What is wrong with one table."""
     required = [field.name for field in msgspec.structs.fields(minter) if field.required]
     wrong = [f"{name} is empty" for name in required if not getattr(minter, name)]
-    wrong += [what for name in _ORIGINS if (url := getattr(minter, name, "")) for what in wrong_origin(url)]
+    wrong += wrong_origin(origin) if (origin := getattr(minter, "origin", "")) else []
+    wrong += [what for name in _ADDRESSES if (url := getattr(minter, name, "")) for what in wrong_address(url)]
     match minter:
         case ExecMinter(seconds_max=seconds) if not 1 <= seconds <= EXEC_SECONDS_MAX:
             wrong.append(f"seconds_max must be 1 to {EXEC_SECONDS_MAX:g}, was {seconds:g}")
@@ -208,8 +208,7 @@ def wrong_minter(minter: Minter) -> list[str]:
             if not engine_of(minter):
                 wrong.append(f"path {minter.path!r} is none like database/rotate-root/NAME or aws/config/rotate-root")
         case WebhookMinter():
-            parts = urlsplit(minter.url)
-            wrong += wrong_origin(f"{parts.scheme}://{parts.netloc}")
+            wrong += wrong_secret_url(minter.url)
         case _:
             pass
     return wrong

@@ -6,11 +6,9 @@ Owns shape and checks; what each kind of host serves is the providers' part.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
-from leasehold_broker.config.doors import is_loopback
 from leasehold_broker.config.parts import Part
 from leasehold_broker.config.read import ConfigError
 from leasehold_broker.domain.host_settings import (
@@ -26,6 +24,7 @@ from leasehold_broker.domain.host_settings import (
     VERTEX,
     HostSettings,
 )
+from leasehold_broker.domain.http_url import in_the_clear, origin_wrong, shown
 from leasehold_broker.domain.scope import PROVIDER_RULE, PROVIDERS, is_provider
 
 _PATH = re.compile(r"(?:/[A-Za-z0-9_-]{1,64}){0,6}")
@@ -164,22 +163,14 @@ def _wrong_values(table: Provider) -> list[str]:
 
 
 def _check_origin(name: str, table: Provider, path: Path) -> None:
-    parts = urlsplit(table.origin)
-    plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.path.strip("/") and not parts.query
-    if not plain or parts.username is not None or parts.fragment:
-        message = f"{path}: [providers.{name}] origin {table.origin!r} must be scheme://host[:port], nothing more"
+    origin = table.origin.rstrip("/")
+    why = origin_wrong(origin)
+    if why is not None:
+        message = f"{path}: [providers.{name}] origin {shown(table.origin)} {why}"
         raise ConfigError(message)
-    if parts.scheme == "http" and not (table.allow_private and _is_this_machine(parts.hostname or "")):
+    if in_the_clear(origin) or (origin.startswith("http:") and not table.allow_private):
         message = (
             f"{path}: [providers.{name}] origin {table.origin!r} would send the key in the clear; use https, or, "
             "for a server on this machine, a loopback address such as 127.0.0.1 with allow_private = true"
         )
         raise ConfigError(message)
-
-
-def _is_this_machine(host: str) -> bool:
-    """True for a literal loopback address: a name could resolve to anything."""
-    try:
-        return is_loopback(host)
-    except ValueError:
-        return False

@@ -1,6 +1,5 @@
 """The collector's `[[sinks]]`: where copies of the log go. Owns their TOML shape and what is refused."""
 
-import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 from leasehold_broker.config.parts import STREAM_NAME, STREAM_NAME_RULE, Part
 from leasehold_broker.config.read import PUBLIC, SECRET, ConfigError, absolute, refuse_open_file
+from leasehold_broker.domain.http_url import http_url_wrong, is_loopback, shown
 
 SINKS_MAX = 16
 LAG_RECORDS_MAX = 100_000_000
@@ -137,10 +137,10 @@ def _wrong(sink: Sink) -> list[str]:
 
 def wrong_url(url: str) -> list[str]:
     """What is wrong with a URL that events or alerts go to; empty when it may be used."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.fragment:
-        return [f"url {url!r} is not http(s)://HOST/PATH without a user"]
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    why = http_url_wrong(url)
+    if why is not None:
+        return [f"url {shown(url)} {why}"]
+    if url.startswith("http:") and not _is_loopback(urlsplit(url).hostname or ""):
         return ["events name subjects and leases: use https beyond this machine"]
     return []
 
@@ -156,10 +156,7 @@ def _local(address: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost" or is_loopback(host)
 
 
 def _at(sink: Sink, base: Path) -> SinkAt:

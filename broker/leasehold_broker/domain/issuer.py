@@ -4,12 +4,11 @@ Rules are strangers to each other: each has its own keys, algorithms and audienc
 first half of every subject it names. So no issuer can answer for another, whatever its tokens claim.
 """
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit
 
+from leasehold_broker.domain.http_url import http_url_wrong, in_the_clear, shown
 from leasehold_broker.domain.spiffe import trust_domain_of, trust_domain_wrong
 
 LEEWAY_SECONDS_MAX = 60
@@ -265,26 +264,12 @@ def source_wrong(source: KeySource) -> list[str]:
 
 def url_wrong(url: str) -> str | None:
     """What is wrong with the address of a key set, in words; None when it holds."""
-    if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
-        return "the url must be printable ASCII without white space"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return f"the url {url!r} cannot be read"
-    if port == 0 or not parts.hostname or "@" in parts.netloc or "#" in url:
-        return f"the url {url!r} must have a host, and neither a user nor a fragment"
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
-        return None
-    return f"the url {url!r} must be https (http is for loopback addresses only)"
-
-
-def is_loopback(host: str) -> bool:
-    """True for an IP address of this machine itself. Names are not looked up: `localhost` is not an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    why = http_url_wrong(url)
+    if why is not None:
+        return f"the url {shown(url)} {why}"
+    if in_the_clear(url):
+        return f"the url {url!r} must be https (http is for loopback addresses only)"
+    return None
 
 
 def _is_text(text: str) -> bool:

@@ -13,8 +13,8 @@ HEAD_CHARS: Final = 1_048_576
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers that start a frame: all of C0 to CF but DHT, JPG and DAC."""
 _SEGMENTS: Final = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
-"""What may stand before the frame: DHT, DAC, DQT, DRI, APP0 to APP15, COM. After any other decoders disagree about where
-the next marker is (they read on from FF 00 as if it were not there), and so could see another frame than we do."""
+"""What may stand before the frame: DHT, DAC, DQT, DRI, APP0 to APP15, COM. After any other, decoders disagree about
+where the next marker is (from FF 00 they read on as if it were not there), and could see another frame than we do."""
 
 
 def image_size(data: str) -> tuple[int, int] | None:
