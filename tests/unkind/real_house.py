@@ -20,6 +20,8 @@ from leasehold_broker.demo.stage import Stage
 MODEL = "claude-haiku-5-5"
 SIDECAR = "sidecar-a"
 SUBJECT = "agents/research/lead"
+ENDS = {"lease.released", "lease.revoked"}
+"""No call of a lease is admitted after it."""
 
 
 @contextmanager
@@ -113,10 +115,13 @@ def stopped(house: House, name: str) -> Iterator[None]:
 
 
 def settled_log(house: House, *, lease: str) -> list[dict]:
-    """The same, once every call of it that was admitted is settled; [] before."""
+    """The same, once the end of the lease is there and every call that was admitted is settled; [] before.
+
+    What the log has before that may be any beginning: the rest is still in the spool.
+    """
     events = complete_log(house, lease=lease)
     kinds = [event["type"] for event in events]
-    return events if kinds.count("call.admitted") == kinds.count("call.settled") else []
+    return events if kinds.count("call.admitted") == kinds.count("call.settled") and ENDS & set(kinds) else []
 
 
 def complete_log(house: House, *, lease: str) -> list[dict]:

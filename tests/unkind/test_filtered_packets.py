@@ -96,12 +96,7 @@ def test_a2_a3_a4_resets_in_the_middle_of_shipping_lose_and_double_no_event(hous
         usage = eventually(lambda: (mine := lease.usage()[0]).held == 0 and mine)
         caller.close()
         lease.release()
-
-    def told():
-        events = settled_log(house, lease=lease.name)
-        return events if events and events[-1]["type"] == "lease.released" else None
-
-    ends = settled(eventually(told))
+    ends = settled(eventually(lambda: settled_log(house, lease=lease.name)))
     assert len(ends) == outcomes.count("taken")
     assert len({end["details"]["call"] for end in ends}) == len(ends)
     assert sum(cost(end) for end in ends) == usage.settled

@@ -180,12 +180,7 @@ def test_r4_a3_a_collector_on_a_full_disk_still_revokes_and_is_restarted_there(h
             assert going_on.call() == "LEASE_REVOKED"
         lease.abandon()
         spared.abandon()
-
-    def told():
-        events = settled_log(house, lease=spared.name)
-        return events if any(event["type"] == "lease.revoked" for event in events) else None
-
-    kinds = [event["type"] for event in eventually(told)]
+    kinds = [event["type"] for event in eventually(lambda: settled_log(house, lease=spared.name))]
     assert kinds.count("call.admitted") >= 2
     assert kinds.count("lease.revoked") == 1
     assert eventually(lambda: "audit.disk_freed" in of_the_centre(house))

@@ -33,6 +33,10 @@ class Ask:
     since_ns: int
     since_wall_ms: int
 
+    def same(self, other: "Ask | None") -> bool:
+        """True when both ask for the same; since when only decides who comes first."""
+        return other is not None and (self.want, self.need, self.held) == (other.want, other.need, other.held)
+
 
 @dataclass(slots=True)
 class Holder:

@@ -65,8 +65,7 @@ class EscrowReports:
             for report in reports:
                 with suppress(Refusal):  # it was told so, or is with its next report
                     running = self._find(name, report)
-                    if running is not None:
-                        _book(running, life, report, draft, now)
+                    if running is not None and _book(running, life, report, draft, now):
                         budgets.add(running.key)
         return Booked(said, frozenset(budgets))
 
@@ -103,14 +102,17 @@ class EscrowReports:
         return running
 
 
-def _book(running: Running, life: str, report: SliceReport, draft: Draft, now: Instant) -> None:
+def _book(running: Running, life: str, report: SliceReport, draft: Draft, now: Instant) -> bool:
+    """True when it said anything new."""
     known = running.escrow.slices[report.fence]
-    before = (known.returned, known.reported, known.written_off)
+    before, held = (known.returned, known.reported, known.written_off), known.held
     freed = running.escrow.report(report.fence, life, report.returned, report.spent, report.held)
     if freed:
         draft.events.append(running.event(EventType.BUDGET_SLICE_RETURNED, known, freed, now))
-    if before != (known.returned, known.reported, known.written_off):
+    changed = before != (known.returned, known.reported, known.written_off)
+    if changed:
         draft.changed[report.fence] = running
+    return changed or known.held != held
 
 
 def _behind(report: SliceReport) -> Refusal:

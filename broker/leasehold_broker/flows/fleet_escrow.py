@@ -173,7 +173,8 @@ class FleetEscrow:
             key = (report.budget, report.metric)
             if report.fence == NO_FENCE and key in self.windows.keys:
                 holder.ask(key, report.want, report.need, held.get(key, 0), before.get(key), now)
-                self._dirty.add(key)
+                if not holder.asks[key].same(before.get(key)):  # most heartbeats of an idle fleet say nothing new
+                    self._dirty.add(key)
         self._stir.set()
         self._reports.heard(name, life, of_slices, lost=self._lost)
 
@@ -253,7 +254,7 @@ class FleetEscrow:
         look = now.boot_ns >= self._look_ns
         dirty, self._dirty = self._dirty, set()
         for key, running in self.windows.all_running(now.wall_ms).items():
-            if look or key in dirty:
+            if look or key in dirty or not running.escrow.slices:  # of a new window nobody has anything
                 self.windows.refresh_cap(running, now.wall_ms)
                 self._share(key, running, now)
         if look:

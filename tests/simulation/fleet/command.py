@@ -12,7 +12,11 @@ from tests.simulation.fleet.run import Outcome, run_seed
 from tests.simulation.fleet.settings import Settings, of_seed
 from tests.simulation.fleet.world import World
 
+from leasehold_broker.flows.fleet_escrow import GATHER_SECONDS, STEP_SHARE
+
 PROGRESS_SECONDS = 15.0
+ROUND_SECONDS = 10e-6
+"""What a round of sharing takes a real centre for each sidecar and budget."""
 MEDDLED = ("lost", "repeated", "reordered")
 NEEDED = (
     "admitted",
@@ -92,6 +96,7 @@ def large(sidecars: int) -> Settings:
         repeat=0.005,
         swap=0.002,
         complete_every=max(1000, 20 * sidecars),
+        gather_seconds=max(GATHER_SECONDS, STEP_SHARE * ROUND_SECONDS * sidecars),
     )
 
 
@@ -154,7 +159,7 @@ def _progress() -> Callable[[World], None]:
             events = len(world.audit.entries)
             _say(
                 f"  {world.loop.time():7.1f} s of its time, {world.steps} steps, {events} events in the log, "
-                f"{world.seen['admitted']} calls, {said - started:.0f} s"
+                f"{world.seen['admitted']} calls, {said - started:.0f} s{', healing' if world.healed else ''}"
             )
 
     return told

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import structlog
 from tests.simulation.fleet.disks import told_chance
@@ -16,6 +17,8 @@ from tests.simulation.fleet.heal import heal
 from tests.simulation.fleet.loop import VirtualLoop, run_virtually
 from tests.simulation.fleet.settings import Settings, of_seed
 from tests.simulation.fleet.world import World
+
+from leasehold_broker.flows import fleet_escrow
 
 SECONDS = 150.0
 """Of virtual time under faults, when nobody says otherwise."""
@@ -61,14 +64,18 @@ def run_seed(
     async def work(loop: VirtualLoop) -> None:
         with tempfile.TemporaryDirectory(prefix="fleet-", dir=disks) as folder:
             world = World(seed, chosen, loop, Path(folder))
+            if progress is not None:
+                world.told = progress
             worlds.append(world)
             try:
-                with told_chance(Random(f"names {seed}")), world.escrow.centre.watching():
+                with (
+                    told_chance(Random(f"names {seed}")),
+                    world.escrow.centre.watching(),
+                    patch.object(fleet_escrow, "GATHER_SECONDS", chosen.gather_seconds),
+                ):
                     await world.begin()
-                    while world.steps < steps if steps else loop.time() < seconds:
+                    while world.steps < steps if steps else loop.time() < seconds:  # noqa: ASYNC110 - nobody tells
                         await asyncio.sleep(1.0)
-                        if progress is not None:
-                            progress(world)
                     await heal(world)
                     world.look_at_all()
                 outcomes.append(Outcome(world))

@@ -10,6 +10,7 @@ from leasehold_broker.adapters.sqlite_state.store import StoreLimits
 from leasehold_broker.domain.fleet_budget import FleetBudget
 from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.windows import Period, Rolling
+from leasehold_broker.flows.fleet_escrow import GATHER_SECONDS
 
 EAGER: Policy = replace(POLICY, grants=(replace(GRANT, lower_output=False),))
 """Calls ask for what they ask, so that a budget is met exactly."""
@@ -36,6 +37,8 @@ class Settings:
         prove_seconds: between the expensive checks.
         complete_every: turns between looks at everything; what a turn has touched is looked at after it.
         sidecar_percent_max: of the fleet budget, for one sidecar.
+        gather_seconds: between two rounds of sharing. A round takes no time here; at a real centre it takes some, for
+            each sidecar, and the next waits four times as long.
         forgets: the centre loses its newest revocations now and then, as one that is restored from an older copy.
     """
 
@@ -59,6 +62,7 @@ class Settings:
     complete_every: int = 1000
     forgets: bool = False
     sidecar_percent_max: int = 100
+    gather_seconds: float = GATHER_SECONDS
 
     @property
     def main_budget(self) -> FleetBudget:
