@@ -1,8 +1,8 @@
-"""This replica's appender. Owns the queue, the grouping of jobs into one turn at the log, and the failures.
+"""An appender of this replica. Owns the queue, the grouping of jobs into one turn at the log, and the failures.
 
 Jobs run in the order submitted; those that wait together share one transaction, and each learns of its result only
-after the commit. A job that is refused changes nothing and disturbs no other. Which replica's turn it is, PostgreSQL
-decides: by the lock of the head.
+after the commit. A job that is refused changes nothing and disturbs no other. Whose turn it is, PostgreSQL decides: by
+the lock of the head. A replica has two appenders, so that revocations wait in no queue of events.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, HeadMovedError, translated, unavailable
+from leasehold_broker.adapters.postgres_collector.line import Line, wait_in
 from leasehold_broker.adapters.postgres_collector.schema import Partitions
 from leasehold_broker.adapters.postgres_collector.turn import LogEnd, Turn, TurnSpoiledError, take_turn
 from leasehold_broker.domain.log_plan import LogWriter
@@ -49,25 +50,30 @@ class _JobFailedError(Exception):
 
 
 class Appender:
-    """Runs jobs on one connection of its own at a time, many to one commit."""
+    """Runs jobs on one connection at a time, many to one commit."""
 
     def __init__(
         self,
+        line: Line,
         pool: Any,
         writer: LogWriter,
         partitions: Partitions,
         channel: str,
+        placed: PlacedTurns,
         advanced: Callable[[LogEnd], Awaitable[None]],
     ) -> None:
         """Start.
 
         Args:
-            pool: to take a connection from for each turn.
+            line: where its turns wait.
+            pool: to take a connection from for each turn; there is always one.
             writer: this replica.
             partitions: of the log.
             channel: on which replicas are told of what was committed.
+            placed: told of each turn.
             advanced: told after each commit, before the results are handed out.
         """
+        self._line = line
         self._pool = pool
         self.writer = writer
         self._partitions = partitions
@@ -75,11 +81,9 @@ class Appender:
         self._advanced = advanced
         self._queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(QUEUE_JOBS_MAX)
         self._edge: TileEdge | None = None
-        self.placed = PlacedTurns()
+        self._placed = placed
         self._closed = False
-        self.commits = 0
-        self.failures = 0
-        self._task = asyncio.create_task(self._run(), name="log-appender")
+        self._task = asyncio.create_task(self._run(), name=f"log-appender-{line.name.lower()}")
 
     async def submit(
         self, work: Callable[[Turn], Awaitable[T]], streams: Mapping[str, set[str]] = _NO_STREAMS, records: int = 0
@@ -142,7 +146,6 @@ class Appender:
                     await self._commit([one])
                 return
         except Exception as error:  # noqa: BLE001 - whatever it is: the next group must find an appender
-            self.failures += 1
             outcomes = [(None, unavailable(error, "write"))] * len(group)
         for one, (result, failure) in zip(group, outcomes, strict=True):
             if one.future.done():
@@ -168,7 +171,6 @@ class Appender:
                 message = "the log outgrew its partitions while they were made"
                 raise HeadMovedError(message)
         outcomes, end = done
-        self.commits += 1
         await self._advanced(end)
         return outcomes
 
@@ -180,6 +182,7 @@ class Appender:
         transaction = connection.transaction()
         await transaction.start()
         try:
+            await wait_in(self._line, connection)
             turn, edge = await take_turn(connection, self.writer, edge, streams)
             for one in group:
                 try:
@@ -200,7 +203,7 @@ class Appender:
         await transaction.commit()
         self._edge = edge
         if end.head.size > turn.found.head.size:
-            self.placed.note(PlacedTurn(turn.found.head, end.head, edge.peaks()))
+            self._placed.note(PlacedTurn(turn.found.head, end.head, edge.peaks()))
         await self._partitions.ready(connection, end.head.size)
         return outcomes, end
 

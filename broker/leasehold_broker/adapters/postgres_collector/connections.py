@@ -49,7 +49,7 @@ class PostgresAt:
         url: postgresql://user@host:port/database, with TLS settings as its query; without a password.
         schema: everything is in this schema of it; made when it is missing.
         password_file: read for each connection; None when the server asks for none.
-        connections_max: of one replica, for questions to the log; it takes up to six more.
+        connections_max: of one replica, for questions to the log; it takes up to eight more.
         partition_records: records in each partition of the log.
     """
 

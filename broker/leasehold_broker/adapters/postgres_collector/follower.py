@@ -35,7 +35,7 @@ class Follower:
 
         Args:
             at: where.
-            pool: to read with.
+            pool: to read with, one connection at a time.
             channel: on which replicas tell of commits.
             issued: told of each new revocation or change of a budget.
             fail: told when the log is not the one that was followed.

@@ -42,8 +42,8 @@ PUT_EDGE = (
 TILE = "SELECT hashes FROM tiles WHERE level = $1 AND number = $2"
 EDGE_TILE = "SELECT hashes FROM edge WHERE level = $1 AND number = $2"
 
-REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms, terms FROM revocations"
-REVOCATION_ASKED = f"{REVOCATIONS} WHERE revoked_by = $1 AND request_id = $2"
+REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms, terms, request_id FROM revocations"
+REVOCATIONS_ASKED = f"{REVOCATIONS} WHERE revoked_by = $1 AND request_id = ANY($2)"
 PUT_REVOCATION = (
     "INSERT INTO revocations (epoch, selector, terms, note, revoked_by, request_id, create_wall_ms) "
     "VALUES ($1, $2, $3, $4, $5, $6, $7)"

@@ -4,17 +4,14 @@ Keeps nothing that another replica needs. What it says is committed, with synchr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, TypeVar
-
-import asyncpg
 
 from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
-from leasehold_broker.adapters.postgres_collector.connections import PostgresAt, check_server, let_go, translated
+from leasehold_broker.adapters.postgres_collector.connections import translated
 from leasehold_broker.adapters.postgres_collector.copied_rows import clean
 from leasehold_broker.adapters.postgres_collector.escrow_log import PostgresEscrowLog
 from leasehold_broker.adapters.postgres_collector.follower import Follower
@@ -23,16 +20,14 @@ from leasehold_broker.adapters.postgres_collector.ingest import PostgresIngest
 from leasehold_broker.adapters.postgres_collector.leadership import Leadership
 from leasehold_broker.adapters.postgres_collector.register import PostgresRegister
 from leasehold_broker.adapters.postgres_collector.rotations import PostgresRotations
-from leasehold_broker.adapters.postgres_collector.schema import Partitions, migrate
 from leasehold_broker.adapters.postgres_collector.turn import Turn
 from leasehold_broker.domain.audit_chain import ChainedRecord
 from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
 from leasehold_broker.domain.budget_changes import BudgetChange
 from leasehold_broker.domain.checkpoint import SignedCheckpoint, TreeHead
 from leasehold_broker.domain.events import Event
-from leasehold_broker.domain.log_plan import LogWriter
 from leasehold_broker.domain.merkle import NodeHash
-from leasehold_broker.domain.placed_turns import PlacedTurn
+from leasehold_broker.domain.placed_turns import PlacedTurn, PlacedTurns
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
 from leasehold_broker.domain.revocation_history import RevocationHistory
@@ -42,81 +37,36 @@ from leasehold_broker.domain.tiles import node_in_tiles
 from leasehold_broker.ports.log_followers import FollowerState, Remembered
 from leasehold_broker.ports.revocation_issuer import RevocationDraft
 from leasehold_broker.ports.revocation_log import KnownSidecar, SidecarReport
-from leasehold_broker.wire.event_body import checked_columns, encode_event
 
 PAGE_BYTES_MAX = 512 * 1024
 """Of bodies in one page: an answer with them stays well below a message limit of 1 MiB."""
 PAGE_ROWS = 500
 """Asked for at once: of the largest bodies they are 32 MB."""
-STATE_CONNECTIONS_MAX = 4
-"""For appending, revocations and sidecars: never behind a long question to the log."""
 
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def open_store(
-    at: PostgresAt,
-    stream: str,
-    epoch: str,
-    *,
-    accept_gaps: bool = False,
-    issued: Callable[[], None] = lambda: None,
-    fail: Callable[[str], None] = lambda _why: None,
-) -> AsyncIterator["PostgresCollectorStore"]:
-    """One replica's store, while the context lasts.
-
-    Args:
-        at: the database; its schema is made or migrated when that is due.
-        stream: name of this replica's own stream: no other replica has it.
-        epoch: of this life of the replica: never used before.
-        accept_gaps: let streams go on behind a hole, which is then an event.
-        issued: told when there is a revocation or a change of a budget that this replica did not know.
-        fail: told when the log is not the one that was opened: nothing may go on then.
-
-    Raises:
-        ValueError: the schema is of a newer version, or the server keeps no promise.
-        Refusal: STORE_UNAVAILABLE.
-    """
-    writer = LogWriter(stream, epoch, accept_gaps, encode_event, checked_columns)
-    channel = f"leasehold_{at.schema}"
-    partitions = Partitions(at.schema, at.partition_records)
-    with translated("open"):
-        pool = await asyncpg.create_pool(**at.settings(), min_size=1, max_size=STATE_CONNECTIONS_MAX)
-        log = await asyncpg.create_pool(**at.settings(), min_size=1, max_size=at.connections_max)
-    try:
-        with translated("open"):
-            async with pool.acquire() as connection:
-                await check_server(connection)
-                await migrate(connection, at.schema)
-                await connection.execute("INSERT INTO replicas (stream) VALUES ($1) ON CONFLICT DO NOTHING", stream)
-                await partitions.ready(connection, 0)
-            follower = Follower(at, pool, channel, issued, fail)
-            await follower.start()
-        leadership = Leadership(at)
-        appender = Appender(pool, writer, partitions, channel, follower.advanced)
-        try:
-            yield PostgresCollectorStore(stream, pool, log, appender, follower, leadership)
-        finally:
-            await appender.close()
-            await follower.close()
-            await leadership.close()
-    finally:
-        await let_go(pool)
-        await let_go(log)
-
-
 class PostgresCollectorStore:
-    """Made by `open_store`."""
+    """Made by `opening.open_store`."""
 
     def __init__(
-        self, stream: str, pool: Any, log: Any, appender: Appender, follower: Follower, leadership: Leadership
+        self,
+        stream: str,
+        pool: Any,
+        log: Any,
+        appender: Appender,
+        revocations: Appender,
+        placed: PlacedTurns,
+        follower: Follower,
+        leadership: Leadership,
     ) -> None:
         """Of one replica."""
         self.stream = stream
         self._pool = pool
         self._log = log
         self._appender = appender
+        self._revocations = revocations
+        self._placed = placed
         self._follower = follower
         self._loop = asyncio.get_running_loop()
         self.leadership = leadership
@@ -210,7 +160,7 @@ class PostgresCollectorStore:
 
     def placed_from(self, size: int) -> PlacedTurn | None:
         """As the port says."""
-        return self._appender.placed.first_from(size)
+        return self._placed.first_from(size)
 
     async def newest_checkpoint(self) -> SignedCheckpoint | None:
         """As the port says."""
@@ -293,7 +243,7 @@ class PostgresCollectorStore:
         self, drafts: Sequence[RevocationDraft], describe: Callable[[Revocation, RevocationDraft], Event]
     ) -> Sequence[Revocation]:
         """As the port says."""
-        return await self._appender.submit(lambda turn: turn.issue(drafts, describe))
+        return await self._revocations.submit(lambda turn: turn.issue(drafts, describe), records=len(drafts))
 
     def budget_change_number(self) -> int:
         """As the port says."""

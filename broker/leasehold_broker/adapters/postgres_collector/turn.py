@@ -111,7 +111,7 @@ class Turn:
         Raises:
             Refusal: REQUEST_ID_REUSED; before anything is recorded, which would stay in the turn.
         """
-        earlier = earlier_entries(drafts, [await self._asked(draft) for draft in drafts])
+        earlier = earlier_entries(drafts, await self._asked(drafts))
         if earlier:
             return earlier
         entries = [draft.numbered(epoch) for epoch, draft in enumerate(drafts, self._epoch + 1)]
@@ -135,10 +135,12 @@ class Turn:
         self._epoch = entries[-1].epoch
         return entries
 
-    async def _asked(self, draft: RevocationDraft) -> Revocation | None:
-        """What this responder has asked for with this id before."""
-        found = await self._connection.fetchrow(rows.REVOCATION_ASKED, draft.revoked_by, draft.request_id)
-        return None if found is None else rows.revocation(found)
+    async def _asked(self, drafts: Sequence[RevocationDraft]) -> list[Revocation | None]:
+        """What their responder has asked for with the id of each before."""
+        ids = [draft.request_id for draft in drafts]
+        found = await self._connection.fetch(rows.REVOCATIONS_ASKED, drafts[0].revoked_by, ids)
+        known = {row["request_id"]: rows.revocation(row) for row in found}
+        return [known.get(one) for one in ids]
 
     async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
         """The next change with its event; the earlier one when an operator repeats a request.
