@@ -12,7 +12,7 @@ from tests.fakes.log_copy import ORIGIN, SignedLog, interleaved, placed
 from tests.fakes.streams import Emitter
 
 from leasehold import InvalidRequest
-from leasehold.audit import LINE_CHARACTERS_MAX, Head, Record, records_of
+from leasehold.audit import LINE_CHARACTERS_MAX, Head, Record, records_of, verify
 from leasehold.audit_copy import verify_copy
 from leasehold.checkpoint import Checkpoint
 from leasehold.cli.app import leasehold
@@ -251,6 +251,22 @@ def test_a_dropped_body_leaves_its_proof(log):
     assert verify_copy(folder, log.key).flaw is not None
 
 
+@pytest.mark.parametrize("position", [2, 256, 257, 600])
+def test_content_that_was_taken_out_is_no_retention(log, position):
+    """Retention drops the oldest first: a body that is gone behind one that is there was removed by somebody."""
+    records = [replace(record, body=b"") if record.position == position else record for record in WHOLE]
+    verdict = verify_copy(log.copy(records, note=log.note(WHOLE)), log.key)
+    assert not verdict.holds
+    assert verdict.flaw is not None
+    assert verdict.flaw.where == f"position {position}"
+    assert "its content is gone, and that of an older event is not" in verdict.flaw.what
+
+    by_lines = verify((f"line {record.position}", record) for record in records)
+    assert by_lines.flaw is not None
+    assert by_lines.flaw.where.startswith(f"line {position} ")
+    assert by_lines.flaw.what == verdict.flaw.what
+
+
 def test_a_declared_loss_is_told_and_no_other_is_excused(log):
     """A hole is accepted where an event before it names exactly it; one more lost record is not."""
     sidecar, centre = Emitter("sidecar-0", "e1"), Emitter("collector", "c1")
@@ -285,6 +301,23 @@ def test_kept_heads_must_be_reached(log):
     assert verify_copy(folder, log.key, (), [good]).holds
     for head in (replace(good, sequence=last.sequence + 1), replace(good, epoch="e2"), replace(good, digest=bytes(32))):
         assert not verify_copy(folder, log.key, (), [head]).holds
+
+
+@pytest.mark.parametrize("position", [1, 256, 300, 600])
+def test_a_kept_head_in_the_midst_is_compared_too(log, position):
+    """A log that was rewritten and signed again agrees with its own checkpoint, and not with a head from before."""
+    kept = [
+        Head(record.stream, record.epoch, record.sequence, record.digest) for record in (WHOLE[position - 1], WHOLE[99])
+    ]
+    assert verify_copy(log.copy(WHOLE), log.key, kept=kept).holds
+    forged = interleaved(600, subject="someone else")
+    verdict = verify_copy(log.copy(forged), log.key, kept=kept[:1])
+    assert not verdict.holds
+    assert verdict.flaw is not None
+    assert verdict.flaw.where == f"position {position}"
+    assert verdict.flaw.what.startswith("its digest is not the one that was kept")
+    one_wrong = verify_copy(log.copy(WHOLE), log.key, kept=[kept[0], replace(kept[0], digest=bytes(32))])
+    assert not one_wrong.holds
 
 
 def test_a_copy_without_a_good_checkpoint_is_none(log, tmp_path):

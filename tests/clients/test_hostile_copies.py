@@ -187,7 +187,7 @@ def line(**members):
         (line(sequence=True), "no whole number"),
         (line(sequence="1"), "no whole number"),
         (line(position=-1), "no whole number"),
-        (line().replace('"sequence": 1', '"sequence": ' + "9" * 5000), "line 1 is no record"),
+        (line().replace('"sequence": 1', '"sequence": ' + "9" * 5000), "no whole number"),
         (line().replace('"sequence": 1', '"sequence": 1e999'), "no whole number"),
         (line().replace('"sequence": 1', '"sequence": NaN'), "no whole number"),
         (line(digest=None), "it has no 'digest'"),
@@ -195,6 +195,9 @@ def line(**members):
         (line(digest="00 " * 32), "lower-case hexadecimal"),
         (line(stream="a\0b"), "is no text"),
         (line(body={}), "is no text"),
+        (line(stream="\ud800"), "half of a character"),
+        (line(epoch="e\udbff"), "half of a character"),
+        (line(body="\ud800"), "half of a character"),
         ("x" * 5_000_000, "it is too long"),
     ],
 )
@@ -234,6 +237,40 @@ def test_a_file_beside_the_copy_is_not_read_without_end(log, run):
 def test_a_kept_head_is_read_strictly(log, run, head):
     """A slip in what was kept is wrong usage, and no head that nobody can reach."""
     assert run(log.copy(WHOLE[:3]), "--key", log.key_text, "--head", head).exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_file_of_nothing_does_not_hold(log, run, tmp_path, text):
+    """An export that was emptied, and a file of heads that never had one: nothing was checked, so nothing holds."""
+    nothing, export = tmp_path / "nothing", tmp_path / "export.jsonl"
+    nothing.write_text(text)
+    export.write_text(line() + "\n")
+    result = run(nothing)
+    assert (result.exit_code, "has no record: nothing was checked" in result.stderr) == (1, True)
+    result = run(export, "--heads", nothing)
+    assert (result.exit_code, "has no head: nothing would be held against it" in result.stderr) == (1, True)
+    assert run(export).exit_code == 0
+
+
+def test_a_key_that_would_check_nothing_is_told(log, run, tmp_path):
+    """JSON lines carry no signature: whoever gives a key believes otherwise. A key's missing file is named."""
+    export = tmp_path / "export.jsonl"
+    export.write_text(line() + "\n")
+    result = run(export, "--key", log.key_text)
+    assert (result.exit_code, "--key would check nothing" in result.stderr) == (2, True)
+    result = run(log.copy(WHOLE[:3]), "--key", tmp_path / "checkpoint.pub")
+    assert (result.exit_code, "checkpoint.pub' is no verifier key" in result.stderr) == (1, True)
+    assert "no file that holds one" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "a\\udfff"])
+def test_a_head_of_half_a_character_is_named(run, tmp_path, name):
+    """It has no bytes, so no chain can be over it."""
+    export, heads = tmp_path / "export.jsonl", tmp_path / "heads"
+    export.write_text(line() + "\n")
+    heads.write_text('{"stream":"%s","epoch":"e","sequence":1,"digest":"%s"}\n' % (name, "0" * 64))  # noqa: UP031 - braces
+    result = run(export, "--heads", heads)
+    assert (result.exit_code, "half of a character" in result.stderr) == (1, True)
 
 
 def test_a_copy_or_key_with_an_impossible_name_is_no_file(log, run):

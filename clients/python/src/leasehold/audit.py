@@ -25,6 +25,12 @@ _DOMAIN = b"leasehold/audit/v1\0"
 GENESIS = bytes(32)
 _HEX = re.compile("(?:[0-9a-f]{2})*")
 LINE_CHARACTERS_MAX = 4_000_000
+LINE_DIGITS_MAX = 20
+# Both engines drop bodies in the order of positions, up to the first that is young enough.
+TAKEN_OUT = (
+    "its content is gone, and that of an older event is not: retention drops the oldest first. If it ran while the copy"
+    " was made, a new copy does not say this again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +69,11 @@ class Record:
         try:
             if len(line) > LINE_CHARACTERS_MAX:
                 raise ValueError("it is too long")  # noqa: TRY301 - one sentence for every way a line can be wrong
-            members = json.loads(line, object_pairs_hook=_once)
+            members = json.loads(line, object_pairs_hook=_once, parse_int=_integer)
             return cls(
                 integer_of(members["position"]),
-                _text(members["stream"]),
-                _text(members["epoch"]),
+                _name(members["stream"]),
+                _name(members["epoch"]),
                 integer_of(members["sequence"]),
                 _hex(members["previous_digest"]),
                 _hex(members["digest"]),
@@ -142,6 +148,8 @@ def _why(error: Exception) -> str:
             return "it is no JSON object"
         case RecursionError():
             return "it is nested too deeply"
+        case UnicodeEncodeError():
+            return "a name or a body has half of a character, a lone surrogate"
         case _:
             return str(error)
 
@@ -151,6 +159,11 @@ def integer_of(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("a number is no whole number from 0 to 2^63 - 1")
     return value
+
+
+def _integer(digits: str) -> int:
+    """As JSON writes it: a number of thousands of digits is none of ours, and is not worked out."""
+    return integer_of(int(digits) if len(digits) < LINE_DIGITS_MAX else None)
 
 
 def digest_of(value: object) -> bytes:
@@ -179,6 +192,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError("a name or a body is no text")
     return value
+
+
+def _name(value: object) -> str:
+    """A text that has bytes: the chain is over them. Raises ValueError."""
+    name = _text(value)
+    name.encode("utf-8", "surrogateescape")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +262,31 @@ class Verdict:
         return self.flaw is None and not self.unseen and not self.wrong
 
 
+class Kept:
+    """Heads that were kept elsewhere, until the log has come to them. Of two of one place one may be wrong."""
+
+    def __init__(self, heads: Iterable[Head]) -> None:
+        """None met yet."""
+        self._heads: dict[tuple[str, str, int], list[Head]] = {}
+        for head in heads:
+            self._heads.setdefault((head.stream, head.epoch, head.sequence), []).append(head)
+
+    def __bool__(self) -> bool:
+        """Whether one is still to be met."""
+        return bool(self._heads)
+
+    def met(self, stream: str, epoch: str, sequence: int, digest: bytes) -> str:
+        """What is wrong with a record that stands where one was kept; "" when it is that one, or none was."""
+        heads = self._heads.pop((stream, epoch, sequence), ())
+        if all(head.digest == digest for head in heads):
+            return ""
+        return "its digest is not the one that was kept: the log was rewritten from here or before"
+
+    def rest(self) -> list[Head]:
+        """Those that were not met."""
+        return [head for heads in self._heads.values() for head in heads]
+
+
 def records_of(lines: Iterable[str]) -> Iterator[tuple[str, Record]]:
     """The records of an export, each with "line N". Raises InvalidRequest at the first line that is none."""
     for number, line in enumerate(lines, start=1):
@@ -258,19 +303,20 @@ def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, 
         partial: the records may begin in the middle of an epoch.
     """
     verdict = Verdict()
-    wanted = {(head.stream, head.epoch, head.sequence): head for head in kept}
-    position = 0
+    wanted = Kept(kept)
+    position, content = 0, False
     gaps = Gaps()
     verdict.gaps = gaps.used
     for where, record in records:
         last = verdict.heads.get((record.stream, record.epoch))
         what = _broken(record, last, position, gaps, partial=partial)
-        if DECLARES_GAP in record.body:
-            gaps.declare(record.body)
-        head = wanted.pop((record.stream, record.epoch, record.sequence), None)
-        if what is None and head is not None and head.digest != record.digest:
-            what = "its digest is not the one that was kept: the log was rewritten from here or before"
-        if what is not None:
+        stays = DECLARES_GAP in record.body and gaps.declare(record.body)
+        if what is None and content and not record.body:
+            what = TAKEN_OUT
+        content = content or bool(record.body and not stays)
+        other = wanted.met(record.stream, record.epoch, record.sequence, record.digest)
+        what = what or other
+        if what:
             place = f"{where} (stream {record.stream}, epoch {record.epoch}, sequence {record.sequence})"
             verdict.flaw = Flaw(place, what)
             return verdict
@@ -279,7 +325,7 @@ def verify(records: Iterable[tuple[str, Record]], kept: Iterable[Head] = (), *, 
         verdict.records += 1
         verdict.hash_only += not record.body
         verdict.heads[record.stream, record.epoch] = Head(record.stream, record.epoch, record.sequence, record.digest)
-    verdict.unseen += unreached(wanted.values(), verdict)
+    verdict.unseen += unreached(wanted.rest(), verdict)
     return verdict
 
 
@@ -320,9 +366,9 @@ def heads_of(text: str) -> list[Head]:
         if not line.strip():
             continue
         try:
-            members = json.loads(line, object_pairs_hook=_once)
+            members = json.loads(line, object_pairs_hook=_once, parse_int=_integer)
             digest = digest_of(members["digest"])
-            place = _text(members["stream"]), _text(members["epoch"]), integer_of(members["sequence"])
+            place = _name(members["stream"]), _name(members["epoch"]), integer_of(members["sequence"])
             heads.append(Head(*place, digest))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             field = f"line {number} of the heads"

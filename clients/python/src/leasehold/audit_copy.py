@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from leasehold.audit import GENESIS, Flaw, Head, Verdict, unreached
+from leasehold.audit import GENESIS, TAKEN_OUT, Flaw, Head, Kept, Verdict, unreached
 from leasehold.audit_gaps import DECLARES_GAP, Gaps
 from leasehold.audit_tree import Roots
 from leasehold.checkpoint import Checkpoint
@@ -24,13 +24,6 @@ from leasehold.tiles import CHECKPOINT, TILE_HASHES, UpperTiles, tile_path, tile
 _DOMAIN = b"leasehold/audit/v1\0"
 _LINK_BYTES = 8 + 2 * HASH_BYTES
 FILE_BYTES_MAX = TILE_HASHES * (4 + 70_000)
-
-
-def _reaches(verdict: Verdict, head: Head) -> bool:
-    last = verdict.heads.get((head.stream, head.epoch))
-    if last is None or last.sequence < head.sequence:
-        return False
-    return last.sequence > head.sequence or last.digest == head.digest
 
 
 class _BadEntryError(Exception):
@@ -53,7 +46,7 @@ def verify_copy(
         folder: as `leasehold.tiles` lays it out.
         key: of the log.
         earlier: checkpoints that were kept elsewhere; their signatures have been checked.
-        kept: heads that were kept elsewhere; the copy must reach each of them. That it agrees is up to the checkpoints.
+        kept: heads that were kept elsewhere; the copy must reach each of them and agree with it.
         bodies: read every body too, for names that stand twice; takes twice as long.
 
     Raises:
@@ -65,7 +58,8 @@ def verify_copy(
     newest = Checkpoint.of_note(note, key, "checkpoint of the copy")
     roots = Roots([*earlier, newest])
     verdict = Verdict()
-    check = _Check(folder, verdict, roots)
+    wanted = Kept(kept)
+    check = _Check(folder, verdict, roots, wanted)
     for number, count in tiles_of(newest.size):
         check.tile(number, count)
         if bodies and verdict.flaw is None:
@@ -76,7 +70,7 @@ def verify_copy(
         check.upper()
     if verdict.flaw is None:
         roots.finish(newest.size)
-        verdict.unseen += unreached((head for head in kept if not _reaches(verdict, head)), verdict)
+        verdict.unseen += unreached(wanted.rest(), verdict)
     verdict.wrong += roots.verdict.wrong
     verdict.held += roots.verdict.held
     return verdict
@@ -85,13 +79,16 @@ def verify_copy(
 class _Check:
     """Goes through a copy, tile by tile."""
 
-    def __init__(self, folder: Path, verdict: Verdict, roots: Roots) -> None:
+    def __init__(self, folder: Path, verdict: Verdict, roots: Roots, kept: Kept) -> None:
         self._folder = folder
+        self._kept = kept
         self._verdict = verdict
         self._roots = roots
         self._edge = Edge()
         self._upper = UpperTiles()
         self._gaps = Gaps()
+        # Whether a record with content was met that retention would have emptied before any younger one.
+        self._content = False
         # For each stream and epoch (as the bytes before the link): what the next link must begin with.
         self._due: dict[bytes, bytes] = {}
         self._compare([])
@@ -114,6 +111,8 @@ class _Check:
             what, index = str(bad), bad.index
         if what or b"".join(leaves) != hashes:
             what, index = _contradicted(leaves, hashes, count, what, index)
+        elif self._kept:
+            what, index = self._against_kept(entries)
         self._verdict.records += index if what else count
         if what:
             self._bad(number * TILE_HASHES + index, what)
@@ -143,7 +142,18 @@ class _Check:
             self._verdict.heads[head.stream, head.epoch] = head
         self._verdict.gaps += self._gaps.used
 
-    def _entries(self, entries: bytes, bodies: bytes, count: int, leaves: list[bytes]) -> None:  # noqa: C901 - inlined
+    def _against_kept(self, entries: bytes) -> tuple[str, int]:
+        at = index = 0
+        while at < len(entries):
+            end = at + 2 + int.from_bytes(entries[at : at + 2], "big")
+            stream, epoch, link = entries[at + 2 : end].split(b"\0", 2)
+            other = self._kept.met(_text(stream), _text(epoch), int.from_bytes(link[:8], "big"), link[-HASH_BYTES:])
+            if other:
+                return other, index
+            at, index = end, index + 1
+        return "", 0
+
+    def _entries(self, entries: bytes, bodies: bytes, count: int, leaves: list[bytes]) -> None:  # noqa: C901, PLR0912 - inlined
         """Check `count` entries with their bodies; their hashes go to `leaves`. The one loop that must be fast.
 
         Raises:
@@ -152,6 +162,7 @@ class _Check:
         sha256, due, domain, gaps = hashlib.sha256, self._due, _DOMAIN, self._gaps
         at = body_at = hash_only = width = sequence = 0
         prefix, expected, entries_end, bodies_end = b"", b"", len(entries), len(bodies)
+        content = self._content
         for index in range(count):
             end = at + 2 + (entries[at] << 8 | entries[at + 1]) if at + 2 <= entries_end else entries_end + 1
             body_from = body_at + 4
@@ -178,14 +189,17 @@ class _Check:
             if body:
                 if sha256(domain + entry[:-32] + body).digest() != digest:
                     raise _BadEntryError(index, "it was altered: its digest does not match its content")
-                if DECLARES_GAP in body:
-                    gaps.declare(body)
+                if DECLARES_GAP not in body or not gaps.declare(body):
+                    content = True
+            elif content:
+                raise _BadEntryError(index, TAKEN_OUT)
             else:
                 hash_only += 1
             sequence += 1
             expected = sequence.to_bytes(8, "big") + digest
             leaves.append(sha256(b"\0" + entry).digest())
         due[prefix] = expected
+        self._content = content
         self._verdict.hash_only += hash_only
         if at != len(entries) or body_at != len(bodies):
             raise _BadEntryError(count - 1, "its file goes on after it: something was put in")

@@ -17,18 +17,19 @@ class Gaps:
         self._declared: dict[tuple[str, str, int], tuple[int, str]] = {}
         self.used: list[str] = []
 
-    def declare(self, body: bytes) -> None:
-        """An event's body that may be a declaration; anything else is ignored."""
+    def declare(self, body: bytes) -> bool:
+        """Take in an event's body that may be a declaration. Gives whether it is one: retention keeps those."""
         try:
             event = json.loads(body)
             if event["type"] != "audit.gap_accepted":
-                return
+                return False
             of = event["details"]
             first, last = of["first_missing"], of["last_missing"]
             if type(first) is int and type(last) is int:
                 self._declared[of["gap_stream"], of["gap_epoch"], first] = (last, of["digest"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            return
+            return False
+        return True
 
     def explain(
         self, stream: str, epoch: str, due: int, digest_due: bytes, sequence: int, previous_digest: bytes

@@ -36,7 +36,8 @@ _VERIFY_HELP = """Check a copy of the log offline, or the collector's log.
 
 COPY is a folder of 'leasehold audit export --tiles', a file of JSON lines, or '-' for standard input. Every record must
 follow the one before it and match its own digest, in every stream from its first record on; the first bad entry is
-named. A folder must also have the root that its checkpoint signs: it needs --key, and nothing else.
+named. A folder must also have the root that its checkpoint signs: it needs --key, and nothing else. JSON lines are
+not signed: there --key is for --checkpoint.
 
 A body in which a name stands twice says different things to different readers: only a program that is not ours
 writes one. It is told, and no bad entry: it is what was signed. A folder's bodies are read with --bodies.
@@ -89,7 +90,10 @@ def verify_(
         raise click.UsageError(message)
     kept = [_head(text) for text in head_texts]
     if heads_file is not None:
-        kept += heads_of(_read(heads_file))
+        noted = heads_of(_read(heads_file))
+        if not noted:
+            fail(f"{heads_file} has no head: nothing would be held against it; give what 'audit heads --json' wrote")
+        kept += noted
     given = {path: read_bytes(path) for path in notes}
     earlier = [] if key is None else [Checkpoint.of_note(note, key, path) for path, note in given.items()]
     if copy is not None and copy != "-" and _is(Path(copy).is_dir):
@@ -100,6 +104,12 @@ def verify_(
     else:
         if partial and earlier:
             message = "--checkpoint speaks for whole logs, and --partial is not one"
+            raise click.UsageError(message)
+        if copy is not None and key_text is not None and not earlier:
+            message = (
+                "--key would check nothing: JSON lines are not signed. Give a checkpoint that was kept (--checkpoint),"
+                " or a folder of 'audit export --tiles'"
+            )
             raise click.UsageError(message)
         verdict = _by_record(connection, copy, key, earlier, kept, partial=partial)
     if policy is not None:
@@ -136,6 +146,8 @@ def _by_record(
         roots.finish(verdict.records)
     verdict.wrong += roots.verdict.wrong
     verdict.held += roots.verdict.held
+    if verdict.holds and not verdict.records and not verdict.held:
+        fail(f"{copy or 'the log'} has no record: nothing was checked")
     return verdict
 
 
@@ -234,7 +246,11 @@ def bounded(file: TextIO) -> Iterator[str]:
 
 def verifier_key(text: str, algorithm: int = ED25519) -> VerifierKey:
     """The key as given: its text, or the file that holds it."""
-    return VerifierKey.of_text(_read(text) if _is(Path(text).is_file) else text, algorithm)
+    if _is(Path(text).is_file):
+        return VerifierKey.of_text(_read(text), algorithm)
+    if "+" not in text:
+        fail(f"key {text!r} is no verifier key (NAME+ID+KEY in one line was expected), and no file that holds one")
+    return VerifierKey.of_text(text, algorithm)
 
 
 def log_key(policy_file: str | None, key_text: str | None) -> tuple[WitnessPolicy | None, VerifierKey | None]:
