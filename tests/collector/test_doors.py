@@ -282,6 +282,39 @@ async def test_several_are_revoked_by_one_request_and_watched_as_one(tmp_path):
         assert [entry.selector.subject for entry in sidecar.sink.applied] == ["agents/a", "agents/b", "agents/*"]
 
 
+async def test_several_are_lifted_by_one_request(tmp_path):
+    """One push of both; each is told by its name; an auditor lifts none, and `name` beside `names` is refused."""
+    async with (
+        asyncio.timeout(240),
+        Centre(tmp_path) as centre,
+        Sidecar(centre.target) as sidecar,
+        Operator(centre.target, "alice/responder") as alice,
+        Operator(centre.target, "bob/auditor") as bob,
+    ):
+        await eventually(lambda: centre.fleet.connected_count() == 1)
+        request = pb.RevokeLeasesRequest(request_id=str(uuid.uuid4()), block_new=True)
+        request.selectors.extend(pb.RevocationSelector(key=f"k{number}") for number in range(3))
+        await alice.revocations.RevokeLeases(request, **alice.how)
+        names = [f"revocations/{epoch}" for epoch in (1, 2, 3)]
+        lift = pb.LiftRevocationRequest(request_id=str(uuid.uuid4()), names=names[:2])
+        assert await refusal(bob.revocations.LiftRevocation(lift, **bob.how)) is Reason.OPERATOR_NOT_ALLOWED
+        both = pb.LiftRevocationRequest(request_id=str(uuid.uuid4()), name=names[0], names=names[:2])
+        assert await refusal(alice.revocations.LiftRevocation(both, **alice.how)) is Reason.FIELD_INVALID
+        assert centre.store.epoch() == 3
+        answer = await alice.revocations.LiftRevocation(lift, **alice.how)
+        assert [(one.name, one.lifted_by.lifts_epoch, one.already_lifted) for one in answer.blocks] == [
+            (names[0], 1, False),
+            (names[1], 2, False),
+        ]
+        assert (answer.progress.entry.epoch, answer.already_lifted) == (5, False)
+        lift.request_id = str(uuid.uuid4())
+        lift.names.append(names[2])
+        again = await alice.revocations.LiftRevocation(lift, **alice.how)
+        assert [(one.lifted_by.epoch, one.already_lifted) for one in again.blocks] == [(4, True), (5, True), (6, False)]
+        await eventually(lambda: len(sidecar.sink.applied) == 6)
+        assert [entry.order.lifts for entry in sidecar.sink.applied] == [0, 0, 0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("beside", ["selector", "rotate_key", "disable_key"])
 async def test_what_goes_with_one_key_does_not_go_with_several_selectors(tmp_path, beside):
     """Refused, and nothing is revoked."""

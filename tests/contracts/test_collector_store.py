@@ -269,11 +269,12 @@ async def test_what_lifts_an_entry_is_found_in_every_life(engine, monkeypatch):
     async with engine.open("c1") as first:
         for number, order in enumerate((BLOCK, BLOCK, PLAIN, PLAIN, PLAIN, LIFT, LIFT)):
             await first.issue(replace(draft(f"r{number}"), order=order), described)
-        assert (await FleetRevocations(Fleet(1.0), first, None).lifted_by(1)).epoch == 6
+        lifts = await FleetRevocations(Fleet(1.0), first, None).lifted_by([1, 2])
+        assert {epoch: entry.epoch for epoch, entry in lifts.items()} == {1: 6}
     async with engine.open("c2") as second:
         issuer = FleetRevocations(Fleet(1.0), second, None)
-        assert (await issuer.lifted_by(1)).epoch == 6
-        assert await issuer.lifted_by(2) is None
+        assert (await issuer.lifted_by([1]))[1].epoch == 6
+        assert await issuer.lifted_by([2]) == {}
 
 
 async def test_revocations_and_acknowledgements_survive(engine):

@@ -96,7 +96,10 @@ def test_a_block_keeps_an_agent_from_coming_back(alone):
             client.acquire(provider="anthropic", renew=False)
         assert name in operate(alone, "revocations", "--blocks")
         assert "is lifted by revocations/" in operate(alone, "lift", name, "--note", "false alarm")
-        assert f"{name} was lifted already, by revocations/" in operate(alone, "lift", name, name)
+        other = operate(alone, "revoke", "--subject", "agents/research/nobody", "--block").split()[0]
+        told = operate(alone, "lift", name, other)
+        assert f"{name} was lifted already, by revocations/" in told
+        assert f"{other} is lifted by revocations/" in told
         assert operate(alone, "revocations", "--blocks") == "none\n"
         client.acquire(provider="anthropic", renew=False).abandon()
         operate(alone, "revoke", "--label", "environment=demo", "--block-for", "1s")

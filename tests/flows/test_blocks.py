@@ -138,6 +138,41 @@ async def test_a_lift_is_audited_and_ends_no_lease(core: Core) -> None:
         assert (await refused(alone.lift.run(RESPONDER, fresh_id(), name, ""))).reason is reason
 
 
+async def test_several_blocks_are_lifted_by_one_request(core: Core) -> None:
+    """An entry and an event of each, in their order; those that were lifted before are said, and left as they are."""
+    alone = Alone(core)
+    for number in range(4):
+        await alone.revoke(BySubject("", f"agent-{number}"), order=BLOCK)
+    await alone.lift.run(RESPONDER, fresh_id(), "revocations/2", "")
+    asked, names = fresh_id(), [f"revocations/{epoch}" for epoch in (4, 2, 1, 4)]
+    lifted = await alone.lift.run_all(RESPONDER, asked, names, "over")
+    told = [(block.name, block.by.epoch, block.already) for block in lifted.blocks]
+    assert told == [(names[0], 6, False), (names[1], 5, True), (names[2], 7, False), (names[3], 6, False)]
+    assert (lifted.progress.revocation.epoch, lifted.already, sorted(core.books.blocks)) == (7, False, [3])
+    assert [one.details.get("lifts") for one in logged(core, "revocation.issued")[-2:]] == [4, 1]
+    for request_id in (asked, fresh_id()):
+        again = await alone.lift.run_all(RESPONDER, request_id, names, "over")
+        assert (again.already, [block.by.epoch for block in again.blocks]) == (True, [6, 5, 7, 6])
+    reused = await refused(alone.lift.run_all(RESPONDER, asked, ["revocations/3"], "over"))
+    assert (reused.reason, core.books.epoch) == (Reason.REQUEST_ID_REUSED, 7)
+
+
+async def test_of_several_that_cannot_all_be_lifted_none_is(core: Core) -> None:
+    """Each that is wrong is named, with why, up to a few; nothing is issued."""
+    alone = Alone(core)
+    await alone.revoke(Everything(), order=BLOCK)
+    await alone.revoke(BySubject("", "agent-9"))
+    names = ["revocations/1", "revocations/2", *(f"revocations/{epoch}" for epoch in range(10, 17))]
+    refusal = await refused(alone.lift.run_all(RESPONDER, fresh_id(), names, ""))
+    assert refusal.reason is Reason.FIELD_INVALID
+    assert "[1]: name: revocations/2 blocks no new leases" in refusal.message
+    assert "[2]: no revocation 'revocations/10' is known" in refusal.message
+    assert ("[5]" in refusal.message, "[6]" in refusal.message, "and 3 more" in refusal.message) == (True, False, True)
+    for names in ([], ["revocations/1"] * 1001):
+        assert (await refused(alone.lift.run_all(RESPONDER, fresh_id(), names, ""))).reason is Reason.FIELD_INVALID
+    assert (core.books.epoch, sorted(core.books.blocks)) == (2, [1])
+
+
 async def test_a_lift_that_the_disk_refused_is_not_lifted_already(core: Core) -> None:
     """A restart would forget it: whoever asks again is told the same, until one is written."""
     alone = Alone(core)

@@ -148,8 +148,20 @@ class RevocationDoor:
         """Let what was blocked acquire leases again. Responders only."""
         self._operators.require(call.identity, Role.RESPONDER)
         check_known(request)
-        lifted = await self._lift.run(call.identity, request.request_id, request.name, request.note)
-        return pb.LiftRevocationResponse(progress=progress_to_proto(lifted.progress), already_lifted=lifted.already)
+        if request.names and request.name:
+            raise field_invalid("names", "does not go with name; name all of them here")
+        if not request.names:
+            lifted = await self._lift.run(call.identity, request.request_id, request.name, request.note)
+            return pb.LiftRevocationResponse(progress=progress_to_proto(lifted.progress), already_lifted=lifted.already)
+        lifted = await self._lift.run_all(call.identity, request.request_id, request.names, request.note)
+        return pb.LiftRevocationResponse(
+            progress=progress_to_proto(lifted.progress),
+            already_lifted=lifted.already,
+            blocks=[
+                pb.LiftedBlock(name=block.name, lifted_by=revocation_to_proto(block.by), already_lifted=block.already)
+                for block in lifted.blocks
+            ],
+        )
 
     async def get_revocation(self, request: pb.GetRevocationRequest, call: CallContext) -> pb.GetRevocationResponse:
         """One entry with its progress."""

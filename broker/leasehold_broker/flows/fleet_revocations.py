@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from leasehold_broker.domain.revocation import Revocation, Selector
@@ -88,15 +88,16 @@ class FleetRevocations:
         follow = FollowProgress(self._fleet, self._log, self._clock, entry, first_epoch)
         return await follow.look(self._fleet.members)
 
-    async def lifted_by(self, epoch: int) -> Revocation | None:
-        """As the port says; reads what was issued since that entry."""
-        read_to = epoch
-        while page := await self._log.after(read_to, PAGE):
+    async def lifted_by(self, epochs: Collection[int]) -> Mapping[int, Revocation]:
+        """As the port says; reads what was issued since the first of them."""
+        found: dict[int, Revocation] = {}
+        read_to = min(epochs)
+        while len(found) < len(epochs) and (page := await self._log.after(read_to, PAGE)):
             for entry in page:
-                if entry.order.lifts == epoch:
-                    return entry
+                if entry.order.lifts in epochs:
+                    found.setdefault(entry.order.lifts, entry)
             read_to = page[-1].epoch
-        return None
+        return found
 
     def behind(self) -> Behind:
         """As the port says."""

@@ -162,11 +162,17 @@ class _Asked:
         """One for each selector. Whoever asks for one alone under the same id asks for the first."""
         subject = self.identity.subject
         by = shown_as(subject)
-        ids = [f"{self.request_id}/{place}" if place else self.request_id for place in range(len(self.selectors))]
         return [
             RevocationDraft(selector, self.note, by, request_id, wall_ms, subject, self.order, self.disables)
-            for selector, request_id in zip(self.selectors, ids, strict=True)
+            for selector, request_id in zip(
+                self.selectors, ids_of_several(self.request_id, len(self.selectors)), strict=True
+            )
         ]
+
+
+def ids_of_several(request_id: str, count: int) -> list[str]:
+    """An id for each entry that one request asks for."""
+    return [f"{request_id}/{place}" if place else request_id for place in range(count)]
 
 
 def shown_as(subject: Subject) -> str:

@@ -6,32 +6,54 @@ anew in full after a restart: a block lasts at least as long as was asked for.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leasehold_broker.domain.identity import Identity
 from leasehold_broker.domain.reasons import Reason, Refusal, field_invalid
 from leasehold_broker.domain.revocation import Order, Revocation, blocks_in_force
 from leasehold_broker.domain.revocation_progress import RevocationProgress
-from leasehold_broker.flows.issue_revocation import check_note, check_request_id, shown_as
+from leasehold_broker.flows.issue_revocation import (
+    SELECTORS_MAX,
+    check_note,
+    check_request_id,
+    ids_of_several,
+    shown_as,
+)
 from leasehold_broker.flows.read_revocations import EPOCH_MAX, ReadRevocations
 from leasehold_broker.ports.clock import Clock
 from leasehold_broker.ports.revocation_issuer import RevocationDraft, RevocationIssuer
 
 LOOK_SECONDS = 1.0
 PAGE = 500
+WRONG_SHOWN_MAX = 5
 BY_ITSELF = "the end of the block"
 
 
 @dataclass(frozen=True, slots=True)
-class Lifted:
-    """How far the entry that lifts has come; `already`: it was there before."""
+class LiftedBlock:
+    """One block, and the entry that lifts it; `already`: it was there before."""
 
-    progress: RevocationProgress
+    name: str
+    by: Revocation
     already: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """What was lifted, as asked for, and how far the last entry that lifts has come."""
+
+    progress: RevocationProgress
+    blocks: Sequence[LiftedBlock]
+
+    @property
+    def already(self) -> bool:
+        """All of it was lifted before: nothing was issued."""
+        return all(block.already for block in self.blocks)
+
+
 class LiftRevocation:
-    """A responder lifts a block."""
+    """A responder lifts blocks."""
 
     def __init__(self, issuer: RevocationIssuer, clock: Clock) -> None:
         """Issue through this issuer."""
@@ -47,21 +69,57 @@ class LiftRevocation:
         """
         check_note(note)
         check_request_id(request_id)
-        blocking = (await self._read.get(name)).revocation
-        if not blocking.order.block_new:
-            raise field_invalid("name", f"{blocking.name} blocks no new leases, so there is nothing to lift")
-        earlier = await self._issuer.lifted_by(blocking.epoch)
-        if earlier is not None:
-            return Lifted(await self._read.get(earlier.name), already=True)
-        now = self._clock.now().wall_ms
-        by = shown_as(identity.subject)
-        order = Order(lifts=blocking.epoch)
-        draft = RevocationDraft(blocking.selector, note, by, request_id, now, identity.subject, order)
-        entry = await self._issuer.issue(draft)
-        progress = await self._issuer.progress(entry.epoch)
+        return await self._lift(identity, request_id, [await self._blocking(name)], note)
+
+    async def run_all(self, identity: Identity, request_id: str, names: Sequence[str], note: str) -> Lifted:
+        """Lift them, all or none: an entry for each that is not lifted already, in their order, in one transaction.
+
+        Raises:
+            Refusal: FIELD_INVALID (also: says of the first few why they cannot be lifted), REQUEST_ID_REUSED,
+                STORE_UNAVAILABLE.
+        """
+        check_note(note)
+        check_request_id(request_id)
+        if not 0 < len(names) <= SELECTORS_MAX:
+            raise field_invalid("names", f"must be 1 to {SELECTORS_MAX}, were {len(names)}; ask several times")
+        blocking: list[Revocation] = []
+        wrong: list[str] = []
+        for place, name in enumerate(names):
+            try:
+                blocking.append(await self._blocking(name))
+            except Refusal as refusal:
+                if refusal.reason not in {Reason.REVOCATION_NOT_FOUND, Reason.FIELD_INVALID}:
+                    raise
+                wrong.append(f"[{place}]: {refusal.message}")
+        if wrong:
+            more = f"; and {len(wrong) - WRONG_SHOWN_MAX} more" if len(wrong) > WRONG_SHOWN_MAX else ""
+            told = "; ".join(wrong[:WRONG_SHOWN_MAX])
+            raise field_invalid("names", f"cannot all be lifted, so nothing was: {told}{more}; leave these out")
+        return await self._lift(identity, request_id, blocking, note)
+
+    async def _blocking(self, name: str) -> Revocation:
+        entry = await self._read.entry(name)
+        if not entry.order.block_new:
+            raise field_invalid("name", f"{entry.name} blocks no new leases, so there is nothing to lift")
+        return entry
+
+    async def _lift(self, identity: Identity, request_id: str, blocking: Sequence[Revocation], note: str) -> Lifted:
+        earlier = await self._issuer.lifted_by({entry.epoch for entry in blocking})
+        now, subject = self._clock.now().wall_ms, identity.subject
+        drafts: dict[int, RevocationDraft] = {}
+        for own_id, entry in zip(ids_of_several(request_id, len(blocking)), blocking, strict=True):
+            if entry.epoch not in earlier and entry.epoch not in drafts:
+                order = Order(lifts=entry.epoch)
+                draft = RevocationDraft(entry.selector, note, shown_as(subject), own_id, now, subject, order)
+                drafts[entry.epoch] = draft
+        issued = await self._issuer.issue_all(list(drafts.values())) if drafts else ()
+        lifts = {**earlier, **{entry.order.lifts: entry for entry in issued}}
+        last = max(lifts.values(), key=lambda entry: entry.epoch)
+        progress = await self._issuer.progress(last.epoch)
         if progress is None:
-            raise Refusal(Reason.STORE_UNAVAILABLE, f"{entry.name} was issued but cannot be read; ask for it again")
-        return Lifted(progress, already=False)
+            raise Refusal(Reason.STORE_UNAVAILABLE, f"{last.name} was issued but cannot be read; ask for it again")
+        told = [LiftedBlock(entry.name, lifts[entry.epoch], entry.epoch in earlier) for entry in blocking]
+        return Lifted(progress, told)
 
 
 class EndBlocks:

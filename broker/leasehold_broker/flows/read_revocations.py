@@ -33,6 +33,18 @@ class ReadRevocations:
             raise _not_found(name)
         return progress
 
+    async def entry(self, name: str) -> Revocation:
+        """One entry alone.
+
+        Raises:
+            Refusal: REVOCATION_NOT_FOUND.
+        """
+        epoch = _epoch_of(name)
+        found = await self._issuer.page(epoch + 1, 1)
+        if not found or found[0].epoch != epoch:
+            raise _not_found(name)
+        return found[0]
+
     async def page(self, page_size: int, page_token: str) -> tuple[list[Revocation], str]:
         """One page, newest first, and the token of the next ("" at the end).
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from leasehold_broker.domain.lease import Lease
 from leasehold_broker.domain.revocation import Revocation, Selector, selects
@@ -105,10 +105,10 @@ class RevokeAlone:
         older = [entry for entry in self._books.revocations if entry.epoch < before_epoch]
         return older[::-1][:limit]
 
-    async def lifted_by(self, epoch: int) -> Revocation | None:
+    async def lifted_by(self, epochs: Collection[int]) -> Mapping[int, Revocation]:
         """As the port says; one that the disk has refused is not durable, and is issued again."""
-        durable = self._apply.applied_epoch()
-        return next((one for one in self._books.revocations[:durable] if one.order.lifts == epoch), None)
+        durable = self._books.revocations[: self._apply.applied_epoch()]
+        return {one.order.lifts: one for one in reversed(durable) if one.order.lifts in epochs}
 
     def behind(self) -> Behind:
         """Nobody: it is applied here before it is answered."""

@@ -1,6 +1,6 @@
 """The port behind the revocation service: a collector with its sidecars, or a sidecar that runs alone."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,8 +120,8 @@ class RevocationIssuer(Protocol):
         """
         ...
 
-    async def lifted_by(self, epoch: int) -> Revocation | None:
-        """The first durable entry that lifts the one with this epoch; None when there is none."""
+    async def lifted_by(self, epochs: Collection[int]) -> Mapping[int, Revocation]:
+        """For each of the entries with these epochs the first durable one that lifts it, where there is one."""
         ...
 
     def behind(self) -> Behind:

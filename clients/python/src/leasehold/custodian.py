@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 from leasehold import _methods as methods
+from leasehold._connected import Connected
 from leasehold._messages import new_request_id
-from leasehold.operators import Connected
 from leasehold.v1 import key_service_pb2 as key
 
 OVER = (key.ROTATION_STATE_DONE, key.ROTATION_STATE_FAILED)

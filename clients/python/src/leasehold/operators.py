@@ -6,17 +6,14 @@ Over a Unix socket the broker knows an operator by the uid, so no token is neede
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasehold import _methods as methods
-from leasehold._channel import Link
-from leasehold._identity import Identity, Proof, TokenSource
+from leasehold._connected import Connected
 from leasehold._messages import new_request_id
-from leasehold._settings import TIMEOUT_SECONDS, Settings, TlsFiles
 from leasehold.audit import Head, Record
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
@@ -66,45 +63,6 @@ def selector(
     return revocation.RevocationSelector(**chosen)
 
 
-class Connected:
-    """A connection to a collector, or to an admin socket.
-
-    Args:
-        target: "unix:///path", "/path", or "host:port" (then TLS).
-        token: as for `LeaseholdClient`. None: over TCP as there; over a Unix socket none is looked for, so that an
-            agent's token that happens to lie in the environment does not stand in the way of the uid.
-        tls, timeout_seconds, proof: as for `LeaseholdClient`.
-    """
-
-    def __init__(
-        self,
-        target: str,
-        token: TokenSource | None = None,
-        *,
-        tls: TlsFiles | None = None,
-        timeout_seconds: float = TIMEOUT_SECONDS,
-        proof: Proof | None = None,
-    ) -> None:
-        """See the class. Connects at the first call."""
-        settings = Settings.of(target, tls, timeout_seconds)
-        by_uid = settings.tls is None and token is None
-        self._link = Link(settings, Identity.nobody() if by_uid else Identity(token, required=False, proof=proof))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()
-
-    def __enter__(self) -> Self:
-        """The client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-
 class OperatorClient(Connected):
     """Revokes and reads the audit log. Made and closed as `Connected` says."""
 
@@ -137,19 +95,8 @@ class OperatorClient(Connected):
         Raises:
             PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
         """
-        request = revocation.RevokeLeasesRequest(
-            request_id=new_request_id(),
-            selector=chosen,
-            note=note,
-            cause=cause,
-            block_new=block_new,
-            block_duration=Duration(seconds=block_seconds) if block_seconds else None,
-            leases_max=leases_max,
-            validate_only=validate_only,
-            rotate_key=rotate_key,
-            disable_key=disable_key,
-        )
-        return self._link.call(methods.REVOKE, request)
+        request = revocation.RevokeLeasesRequest(selector=chosen, rotate_key=rotate_key, disable_key=disable_key)
+        return self._revoke(request, note, cause, block_new, block_seconds, leases_max, validate_only)
 
     def revoke_all(
         self,
@@ -178,9 +125,21 @@ class OperatorClient(Connected):
         Raises:
             PermissionDenied: you are not an operator there. LeaseholdError: as the broker refused.
         """
-        request = revocation.RevokeLeasesRequest(
+        request = revocation.RevokeLeasesRequest(selectors=chosen)
+        return self._revoke(request, note, cause, block_new, block_seconds, leases_max, validate_only)
+
+    def _revoke(
+        self,
+        request: revocation.RevokeLeasesRequest,
+        note: str,
+        cause: revocation.RevocationCause.ValueType,
+        block_new: bool,
+        block_seconds: int,
+        leases_max: int | None,
+        validate_only: bool,
+    ) -> revocation.RevokeLeasesResponse:
+        order = revocation.RevokeLeasesRequest(
             request_id=new_request_id(),
-            selectors=chosen,
             note=note,
             cause=cause,
             block_new=block_new,
@@ -188,6 +147,7 @@ class OperatorClient(Connected):
             leases_max=leases_max,
             validate_only=validate_only,
         )
+        request.MergeFrom(order)
         return self._link.call(methods.REVOKE, request)
 
     def lift(self, name: str, *, note: str = "") -> revocation.LiftRevocationResponse:
@@ -199,6 +159,15 @@ class OperatorClient(Connected):
             NotFound: there is no such revocation. InvalidRequest: it blocks nothing.
         """
         request = revocation.LiftRevocationRequest(request_id=new_request_id(), name=name, note=note)
+        return self._link.call(methods.LIFT, request)
+
+    def lift_all(self, names: Sequence[str], *, note: str = "") -> revocation.LiftRevocationResponse:
+        """As `lift`, of up to 1,000 revocations, all or none; `blocks` of the answer says what became of each.
+
+        Raises:
+            InvalidRequest: one of them does not exist or blocks nothing; says which, and nothing was lifted.
+        """
+        request = revocation.LiftRevocationRequest(request_id=new_request_id(), names=names, note=note)
         return self._link.call(methods.LIFT, request)
 
     def progress(self, name: str) -> revocation.RevocationProgress:

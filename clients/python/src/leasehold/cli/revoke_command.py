@@ -51,8 +51,9 @@ Exit codes:
 
 _LIFT_HELP = f"""Let what a revocation blocks acquire leases again. No lease comes back to life.
 
-NAME is revocations/..., as 'leasehold revocations --blocks' lists it. Several are lifted one after the other, up to the
-first that is refused; what is lifted already is said and left as it is, so that the same command may be given again.
+NAME is revocations/..., as 'leasehold revocations --blocks' lists it. Several, up to 1,000, are lifted by one request,
+all or none: where some do not exist or block nothing these are named, and nothing is lifted. What is lifted already is
+said and left as it is, so that the same command may be given again.
 {EXIT_CODES}"""
 
 CAUSES = {
@@ -195,18 +196,23 @@ def revoke(
 def lift(connection: Connection, names: tuple[str, ...], note: str, json_: bool) -> None:
     """See _LIFT_HELP."""
     with connection.operator() as client:
-        for name in names:
-            answer = client.lift(name, note=note)
-            entry = answer.progress.entry
-            if json_:
-                click.echo(as_json({**as_dict(answer.progress), "already_lifted": answer.already_lifted}))
-            elif answer.already_lifted:
-                when = entry.create_time.ToDatetime().isoformat(timespec="seconds") + "Z"
-                click.echo(
-                    f"{name} was lifted already, by {entry.name} of {entry.revoked_by} at {when}; nothing changed"
-                )
-            else:
-                click.echo(f"{name} is lifted by {entry.name}; leases may be acquired again as the policy says")
+        if len(names) == 1:
+            answer = client.lift(names[0], note=note)
+            entry, already = answer.progress.entry, answer.already_lifted
+            blocks = [revocation.LiftedBlock(name=names[0], lifted_by=entry, already_lifted=already)]
+        else:
+            answer = client.lift_all(names, note=note)
+            blocks = list(answer.blocks)
+    for block in blocks:
+        by = block.lifted_by
+        if json_:
+            told = {**as_dict(answer.progress), "revocation": by.name}
+            click.echo(as_json({**told, "lifts": block.name, "already_lifted": block.already_lifted}))
+        elif block.already_lifted:
+            when = by.create_time.ToDatetime().isoformat(timespec="seconds") + "Z"
+            click.echo(f"{block.name} was lifted already, by {by.name} of {by.revoked_by} at {when}; nothing changed")
+        else:
+            click.echo(f"{block.name} is lifted by {by.name}; leases may be acquired again as the policy says")
 
 
 def _lines(file: TextIO | None, selected: dict[str, Any], *, of_a_key: bool) -> list[Line]:

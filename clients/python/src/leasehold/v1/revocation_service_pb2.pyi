@@ -431,22 +431,30 @@ class LiftRevocationRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID. The same id gives the same entry."""
     name: _builtins.str
     """"revocations/<epoch>" of an entry that blocks."""
     note: _builtins.str
     """Why, for the audit log. Bounded; never a secret."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Several at once, instead of `name`: at most 1,000. Each is lifted by an entry of its own, in this order and without
+        another between them, in one transaction: all or none. What is lifted already is left as it is.
+        """
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
         note: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "names", b"names", "note", b"note", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,25 +466,59 @@ class LiftRevocationResponse(_message.Message):
 
     PROGRESS_FIELD_NUMBER: _builtins.int
     ALREADY_LIFTED_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
     already_lifted: _builtins.bool
     """That entry was there before: nothing was issued. Also when a request is repeated."""
     @_builtins.property
     def progress(self) -> Global___RevocationProgress:
-        """Of the entry that lifts."""
+        """Of the entry that lifts. With `names`: of the last of them; whoever has applied it has applied them all."""
+
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiftedBlock]:
+        """With `names`, in their order."""
 
     def __init__(
         self,
         *,
         progress: Global___RevocationProgress | None = ...,
         already_lifted: _builtins.bool = ...,
+        blocks: _abc.Iterable[Global___LiftedBlock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_lifted", b"already_lifted", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_lifted", b"already_lifted", "blocks", b"blocks", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LiftRevocationResponse: _TypeAlias = LiftRevocationResponse  # noqa: Y015
+
+@_typing.final
+class LiftedBlock(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LIFTED_BY_FIELD_NUMBER: _builtins.int
+    ALREADY_LIFTED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"revocations/<epoch>" of the entry that blocked."""
+    already_lifted: _builtins.bool
+    """`lifted_by` was there before."""
+    @_builtins.property
+    def lifted_by(self) -> Global___RevocationEntry: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        lifted_by: Global___RevocationEntry | None = ...,
+        already_lifted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lifted_by", b"lifted_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_lifted", b"already_lifted", "lifted_by", b"lifted_by", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftedBlock: _TypeAlias = LiftedBlock  # noqa: Y015
 
 @_typing.final
 class GetRevocationRequest(_message.Message):
