@@ -48,6 +48,11 @@ OTHERS = {
     "jwt": st.tuples(text(URL_SAFE, 20), text(URL_SAFE, 20), text(URL_SAFE, 86)).map(
         lambda parts: "eyJ" + ".".join(parts)
     ),
+    "jwt of spaced JSON": st.tuples(st.sampled_from(["eyA", "ewo", "ew0"]), *[text(URL_SAFE, 20)] * 3).map(
+        lambda parts: f"{parts[0]}{parts[1]}.{parts[2]}.{parts[3]}"
+    ),
+    "vault token": st.tuples(st.sampled_from(["hvs", "hvb", "hvr"]), text(URL_SAFE, 24, 140)).map(".".join),
+    "openbao token": mixed(WORD, 24).map("s.{}".format),
     "master key": text(WORD + "+/", 43).map("{}=".format),
     "private key": text(WORD, 64).map("-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----".format),
     "bearer": text(URL_SAFE, 20, 40).map("Bearer 1{}".format),
@@ -131,6 +136,7 @@ def test_a_field_with_a_secret_name_shows_nothing(name, value):
         "the request states two credentials: x-api-key and authorization",
         "output_tokens_limit=1200 input_tokens=20 cost_micro_usd=12345678901234",
         "connection refused",
+        "the agent's.AcceptanceTimeoutSecondsInAll s.makeKubeConfigControllerOfAll",
     ],
 )
 def test_ordinary_text_is_left_alone(ordinary):

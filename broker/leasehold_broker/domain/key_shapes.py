@@ -13,6 +13,7 @@ _START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _ALONE = r"(?:(?<![A-Za-z0-9+/=_.\-])|(?<=\\[nrt]))"
 _ALONE_END = r"(?![A-Za-z0-9+/=_.\-])"
 _MIXED = r"(?=[A-Za-z0-9+/]{0,39}[a-z])(?=[A-Za-z0-9+/]{0,39}[A-Z])(?=[A-Za-z0-9+/]{0,39}[0-9])"
+_JWT = r"[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*"
 _VALUE = r"(?=[^\s\"',;]{0,128}[0-9])"
 
 _PROVIDER_KEYS = {
@@ -29,7 +30,11 @@ _PROVIDER_KEYS = {
 _OTHER_SECRETS = {
     "PRIVATE KEY": r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)",
     "lhs_": r"lhs_[A-Za-z0-9_\-]{8,}",
-    "eyJ": r"eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]*",
+    # A JWT: how {" and { and a space or a line break begin in base64.
+    **{mark: mark + _JWT for mark in ("eyJ", "eyA", "ewo", "ew0")},
+    # Tokens of Vault, and of OpenBao (26 characters without a telling mark).
+    **{mark: _START + mark + r"\.[A-Za-z0-9_\-]{16,}" for mark in ("hvs", "hvb", "hvr")},
+    "s.": _START + r"s\.(?=[A-Za-z]{0,23}[0-9])[A-Za-z0-9]{24}(?![A-Za-z0-9_\-])",
 }
 _AFTER_SCHEME = {mark: mark + r"\s+" + _VALUE + r"[A-Za-z0-9_\-.~+/=]{8,}" for mark in ("bearer", "basic")}
 _NAMES = ("key", "secret", "passphrase", "password", "credential", "token")
