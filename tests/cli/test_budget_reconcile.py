@@ -170,8 +170,9 @@ def test_a_wrong_key_and_a_plain_origin_are_refused(books: Books) -> None:
 
 def test_an_answer_of_another_shape_is_an_error(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that is not the documented page, or money in another currency, is never read as nothing spent."""
-    monkeypatch.setattr(AdminApis, "answer", lambda *_: (200, b'{"data": 7}'))
-    assert "a shape that is not known" in books.run().stderr
+    for body in (b'{"data": 7}', b'{"next_page": "\xff"}', b'{"x":' + b"[" * 20_000):
+        monkeypatch.setattr(AdminApis, "answer", lambda *_, body=body: (200, body))
+        assert "a shape that is not known" in books.run().stderr
     cost = {"results": [{"amount": {"value": 1, "currency": "eur"}, "currency": "EUR"}], "start_time": 0}
     monkeypatch.setattr(AdminApis, "answer", lambda *_: (200, {"data": [cost]}))
     assert "cannot be read" in books.run().stderr

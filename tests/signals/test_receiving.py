@@ -233,6 +233,19 @@ async def test_the_door_asks_for_its_bearer_token_and_knows_only_its_rules():
         assert len(await world.revoked()) == 1
 
 
+async def test_bytes_that_are_no_text_are_no_bearer_token():
+    """A refusal like any, and in the log: not a fault of ours that nobody counts."""
+    async with listening('bearer_file = "bearer"') as world:
+        head = b"POST /signals/idp HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n"
+        for shown in (b"\xff", b"door-token\xff", b"\xed\xa0\x80"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(head + b"authorization: Bearer " + shown + b"\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+            writer.close()
+            await writer.wait_closed()
+        assert len(await world.logged("signal.refused")) == 3
+
+
 async def test_what_cannot_be_recorded_is_not_acknowledged(monkeypatch):
     """A disk that fails: 503, so that the transmitter sends it again."""
     async with listening() as world:
@@ -285,6 +298,31 @@ async def test_events_are_fetched_acknowledged_after_they_are_durable_and_errors
     assert questions[0] == {"maxEvents": 5, "returnImmediately": True, "ack": []}
     assert sorted(questions[1]["ack"]) == ["jti-1", "jti-3"]
     assert questions[1]["setErrs"]["jti-2"]["err"] == "invalid_audience"
+
+
+async def test_an_answer_that_cannot_be_read_is_asked_for_again():
+    """Bytes that are no text, and depth that ends a parser: the next answer is taken all the same."""
+    answers = [b'{"sets":{"a":"\xff"}}', b'{"sets":' + b"[" * 20_000, b'{"sets":{"a":' + b'{"a":' * 9_000]
+    pending = {"jti-1": token()}
+
+    async def poll(request):
+        for name in (await request.json())["ack"]:
+            pending.pop(name)
+        return web.Response(body=answers.pop() if answers else json.dumps({"sets": pending}).encode())
+
+    app = web.Application()
+    app.router.add_post("/poll", poll)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    rule = RULE.replace('[signals]\naddress = "127.0.0.1:0"\n', "")
+    more = f'poll_url = "http://127.0.0.1:{runner.addresses[0][1]}/poll"\npoll_seconds = 1.0'
+    try:
+        async with listening(more, rule) as world:
+            await eventually(lambda: not pending)
+            assert len(await world.revoked()) == 1
+    finally:
+        await runner.cleanup()
 
 
 async def test_over_tls():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,7 @@ class Receiver:
         if status == 202:
             self.tokens.append(token)
             return web.Response(status=202)
-        return web.json_response(body, status=status) if body else web.Response(status=status)
+        return web.Response(body=body if body is None or isinstance(body, bytes) else json.dumps(body), status=status)
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +124,8 @@ class World:
 
     async def post(self, path, body, headers=None):
         """The same."""
-        async with self.session.post(self.url + path, json=body, headers=headers) as answer:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.session.post(self.url + path, data=data, headers=headers) as answer:
             return answer.status, await answer.json() if answer.content_type == "application/json" else None
 
     async def read(self, token):
@@ -260,6 +262,24 @@ async def test_a_receiver_that_fails_is_waited_for_and_a_wrong_token_is_given_up
         stored = await world.store.page(EventFilter(type="signal.not_taken"), 0, 10)
         assert len(stored) == 1
         assert len(receiver.seen) == 4
+
+
+async def test_an_error_that_cannot_be_read_is_one_without_a_code():
+    """Bytes that are no text, and depth that ends a parser: the event is sent again until it is taken."""
+    async with receiving() as (receiver, url), telling(f'push_url = "{url}"') as world:
+        receiver.answers = [(400, b'{"err":"\xff"}'), (400, b'{"err":"a","x":' + b"[" * 20_000)]
+        await world.happen(revoked())
+        await eventually(lambda: len(receiver.tokens) == 1)
+        assert len(receiver.seen) == 3
+
+
+async def test_a_question_that_cannot_be_read_is_refused():
+    """400, whatever is wrong with its JSON; the stream goes on."""
+    async with telling() as world:
+        for body in (b'{"ack":["\xff"]}', b'{"x":' + b"[" * 7_000, b'{"ack":' + b"[" * 7_000, b'{"ack":["\\ud800"]}'):
+            for path in ("/signals/poll/siem", "/signals/verify"):
+                assert (await world.post(path, body, world.bearer))[0] == 400
+        assert (await world.post("/signals/poll/siem", {"returnImmediately": True}, world.bearer))[0] == 200
 
 
 async def test_a_stream_is_polled_until_acknowledged():

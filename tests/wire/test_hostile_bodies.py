@@ -6,8 +6,13 @@ import json
 import pytest
 from tests.fakes.streams import Emitter
 
+from leasehold.audit import Record
+from leasehold.cli.audit_commands import print_record
+from leasehold.spend import GROUPS, spent_by
 from leasehold_broker.adapters.sinks.encoding import Format, encode
+from leasehold_broker.domain.alerts import alert_of
 from leasehold_broker.domain.audit_query import StoredRecord
+from leasehold_broker.wire.alert_bodies import pagerduty_body, slack_body, webhook_body
 from leasehold_broker.wire.event_body import checked_columns, decode_event
 from leasehold_broker.wire.otlp_logs import otlp_logs
 from leasehold_broker.wire.syslog import syslog_message
@@ -46,20 +51,33 @@ def test_what_would_harm_a_reader_is_not_taken(hostile):
         checked_columns([hostile])
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        body(b'"x":1e999'),
-        body(b'"x":-1e999'),
-        body(b'"x":' + b"9" * 60_000),
-        body(b'"x":"' + b"[{" * 1000 + b'\\\\"'),
-        body(nested(31)),
-        body(b'"details":{"expire_wall_ms":' + b"9" * 5000 + b"}"),
-        body(b'"reason":{"a":1},"request_id":[],"details":{"message":5}'),
-        body(b'"type":"lease.acquired","details":{"scopes":[{"key":"a","provider":{}}]}'),
-        body(b'"lease":"\\u0000\\n","subject":null'),
-    ],
-)
+ODD = [
+    body(b'"x":1e999'),
+    body(b'"x":-1e999'),
+    body(b'"x":' + b"9" * 60_000),
+    body(b'"x":"' + b"[{" * 1000 + b'\\\\"'),
+    body(nested(31)),
+    body(b'"details":{"expire_wall_ms":' + b"9" * 5000 + b"}"),
+    body(b'"reason":{"a":1},"request_id":[],"details":{"message":5}'),
+    body(b'"type":"lease.acquired","details":{"scopes":[{"key":"a","provider":{}}]}'),
+    body(b'"lease":"\\u0000\\n","subject":null'),
+    body(b'"wall_ms":9007199254740992'),
+    body(b'"type":"call.settled","details":{"call":{},"charged":{"cost_micro_usd":"9","input_tokens":null}}'),
+    body(b'"details":{"held":{"cost_micro_usd":' + b"9" * 4300 + b"}}"),
+]
+
+NEVER_TAKEN = [
+    body(b'"type":"call.settled","details":[]'),
+    body(b'"type":"call.settled","details":{"charged":[1],"selector":3},"subject":{"subject":[]}'),
+    body(nested(5_000)),
+    b"[]",
+    b"",
+    b"\xff",
+]
+"""By our log; another may give them out all the same."""
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_what_is_taken_holds_up_no_export(odd):
     """Whatever else it says, each form takes it in one line, so that the events of others come through behind it."""
     checked_columns([odd])
@@ -72,3 +90,29 @@ def test_what_is_taken_holds_up_no_export(odd):
     assert syslog_message(stored, "host", b"")
     with contextlib.suppress(ValueError):
         decode_event(odd)
+
+
+@pytest.mark.parametrize("wall_ms", [0, 1_764_000_000_123, 253_402_300_799_999, 253_402_300_800_000, 2**53])
+def test_no_time_of_an_event_silences_the_alerts(wall_ms):
+    """An alert that could not be written would be tried for ever, before all that come behind it."""
+    event = b'{"outcome":"failed","type":"key.taken_out","wall_ms":%d,"details":{"key":"prod"}}' % wall_ms
+    checked_columns([event])
+    alert = alert_of(decode_event(event), "sidecar-a", "sidecar-a/e/1")
+    said = {
+        0: "1970-01-01T00:00:00.000Z",
+        1_764_000_000_123: "2025-11-24T16:00:00.123Z",
+    }.get(wall_ms, "9999-12-31T23:59:59.999Z")
+    for written in (slack_body(alert, "c"), pagerduty_body(alert, "c", "k"), webhook_body(alert, "c")):
+        assert said.encode() in written
+
+
+@pytest.mark.parametrize("odd", [*ODD, *NEVER_TAKEN])
+def test_no_event_ends_what_an_operator_reads(odd, capsys):
+    """The command prints each event in one line and sums the rest, whoever wrote them."""
+    record = Record(7, "sidecar-a", "e1", 1, b"", b"", odd)
+    for json_ in (False, True):
+        print_record(record, json_=json_)
+        assert capsys.readouterr().out.count("\n") == 1
+    good = b'{"type":"call.settled","wall_ms":0,"details":{"call":"1","charged":{"cost_micro_usd":5}}}'
+    log = [record, Record(8, "sidecar-a", "e1", 2, b"", b"", good)]
+    assert sum(one.cost_micro_usd for one in spent_by(log, GROUPS).values()) == 5

@@ -42,7 +42,7 @@ class PolledSource:
             answer = msgspec.json.decode(data, type=_Answer)
         except SinkFailedError as failed:
             raise SignalsNotFetchedError(str(failed)) from None
-        except msgspec.MsgspecError:
+        except (ValueError, RecursionError):
             raise SignalsNotFetchedError("the answer is not one of RFC 8936") from None
         if len(answer.sets) > EVENTS_MAX:
             message = f"it gave {len(answer.sets)} events, asked for {EVENTS_MAX}"

@@ -37,7 +37,7 @@ class PushedReceiver:
         if answer.status == 400:
             try:
                 code = msgspec.json.decode(answer.data, type=_Error).err
-            except msgspec.MsgspecError:
+            except (ValueError, RecursionError):
                 code = ""
         if code in {"invalid_request", "access_denied"}:
             message = f"it answered 400 with {code[:CODE_CHARACTERS_MAX]}"

@@ -1,6 +1,7 @@
 """What surrounds every request at the collector's HTTP door: its bounds, and an eye on what refused callers present."""
 
 import asyncio
+import hmac
 from collections.abc import Callable
 from typing import Protocol
 
@@ -81,6 +82,11 @@ class HttpSurround:
             )
         except Refusal:
             raise web.HTTPServiceUnavailable from None  # what cannot be recorded is not answered as if it were
+
+
+def is_bearer(shown: str, expected: str) -> bool:
+    """Whether this is the token; in constant time, and also where bytes were shown that are no text."""
+    return hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), expected.encode())
 
 
 def _shown(request: web.Request) -> list[str]:

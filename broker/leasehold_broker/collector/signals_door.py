@@ -5,12 +5,11 @@ that listens to nobody has no such door.
 """
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from leasehold_broker.collector.http_surround import HttpSurround
+from leasehold_broker.collector.http_surround import HttpSurround, is_bearer
 from leasehold_broker.domain.reasons import Refusal
 from leasehold_broker.domain.security_events import SecurityEvent, SetError, SetRefusedError, SignalRule
 from leasehold_broker.domain.time import Instant
@@ -99,7 +98,7 @@ class SignalsDoor:
         if expected is None:
             return
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), expected.encode()):
+        if scheme.lower() != "bearer" or not is_bearer(shown, expected):
             raise SetRefusedError(SetError.AUTHENTICATION_FAILED, "the bearer token is missing or wrong")
 
 

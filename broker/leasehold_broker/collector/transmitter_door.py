@@ -5,7 +5,6 @@ may look at its own, ask for a verification event, and poll.
 """
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from leasehold_broker.collector.http_surround import is_bearer
 from leasehold_broker.domain.events import Detail, Event, EventType, Outcome
 from leasehold_broker.domain.outgoing_signals import SignalStream
 from leasehold_broker.domain.reasons import Refusal
@@ -190,7 +190,7 @@ class TransmitterDoor:
                     expected = self._bearer_of(name)
                 except OSError:
                     continue
-                if expected is not None and hmac.compare_digest(shown.strip().encode(), expected.encode()):
+                if expected is not None and is_bearer(shown, expected):
                     if request.query.get("stream_id", name) != name:
                         raise web.HTTPNotFound
                     return name
@@ -215,5 +215,5 @@ async def _read(request: web.Request, shape: type[T]) -> T:
             return msgspec.json.decode(await request.read() or b"{}", type=shape)
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text="the body is not the JSON object that is asked for here") from None

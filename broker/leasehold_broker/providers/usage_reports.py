@@ -122,7 +122,7 @@ def _pages(ask: ReportAsk) -> Generator[ReportAsk, bytes, list[_Bucket]]:
         body = yield ReportAsk(ask.path, query, ask.key_header, ask.key_prefix, ask.headers)
         try:
             answer = msgspec.json.decode(body, type=_Page)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (ValueError, RecursionError) as error:
             message = f"{ask.path} answered in a shape that is not known here: {error}"
             raise UsageReportError(message) from None
         found.extend(answer.data)

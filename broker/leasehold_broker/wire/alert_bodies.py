@@ -5,12 +5,12 @@ plain_text objects alone, so that no name becomes a mention or a link. PagerDuty
 (https://developer.pagerduty.com/docs/events-api-v2-overview). Webhook: an envelope as Standard Webhooks asks for.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from leasehold_broker.domain.alerts import Alert
+from leasehold_broker.wire.iso_time import iso_time
 
 Json = dict[str, Any]
 
@@ -22,7 +22,7 @@ def slack_body(alert: Alert, source: str) -> bytes:
     """One message. `source` names the collector."""
     word = "RESOLVED" if alert.resolves else alert.severity.value.upper()
     lines = [f"{name}: {text}" for name, text in _said(alert)]
-    where = f"{source} | {alert.type} | {alert.place} | {_iso(alert.wall_ms)}"
+    where = f"{source} | {alert.type} | {alert.place} | {iso_time(alert.wall_ms)}"
     blocks: list[Json] = [
         {"type": "header", "text": _plain(f"{word}: {alert.title}", HEADER_CHARACTERS_MAX)},
         *({"type": "section", "text": _plain(line, 2900)} for line in lines),
@@ -47,7 +47,7 @@ def pagerduty_body(alert: Alert, source: str, routing_key: str) -> bytes:
             "summary": alert.title[:SUMMARY_CHARACTERS_MAX],
             "source": source,
             "severity": alert.severity.value,
-            "timestamp": _iso(alert.wall_ms),
+            "timestamp": iso_time(alert.wall_ms),
             "component": "leasehold",
             "class": alert.type,
             "custom_details": dict(_said(alert)) | {"place": alert.place},
@@ -67,7 +67,7 @@ def webhook_body(alert: Alert, source: str) -> bytes:
         "source": source,
         **dict(_said(alert)),
     }
-    return msgspec.json.encode({"type": "leasehold.alert", "timestamp": _iso(alert.wall_ms), "data": data})
+    return msgspec.json.encode({"type": "leasehold.alert", "timestamp": iso_time(alert.wall_ms), "data": data})
 
 
 def _said(alert: Alert) -> list[tuple[str, str]]:
@@ -84,7 +84,3 @@ def _said(alert: Alert) -> list[tuple[str, str]]:
 
 def _plain(text: str, characters_max: int) -> Json:
     return {"type": "plain_text", "text": text[:characters_max], "emoji": False}
-
-
-def _iso(wall_ms: int) -> str:
-    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

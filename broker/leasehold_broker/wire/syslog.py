@@ -4,17 +4,16 @@ Facility 13 (log audit). UTF-8 without a byte order mark, as most receivers expe
 """
 
 import re
-from datetime import UTC, datetime
 
 from leasehold_broker.domain.audit_query import StoredRecord
 from leasehold_broker.wire.event_body import event_columns
+from leasehold_broker.wire.iso_time import iso_time
 
 FACILITY = 13
 _INFORMATIONAL, _WARNING = 6, 4
 ENTERPRISE = "leasehold@32473"
 """Structured data id under the number that RFC 5612 keeps for documentation: the project has none of its own."""
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
-WALL_MS_MAX = 253_402_300_799_999
 
 
 def syslog_message(stored: StoredRecord, hostname: str, message: bytes) -> bytes:
@@ -28,9 +27,7 @@ def syslog_message(stored: StoredRecord, hostname: str, message: bytes) -> bytes
     record = stored.record
     columns = event_columns(record.body)
     priority = FACILITY * 8 + (_INFORMATIONAL if columns.outcome == "allowed" else _WARNING)
-    seconds, milliseconds = divmod(min(columns.wall_ms, WALL_MS_MAX), 1000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
-    when = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    when = iso_time(columns.wall_ms)
     data = " ".join(
         f'{name}="{_escaped(value)}"'
         for name, value in (

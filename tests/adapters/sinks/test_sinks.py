@@ -155,8 +155,10 @@ async def test_otlp_is_what_opentelemetry_reads(receiver):
         (200, b"{}"),
         (200, b""),
         (200, b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}'),
+        (200, b'{"partialSuccess":{"errorMessage":"\xff"}}'),
+        (200, b'{"x":' + b"[" * 20_000),
     ]
-    for _ in range(3):
+    for _ in range(5):
         await sink.deliver(stored())
     await sink.close()
     assert told == [(2, "too old")]

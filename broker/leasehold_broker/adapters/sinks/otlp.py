@@ -44,7 +44,7 @@ class OtlpSink:
         try:
             answer = msgspec.json.decode(data or b"{}", type=_Answer).partial_success
             count = int(answer.rejected_log_records)
-        except (msgspec.MsgspecError, ValueError):
+        except (ValueError, RecursionError):
             return  # a 2xx without a readable body took all
         if count:
             self._rejected(count, answer.error_message[:200])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leasehold.audit_bodies import TwofoldBodies
+from leasehold.audit_events import read_body
 from leasehold.audit_gaps import DECLARES_GAP, Gaps
 from leasehold.errors import InvalidRequest
 from leasehold.v1 import audit_service_pb2 as audit
@@ -104,11 +105,8 @@ class Record:
         Raises:
             InvalidRequest: the body is not a JSON object.
         """
-        try:
-            body = json.loads(self.body)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
+        body = read_body(self.body)
+        if body is None:
             raise InvalidRequest.of_field("body", f"of record {self.position} is not a JSON object")
         return body
 

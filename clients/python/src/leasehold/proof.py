@@ -4,7 +4,6 @@ Owns what is signed; the key is read from its file for each call and never kept,
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -115,7 +114,7 @@ def _algorithm_of(token: str) -> str:
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         algorithm = claims["cnf"]["jwk"]["alg"]
-    except (binascii.Error, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         algorithm = None
     if algorithm not in ALGORITHMS:
         raise IdentityRejected(

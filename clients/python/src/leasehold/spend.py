@@ -5,10 +5,10 @@ A call counts once, when it is settled, on the UTC day of that. What was voided 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from leasehold.audit import Record
+from leasehold.audit_events import object_of, read_body, time_of, whole_of
 from leasehold.errors import InvalidRequest
 
 GROUPS = ("subject", "key", "provider", "model", "lease", "stream", "day")
@@ -30,13 +30,13 @@ class Spent:
 
     def add(self, details: Mapping[str, Any]) -> None:
         """Count one settlement."""
-        charged = details.get("charged") or {}
-        self.cost_micro_usd += charged.get("cost_micro_usd", 0)
-        self.input_tokens += charged.get("input_tokens", 0)
-        self.output_tokens += charged.get("output_tokens", 0)
+        charged = object_of(details, "charged")
+        self.cost_micro_usd += whole_of(charged, "cost_micro_usd")
+        self.input_tokens += whole_of(charged, "input_tokens")
+        self.output_tokens += whole_of(charged, "output_tokens")
         self.calls += 1
         self.estimated += bool(details.get("estimated"))
-        self.billed += charged.get("cost_micro_usd", 0) > 0
+        self.billed += whole_of(charged, "cost_micro_usd") > 0
 
 
 def spent_by(records: Iterable[Record], groups: Sequence[str]) -> dict[tuple[str, ...], Spent]:
@@ -55,8 +55,8 @@ def spent_by(records: Iterable[Record], groups: Sequence[str]) -> dict[tuple[str
     admitted: dict[str, Mapping[str, Any]] = {}
     found: dict[tuple[str, ...], Spent] = {}
     for record in records:
-        event = record.event()
-        details = event.get("details") or {}
+        event = read_body(record.body) or {}
+        details = object_of(event, "details")
         call = str(details.get("call", ""))
         if event.get("type") == "call.admitted":
             admitted[call] = details
@@ -72,12 +72,11 @@ def spent_by(records: Iterable[Record], groups: Sequence[str]) -> dict[tuple[str
 
 def _value(group: str, record: Record, event: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     if group == "day":
-        return datetime.fromtimestamp(event.get("wall_ms", 0) / 1000, UTC).date().isoformat()
+        return time_of(event).date().isoformat()
     if group == "stream":
         return record.stream
     if group == "lease":
         return str(event.get("lease") or UNKNOWN)
     if group == "subject":
-        subject = event.get("subject") or {}
-        return str(subject.get("subject") or UNKNOWN)
+        return str(object_of(event, "subject").get("subject") or UNKNOWN)
     return str(details.get(group) or UNKNOWN)

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +12,7 @@ import click
 from leasehold import InvalidRequest
 from leasehold._amounts import usd
 from leasehold.audit import Record, head_line
+from leasehold.audit_events import object_of, read_body, time_of
 from leasehold.checkpoint import unverified_size
 from leasehold.cli.audit_proof_commands import checkpoint, key, prove
 from leasehold.cli.audit_verify_command import head_words, verify_
@@ -39,7 +39,7 @@ def tail(connection: Connection, after: int | None, json_: bool) -> None:
     """Tail."""
     with connection.operator() as client:
         for record in client.follow_events(after):
-            _print(record, json_=json_)
+            print_record(record, json_=json_)
 
 
 @audit_group.command("query", help="Print stored events that match every filter given, oldest first." + EXIT_CODES)
@@ -70,7 +70,7 @@ def query(
         for count, record in enumerate(
             client.events(type=type_, outcome=outcome or "", start_time=start, end_time=end, **filters), start=1
         ):
-            _print(record, json_=json_)
+            print_record(record, json_=json_)
             if count == limit:
                 return
 
@@ -132,8 +132,11 @@ def heads(connection: Connection, json_: bool) -> None:
             click.echo(head_line(head) if json_ else head_words(head))
 
 
-def _print(record: Record, *, json_: bool) -> None:
-    event = record.event()
+def print_record(record: Record, *, json_: bool) -> None:
+    """One record on a line, whatever is in it."""
+    event = read_body(record.body)
+    if event is None:
+        event = {"type": "(not an event)" if record.body else "(content dropped)"}
     if json_:
         place = {
             "position": record.position,
@@ -143,8 +146,7 @@ def _print(record: Record, *, json_: bool) -> None:
         }
         click.echo(as_json({**place, "event": event}))
         return
-    at = datetime.fromtimestamp(event.get("wall_ms", 0) / 1000, UTC).isoformat(timespec="milliseconds")
-    subject: Any = event.get("subject") or {}
+    at = time_of(event).isoformat(timespec="milliseconds")
     words = [
         str(record.position),
         at.replace("+00:00", "Z"),
@@ -153,7 +155,7 @@ def _print(record: Record, *, json_: bool) -> None:
         event.get("outcome", "?"),
         event.get("reason", ""),
         event.get("lease", ""),
-        subject.get("subject", "") if isinstance(subject, dict) else "",
+        object_of(event, "subject").get("subject", ""),
         *_essence(event.get("details")),
     ]
     line = " ".join(str(word) for word in words if word)
@@ -170,8 +172,7 @@ def _essence(details: Any) -> Iterator[str]:
         cost = amounts.get("cost_micro_usd") if isinstance(amounts, dict) else None
         if isinstance(cost, int):
             yield f"{name} {usd(cost)} USD{' (estimated)' if details.get('estimated') else ''}"
-    if isinstance(details.get("selector"), dict):
-        yield " ".join(f"{name}={value}" for name, value in details["selector"].items())
+    yield " ".join(f"{name}={value}" for name, value in object_of(details, "selector").items())
     said = details.get("detail") or details.get("message")
     if isinstance(said, str):
         yield f"({said[:SAID_CHARACTERS_MAX]})"
