@@ -11,6 +11,7 @@ ENDING = "flows/ending.py"
 FLEET = "tests/simulation/test_fleet.py"
 LINK_TESTS = "tests/collector/test_link.py"
 FAULT_TESTS = "tests/collector/test_link_faults.py"
+UNANSWERED_TESTS = "tests/collector/test_unanswered.py"
 RESTORED_TESTS = "tests/collector/test_restored.py"
 ASIDE_TESTS = "tests/flows/test_set_aside.py"
 HISTORY_TESTS = "tests/domain/test_revocation_history.py"
@@ -79,6 +80,14 @@ REVOCATION_MUTANTS = (
         "            self._until_ns = max(self._until_ns, sent.after(push.authority_seconds))",
         "            self._until_ns = max(self._until_ns, sent.after(2 * push.authority_seconds))",
         (FLEET,),
+    ),
+    Mutant(
+        "revocation: whatever comes is taken for an answer",
+        "R3",
+        "adapters/collector_link/syncing.py",
+        "(0.0, 0) if self._advances(push) else",
+        "(0.0, 0) if self._advances(push) or push else",
+        (UNANSWERED_TESTS,),
     ),
     Mutant(
         "revocation: authority is not asked for",

@@ -43,6 +43,7 @@ NEEDED = (
     "revoked Everything",
     "block lifted",
     "stream cut",
+    "connection deafened",
     "banned",
     "readmitted",
     "evicted",

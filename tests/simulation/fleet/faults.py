@@ -19,15 +19,18 @@ class Faults:
         self._world = world
         chance = world.chance
         all_ = self._all()
-        del all_["centre forgets"]
+        del all_["centre forgets"], all_["deafen"]
         self.kinds = [kind for kind in all_ if chance.random() < 0.75] or list(all_)
         if world.settings.forgets:
             self.kinds += ["centre forgets", "centre forgets", "revoke", "revoke"]
+        if world.settings.deafens:
+            self.kinds += ["deafen", "deafen"]
         self.going = True
 
     def _all(self) -> dict[str, Any]:
         return {
             "break": self.break_,
+            "deafen": self.deafen,
             "partition": self.partition,
             "crash": self.crash,
             "crash at a write": self.crash_at_a_write,
@@ -75,6 +78,14 @@ class Faults:
             for stream in [each for each in self._world.streams if each.process is one.process]:
                 self._world.seen["connection reset"] += 1
                 stream.reset()
+
+    async def deafen(self) -> None:
+        """A middlebox takes all that one connection says to the centre, and lets through what the centre says."""
+        one = self._some()
+        if one is not None:
+            for stream in [each for each in self._world.streams if each.process is one.process]:
+                self._world.seen["connection deafened"] += 1
+                self._world.network.cut(stream.up)
 
     async def partition(self) -> None:
         """Nothing gets through for a while: both ways, or one way."""

@@ -40,6 +40,7 @@ class Settings:
         gather_seconds: between two rounds of sharing. A round takes no time here; at a real centre it takes some, for
             each sidecar, and the next waits four times as long.
         forgets: the centre loses its newest revocations now and then, as one that is restored from an older copy.
+        deafens: connections go on towards sidecars, and no longer towards the centre.
     """
 
     sidecars: int = 5
@@ -61,6 +62,7 @@ class Settings:
     prove_seconds: float = 30.0
     complete_every: int = 1000
     forgets: bool = False
+    deafens: bool = False
     sidecar_percent_max: int = 100
     gather_seconds: float = GATHER_SECONDS
 
@@ -104,4 +106,5 @@ def of_seed(seed: int) -> Settings:
         repeat=chance.choice([0.005, 0.05, 0.5]) if meddled else 0.0,
         swap=chance.choice([0.005, 0.05]) if meddled else 0.0,
         sidecar_percent_max=chance.choice([100, 100, 100, 50]),
+        deafens=chance.random() < 0.25,
     )

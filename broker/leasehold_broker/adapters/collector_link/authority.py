@@ -14,6 +14,7 @@ class Authority:
         self._sent: dict[int, Instant] = {}
         self._answered: tuple[int, Instant] | None = None
         self._number = 0
+        self._heard = 0
         self.authority_seconds = 0.0
 
     def new_session(self) -> None:
@@ -21,12 +22,25 @@ class Authority:
         self._sent.clear()
         self._answered = None
         self._number = 0
+        self._heard = 0
 
     def heartbeat(self, now: Instant) -> int:
         """The number to send now."""
         self._number += 1
         self._sent[self._number] = now
         return self._number
+
+    def advances(self, answers: int) -> bool:
+        """Whether the collector has heard more of us than it had said before in this session.
+
+        Raises:
+            ValueError: it answers a heartbeat that was not sent.
+        """
+        if answers > self._number:
+            message = f"the collector answers heartbeat {answers}, and {self._number} were sent"
+            raise ValueError(message)
+        before, self._heard = self._heard, max(self._heard, answers)
+        return answers > before
 
     def sent_at(self, answers: int) -> Instant | None:
         """When the heartbeat that an answer names was sent; None when it is of no known one."""

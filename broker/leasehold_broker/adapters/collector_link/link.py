@@ -150,7 +150,7 @@ class CollectorLink:
                 self._authority.lapse(self._clock.now())
             self._failed(name, reason.value if reason else error.code().name)
         except LinkBrokenError as error:
-            self._failed(name, "LINK_BROKEN", detail=str(error))
+            self._failed(name, error.failure, detail=str(error))
         except SpoolDamagedError as error:
             # What happens here can no longer be told to anybody: as a copy that is fenced, this sidecar must stop.
             self.counters.spool_damaged += 1

@@ -30,6 +30,15 @@ WRITE_FAILURES = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStat
 class LinkBrokenError(Exception):
     """The other side does not keep to the contract, or is silent. The channel is thrown away."""
 
+    failure = "LINK_BROKEN"
+    """What it is counted as."""
+
+
+class UnansweredError(LinkBrokenError):
+    """The other side talks and does not hear: what it says is no answer to what was said here."""
+
+    failure = "HEARTBEATS_UNANSWERED"
+
 
 async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[None, None, None]) -> None:
     """Run until `receiver` returns or anything raises; a helper may end earlier. All are over on return.

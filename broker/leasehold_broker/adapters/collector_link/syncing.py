@@ -13,7 +13,7 @@ from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.reports import Reports
 from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
-from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, UnansweredError, together
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.key_use import KeyUse
@@ -38,8 +38,14 @@ LIVE_SECONDS_MIN = 1.0
 LIST_SHARE = 50
 """After a listing of them the link waits so many times as long as it took: calls come first."""
 FIRST_HEARTBEAT_SECONDS = 1.0
-SILENCE_SHARE = 2 / 3
-"""Of the authority time: a collector that is silent this long has lost us."""
+SILENCE_SHARE = (HEARTBEATS_PER_AUTHORITY - 1) / HEARTBEATS_PER_AUTHORITY
+"""Of the authority time: a collector from which no new answer came for this long has lost us.
+
+Every heartbeat is answered, and they are sent more often than this (`Sync._pause`): two answers are missing by then.
+What is left of the authority is for connecting anew. One that is slow, but goes on answering, is left alone: its
+answers follow each other as the heartbeats do, however late. No link connects anew for this more often than once in
+this time, and a fleet's heartbeats, and with them these moments, are spread.
+"""
 
 BUDGETS_SECONDS_MIN = 5.0
 """How budgets stand is reported at most this often, and after each change of a cap."""
@@ -212,18 +218,33 @@ class Sync:
         return LiveLeases(leases, len(leases))
 
     async def _receive(self, call: Any) -> None:
+        """Whatever comes is taken; only a new answer shows that the collector hears us (`SILENCE_SHARE`).
+
+        The waiting counts, and not the time that taking needs: after a stall of the disk here, answers have come.
+        """
+        clock = asyncio.get_running_loop().time
+        waited, deaf = 0.0, 0
         while True:
-            # Every heartbeat is answered; when two answers are missing, a third of the authority is left to reconnect.
-            silence = self._authority.authority_seconds * SILENCE_SHARE or self._settings.answer_seconds_max
+            limit = self._authority.authority_seconds * SILENCE_SHARE or self._settings.answer_seconds_max
+            if waited >= limit:
+                raise _unanswered(limit, deaf)
+            began = clock()
             try:
-                async with asyncio.timeout(silence):
+                async with asyncio.timeout(limit - waited):
                     answer = await call.read()
             except TimeoutError:
-                message = "the collector is silent"
-                raise LinkBrokenError(message) from None
+                raise _unanswered(limit, deaf) from None
             if answer is grpc.aio.EOF:
                 return
-            await self._take(push_from_proto(answer))
+            push = push_from_proto(answer)
+            waited, deaf = (0.0, 0) if self._advances(push) else (waited + clock() - began, deaf + 1)
+            await self._take(push)
+
+    def _advances(self, push: Push) -> bool:
+        try:
+            return self._authority.advances(push.answers)
+        except ValueError as error:
+            raise LinkBrokenError(str(error)) from None
 
     async def _take(self, push: Push) -> None:
         self._take_slices(push)
@@ -287,3 +308,10 @@ class Sync:
         await self._sink.set_aside(agreed)
         self._matching = None
         return True
+
+
+def _unanswered(seconds: float, deaf: int) -> LinkBrokenError:
+    """What `seconds` without a new answer mean, after so many pushes that were none."""
+    if not deaf:
+        return LinkBrokenError("the collector is silent")
+    return UnansweredError(f"no heartbeat was answered for {seconds:g} s, in {deaf} messages of the collector")
