@@ -18,7 +18,7 @@ class SlowLog:
         self.writes: list[list[SidecarReport]] = []
         self.begun = asyncio.Event()
         self.may = asyncio.Event()
-        self.faults: list[Exception] = []
+        self.faults: list[BaseException] = []
 
     async def heard(self, reports) -> None:
         """As the port says."""
@@ -90,3 +90,40 @@ async def test_one_that_goes_away_disturbs_nobody():
         log.may.set()
         await stays
     assert log.names() == [["gone"], ["stays"]]
+
+
+async def test_a_write_that_is_cancelled_leaves_nobody_waiting_and_the_next_report_is_written():
+    """Who is in it and who waits behind it are refused: nobody knows what was written. Who comes later begins anew."""
+    log = SlowLog()
+    keep = KeepReports(log)
+    async with asyncio.timeout(240):
+        first = asyncio.create_task(keep.run(known("first"), ()))
+        await log.begun.wait()
+        behind = asyncio.create_task(keep.run(known("behind"), ()))
+        while not keep._waiting:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        keep._writing.cancel()
+        ends = await asyncio.gather(first, behind, return_exceptions=True)
+        log.may.set()
+        await keep.run(known("later"), ())
+    assert [end.reason for end in ends] == [Reason.STORE_UNAVAILABLE, Reason.STORE_UNAVAILABLE]
+    assert log.names() == [["later"]]
+
+
+async def test_a_log_that_gives_a_write_up_ends_no_writing():
+    """A cancellation that nobody asked for, out of a library: those in it are refused, and those behind it written."""
+    log = SlowLog()
+    log.faults = [asyncio.CancelledError()]
+    keep = KeepReports(log)
+    async with asyncio.timeout(240):
+        first = asyncio.create_task(keep.run(known("first"), ()))
+        await log.begun.wait()
+        behind = asyncio.create_task(keep.run(known("behind"), ()))
+        while not keep._waiting:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        log.may.set()
+        with pytest.raises(Refusal) as refused:
+            await first
+        await behind
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE
+    assert log.names() == [["behind"]]
