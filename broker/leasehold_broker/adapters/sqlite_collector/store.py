@@ -97,7 +97,7 @@ class CollectorStore:
             reserve = DiskReserve(path, reserve_bytes)
             reserve.open()
             self._writer = GroupWriter(self._connect, self._committed, self._memory.load, reserve)
-        except (sqlite3.Error, ValueError, OSError):
+        except BaseException:
             os.close(self._lock)
             raise
         # Two: a long question to the log must not keep a responder waiting.

@@ -3,7 +3,8 @@
 A job is a function of the connection. Jobs run in the order submitted, but those that are urgent before all others:
 whoever ships events as fast as they are taken keeps no revocation waiting for longer than the group that is being
 written. Jobs that are written together share one commit, and each learns of its result only after that is synced. A job
-that raises changes nothing and disturbs no other.
+that raises changes nothing and disturbs no other. Whatever else goes wrong, no memory or a bug, refuses its group and
+ends no thread: nobody waits for ever, and nobody is told of more than is on the disk.
 On a disk that fills, jobs of the lower ranks are refused first, and a group that found no room is tried again without
 them, upon the reserve.
 """
@@ -70,7 +71,7 @@ class GroupWriter:
             reserve: of the disk, opened.
 
         Raises:
-            sqlite3.Error, ValueError, OSError: from `connect`.
+            Exception: what `connect` raises.
         """
         self._queue: queue.PriorityQueue[_Queued] = queue.PriorityQueue(QUEUE_JOBS_MAX + QUEUE_URGENT_MAX)
         self._numbers = count()
@@ -79,6 +80,8 @@ class GroupWriter:
         self._rolled_back = rolled_back
         self._reserve = reserve
         self._closed = False
+        self._closing = threading.Lock()
+        """Held where it is asked whether this is closed, and while it becomes so: the last one queued is the end."""
         self._stale = False
         self.commits = 0
         self.failures = 0
@@ -102,33 +105,35 @@ class GroupWriter:
             Refusal: OVERLOADED when the queue is full, STORE_UNAVAILABLE once closed or (from the awaitable) when
                 SQLite failed; AUDIT_DISK_LOW, at once or from the awaitable, when the disk has no room for this rank.
         """
-        if self._closed:
-            raise Refusal(
-                Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0
-            )
         if rank < self._reserve.lowest():
             raise self._reserve.refusal()
         future: Future[T] = Future()
+        waiting = _Waiting(job, future, rank, records, urgent)
         room = self._queue.maxsize if urgent else QUEUE_JOBS_MAX
-        if self._queue.qsize() >= room:
-            raise Refusal(
-                Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
-            )
-        place = FIRST if urgent else IN_ORDER
-        self._queue.put((place, next(self._numbers), _Waiting(job, future, rank, records, urgent)))
+        with self._closing:
+            if self._closed:
+                raise Refusal(
+                    Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0
+                )
+            if self._queue.qsize() >= room:
+                raise Refusal(
+                    Reason.OVERLOADED, "the collector's writer is behind; try again shortly", retry_after_seconds=1.0
+                )
+            self._queue.put((FIRST if urgent else IN_ORDER, next(self._numbers), waiting))
         return asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Blocks until then."""
-        if not self._closed:
-            self._closed = True
+        with self._closing:
+            first, self._closed = not self._closed, True
+        if first:
             self._queue.put((LAST, next(self._numbers), None))
         self._thread.join()
 
     def _run(self, started: "Future[None]") -> None:
         try:
             connection = self._connect()
-        except (sqlite3.Error, ValueError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, whoever waits for the start is told
             started.set_exception(error)
             return
         started.set_result(None)
@@ -136,7 +141,13 @@ class GroupWriter:
         while open_:
             group = self._group()
             open_ = None not in group
-            self._commit(connection, [one for one in group if one is not None and _still_wanted(one)])
+            jobs = [one for one in group if one is not None]
+            try:
+                self._commit(connection, [one for one in jobs if _still_wanted(one)])
+            except BaseException as error:  # noqa: BLE001 - this thread must live, and its waiters be told
+                self.failures += 1
+                self._stale = True
+                _refuse(jobs, error)
         with suppress(sqlite3.Error):  # what was promised is in the WAL, synced
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
@@ -235,7 +246,15 @@ def _still_wanted(waiting: _Waiting) -> bool:
     return waiting.future.set_running_or_notify_cancel()
 
 
-def _unavailable(error: sqlite3.Error) -> Refusal:
+def _refuse(jobs: list[_Waiting], error: BaseException) -> None:
+    """Tell each that was not told yet: it is not known whether it was written. Who asks again finds out."""
+    failure = _unavailable(error)
+    for waiting in jobs:
+        if not waiting.future.done():
+            waiting.future.set_exception(failure)
+
+
+def _unavailable(error: BaseException) -> Refusal:
     return Refusal(
         Reason.STORE_UNAVAILABLE,
         "the collector cannot write its store; its operators must look at the disk",
