@@ -70,7 +70,13 @@ def test_it_serves_and_revokes_by_itself(alone):
                 claude.messages.create(**ask)
         state = client.get(lease.name).state
         lease.abandon()
+    with alone.operator() as operator:
+        events = (record.event() for record in operator.follow_events(after_position=0))
+        refusals = (event for event in events if event["type"] == "call.refused")
+        tried = next(event for event in refusals if lease.name in event["details"]["message"])
 
+    assert (tried["reason"], tried["lease"]) == ("LEASE_REVOKED", lease.name)
+    assert tried["subject"]["subject"].startswith("agents/")
     assert answer.usage.output_tokens == 24
     assert list(dry.matching_leases) == [lease.name]
     assert [each.leases for each in dry.holders] == [1]

@@ -25,10 +25,10 @@ class Seen:
         self._calls = calls
         self.peers: list[Peer] = []
 
-    def authenticate(self, unverified_token, peer, provider):
+    def lease_of(self, unverified_token, peer):
         """Note the peer."""
         self.peers.append(peer)
-        return self._calls.authenticate(unverified_token, Peer(1000), provider)
+        return self._calls.lease_of(unverified_token, Peer(1000))
 
     def __getattr__(self, name):
         """Everything else."""

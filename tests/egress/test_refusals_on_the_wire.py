@@ -1,12 +1,15 @@
 """What hostile bytes get, over a raw socket in front of a recording origin."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.egress.hostile import BODY, FRAMING, GOOD_CHUNKS, LINE, REQUESTS, SECOND, chunked
 from tests.fakes.egress import GUARD_SECONDS, TICK_SECONDS, TOKEN, FakeProvider, ended, running, until
 
+from leasehold_broker.domain.lease import LeaseState
 from leasehold_broker.domain.reasons import Reason, Refusal
+from leasehold_broker.domain.time import Instant
 from leasehold_broker.egress.connection import Phase
 from leasehold_broker.egress.limits import EgressLimits
 
@@ -102,6 +105,37 @@ async def test_a_caller_whom_the_kernel_does_not_name_is_refused():
         assert answer[:13] == b"HTTP/1.1 401 "
         assert b"leasehold-reason: IDENTITY_REJECTED" in answer
         assert [recorded[0] for recorded in world.refusals.recorded] == [Reason.PEER_MISMATCH]
+        assert world.origin.requests == []
+
+
+ENDS = {
+    Reason.LEASE_REVOKED: (LeaseState.REVOKED, Reason.LEASE_REVOKED),
+    Reason.LEASE_RELEASED: (LeaseState.RELEASED, Reason.LEASE_RELEASED),
+    Reason.PROCESS_ENDED: (LeaseState.RELEASED, Reason.PROCESS_ENDED),
+    Reason.LEASE_EXPIRED: (LeaseState.EXPIRED, Reason.LEASE_EXPIRED),
+    Reason.LEASE_FROZEN: (LeaseState.FROZEN, Reason.LEASE_FROZEN),
+}
+
+
+@pytest.mark.parametrize("reason", ENDS)
+async def test_whose_dead_lease_was_tried_is_recorded(reason):
+    """A responder sees which of the leases that ended is used still; nothing goes upstream, nothing is held."""
+    async with running() as world:
+        world.calls.lease = world.calls.lease.end(*ENDS[reason], Instant(0, 0))
+        answer = await world.exchange(world.post())
+        assert b"leasehold-reason: " + reason.value.encode() in answer
+        assert world.refusals.recorded == [(reason, "leases/one", None)]
+        assert world.origin.requests == []
+        assert world.calls.admitted == []
+
+
+async def test_whose_lease_does_not_reach_a_provider_is_recorded():
+    """The lease is known though it has no scope there."""
+    async with running() as world:
+        world.calls.lease = replace(world.calls.lease, scopes=())
+        answer = await world.exchange(world.post())
+        assert b"leasehold-reason: SCOPE_EXCEEDED" in answer
+        assert world.refusals.recorded == [(Reason.SCOPE_EXCEEDED, "leases/one", None)]
         assert world.origin.requests == []
 
 

@@ -23,6 +23,7 @@ from leasehold_broker.domain.price import Usage
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.scope import Scope
 from leasehold_broker.domain.secret import Secret
+from leasehold_broker.domain.time import Instant
 from leasehold_broker.egress.limits import EgressLimits
 from leasehold_broker.egress.parts import Cut, EgressParts, Target
 from leasehold_broker.egress.server import EgressServer
@@ -82,14 +83,21 @@ class FakeCalls:
         self.admitting = asyncio.Event()
         self.changed = asyncio.Event()
 
-    def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
+    def lease_of(self, unverified_token: str | None, peer: Peer) -> Lease:
         """Only TOKEN, only uid 1000."""
         if unverified_token != TOKEN or not peer.satisfies(self.lease.binding):
             raise Refusal(Reason.LEASE_UNKNOWN, "no such lease; acquire one")
-        scope = self.lease.scope_for(provider)
+        return self.lease
+
+    def scope_of(self, lease: Lease, provider: str) -> Scope:
+        """A live lease's."""
+        dead = lease.dead_reason(Instant(0, 0))
+        if dead is not None:
+            raise dead
+        scope = lease.scope_for(provider)
         if scope is None:
             raise Refusal(Reason.SCOPE_EXCEEDED, "not in scope")
-        return self.lease, scope
+        return scope
 
     async def admit(self, lease: Lease, plan: CallPlan, request_id: str, cut: Cut) -> Admitted:
         """Hold nothing, say yes."""

@@ -392,19 +392,19 @@ async def test_tokens_open_only_their_own_lease_for_their_own_peer(core: Core) -
     """No token, a malformed one, an unknown one and another peer's are all the same to the caller."""
     issued = await core.acquire.run(identity(), PEER, request(), "id", validate_only=False)
     token = issued.token.reveal().decode()
-    lease, scope = core.calls.authenticate(token, PEER, "anthropic")
-    assert (lease, scope) == (issued.lease, issued.lease.scopes[0])
+    lease = core.calls.lease_of(token, PEER)
+    assert (lease, core.calls.scope_of(lease, "anthropic")) == (issued.lease, issued.lease.scopes[0])
     messages = set()
     for wrong, peer in ((None, PEER), ("sk-1", PEER), (token[:-1] + "a", PEER), (token, OTHER_PEER)):
         with pytest.raises(Refusal) as caught:
-            core.calls.authenticate(wrong, peer, "anthropic")
+            core.calls.lease_of(wrong, peer)
         messages.add((caught.value.reason, caught.value.message))
     assert len(messages) == 1
     with pytest.raises(Refusal, match="SCOPE_EXCEEDED"):
-        core.calls.authenticate(token, PEER, "openai")
+        core.calls.scope_of(lease, "openai")
     core.clock.advance(3600)
     with pytest.raises(Refusal, match="LEASE_EXPIRED"):
-        core.calls.authenticate(token, PEER, "anthropic")
+        core.calls.scope_of(core.calls.lease_of(token, PEER), "anthropic")
 
 
 async def test_a_disabled_or_missing_key_takes_no_call(core: Core) -> None:

@@ -151,7 +151,7 @@ async def test_a_child_may_be_bound_to_another_peer_and_is_still_the_parents(cor
     parent = await core.lease()
     issued = await core.delegate.run(identity(), PEER, parent.name, request(scopes=()), "id", OTHER_PEER.binding)
     token = issued.token.reveal().decode()
-    assert core.calls.authenticate(token, OTHER_PEER, "anthropic")[0] == issued.lease
+    assert core.calls.lease_of(token, OTHER_PEER) == issued.lease
     assert core.read.get(identity(), PEER, issued.lease.name) == issued.lease
     assert (await refused(core.release.run(identity(), OTHER_PEER, parent.name))).reason == Reason.LEASE_NOT_FOUND
 

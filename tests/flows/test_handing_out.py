@@ -71,7 +71,7 @@ async def test_a_minted_token_is_handed_out_for_its_life(core):
         Reason.MAX_TTL_REACHED
     )
     with pytest.raises(Refusal):
-        core.calls.authenticate("minted-canary-0", PEER, "anthropic")
+        core.calls.lease_of("minted-canary-0", PEER)
     assert events(core, "key.exposed") == []
 
 

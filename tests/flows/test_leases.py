@@ -36,8 +36,7 @@ async def test_concurrent_duplicates_share_one_lease_and_one_living_token(core: 
     found = await asyncio.gather(*asked)
     assert len({issued.lease.name for issued in found}) == 1
     for issued in found:
-        lease, _ = core.calls.authenticate(issued.token.reveal().decode(), PEER, "anthropic")
-        assert lease.name == issued.lease.name
+        assert core.calls.lease_of(issued.token.reveal().decode(), PEER).name == issued.lease.name
 
 
 async def test_late_retries_get_a_new_token_together_and_the_old_one_is_dead(core: Core) -> None:
@@ -47,9 +46,9 @@ async def test_late_retries_get_a_new_token_together_and_the_old_one_is_dead(cor
     found = await asyncio.gather(*(acquire(core, "id") for _ in range(3)))
     assert {old.lease.name} == {issued.lease.name for issued in found}
     for issued in found:
-        core.calls.authenticate(issued.token.reveal().decode(), PEER, "anthropic")
+        core.calls.lease_of(issued.token.reveal().decode(), PEER)
     with pytest.raises(Refusal, match="LEASE_UNKNOWN"):
-        core.calls.authenticate(old.token.reveal().decode(), PEER, "anthropic")
+        core.calls.lease_of(old.token.reveal().decode(), PEER)
 
 
 @pytest.mark.parametrize("in_flight", [False, True])
@@ -240,8 +239,10 @@ async def test_release_is_quiet_the_second_time_and_ends_the_token(core: Core) -
         lease = await core.release.run(identity(), PEER, issued.lease.name)
         assert lease.state is LeaseState.RELEASED
     assert len(logged(core, "lease.released")) == 1
+    ended = core.calls.lease_of(issued.token.reveal().decode(), PEER)
+    assert ended.name == issued.lease.name
     with pytest.raises(Refusal, match="LEASE_RELEASED"):
-        core.calls.authenticate(issued.token.reveal().decode(), PEER, "anthropic")
+        core.calls.scope_of(ended, "anthropic")
 
 
 async def test_another_peers_or_subjects_lease_is_not_found(core: Core) -> None:

@@ -103,7 +103,8 @@ class Exchange:
         self._provider_name = provider.name
         self._route = route = provider.route(head.method, slash + below, head.query)
         token = provider.credential(headers, head.query)
-        self._lease, _ = self._parts.calls.authenticate(token, caller, provider.name)
+        self._lease = lease = self._parts.calls.lease_of(token, caller)
+        self._parts.calls.scope_of(lease, provider.name)
         self._headers = without_credentials(headers)
         if route.takes_body:
             if route.form:

@@ -27,8 +27,12 @@ Cut = Callable[[CallEnd, Refusal], None]
 class CallFlow(Protocol):
     """The flow that carries calls through the books; `flows.call.Calls` is it."""
 
-    def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
-        """The lease that this token exercises for this peer, and its scope at the provider."""
+    def lease_of(self, unverified_token: str | None, peer: Peer) -> Lease:
+        """The lease that this token exercises for this peer, live or not."""
+        ...
+
+    def scope_of(self, lease: Lease, provider: str) -> Scope:
+        """What the lease, which must be live, may do at the provider."""
         ...
 
     async def admit(self, lease: Lease, plan: CallPlan, request_id: str, cut: Cut) -> Admitted:

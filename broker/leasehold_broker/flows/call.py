@@ -90,12 +90,11 @@ class Calls:
         self._settled: dict[str, Settled] = {}
         books.slices.doubtful = journal.doubtful
 
-    def authenticate(self, unverified_token: str | None, peer: Peer, provider: str) -> tuple[Lease, Scope]:
-        """The live lease that this token exercises for this peer, and its scope at `provider`.
+    def lease_of(self, unverified_token: str | None, peer: Peer) -> Lease:
+        """The lease that this token exercises for this peer, live or not: what it is refused from here on has its name.
 
         Raises:
-            Refusal: LEASE_UNKNOWN (no token, not ours, or another peer's), LEASE_EXPIRED, LEASE_RELEASED,
-                LEASE_REVOKED, LEASE_FROZEN, SCOPE_EXCEEDED (the lease does not reach this provider).
+            Refusal: LEASE_UNKNOWN (no token, not ours, or another peer's).
         """
         if unverified_token is None:
             raise _unknown("no lease token was sent as API key")
@@ -108,6 +107,15 @@ class Calls:
         if not peer.satisfies(lease.binding):
             detail = f"PEER_MISMATCH: {lease.name} is bound to {lease.binding}"
             raise _unknown(detail)
+        return lease
+
+    def scope_of(self, lease: Lease, provider: str) -> Scope:
+        """What this lease, from `lease_of`, may do at `provider` now.
+
+        Raises:
+            Refusal: LEASE_EXPIRED, LEASE_RELEASED, LEASE_REVOKED, LEASE_FROZEN, PROCESS_ENDED, SCOPE_EXCEEDED (it does
+                not reach this provider).
+        """
         dead = lease.dead_reason(self._world.clock.now())
         if dead is not None:
             raise dead
@@ -115,13 +123,13 @@ class Calls:
         if scope is None:
             reached = ", ".join(scope.provider for scope in lease.scopes)
             raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {provider}; it reaches: {reached}")
-        return lease, scope
+        return scope
 
     async def admit(self, lease: Lease, plan: CallPlan, request_id: str, cut: Cut) -> Admitted:
         """Reserve the worst case of this call and make the hold durable.
 
         Args:
-            lease: from `authenticate`.
+            lease: from `lease_of`.
             plan: what the checked request asks for.
             request_id: for the events.
             cut: called at most once, synchronously, when the lease dies while the call is open.
