@@ -112,10 +112,10 @@ async def test_a_newer_session_elsewhere_ends_the_one_here(sides):
     there.connect("s1", epoch=1)
     await there.share.step()
     await here.share.step()
-    assert (member.session, here.share.superseded) == (number + 1, 1)
+    assert (member.session, here.fleet.superseded) == (number + 1, 1)
     assert (member.connected, member.known.applied_epoch) == (True, 1)
     await there.share.step()
-    assert there.share.superseded == 0
+    assert there.fleet.superseded == 0
 
 
 async def test_it_may_come_back(sides):
@@ -128,7 +128,7 @@ async def test_it_may_come_back(sides):
     here.connect("s1", epoch=7)
     await here.share.step()
     await there.share.step()
-    assert (here.share.superseded, there.share.superseded) == (0, 1)
+    assert (here.fleet.superseded, there.fleet.superseded) == (0, 1)
     assert there.fleet.members["s1"].known.applied_epoch == 7
 
 

@@ -62,7 +62,6 @@ class JwksCache:
         self._starts: deque[int] = deque(maxlen=self._source.fetches_per_minute)
         self._fetch: asyncio.Task[None] | None = None
         self._refresher: asyncio.Task[None] | None = None
-        self.fetch_count = 0
         self.last_error = ""
 
     async def start(self) -> None:
@@ -114,7 +113,6 @@ class JwksCache:
         return self._clock.now().boot_ns - self._good_ns > self._rule.keys.stale_seconds_max * NANOS
 
     async def _load(self) -> None:
-        self.fetch_count += 1
         try:
             data = await self._source.load()
             if data is not None:

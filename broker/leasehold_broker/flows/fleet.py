@@ -82,6 +82,8 @@ class Fleet:
         """Start empty; sidecars hold authority for this long."""
         self.authority_seconds = authority_seconds
         self.members: dict[str, Member] = {}
+        self.superseded = 0
+        """Sessions that a newer one of the same sidecar has ended, here or at another replica."""
         self._watchers: set[Watcher] = set()
         self._sessions = FanOut()
 

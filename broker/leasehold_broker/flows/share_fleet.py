@@ -51,7 +51,6 @@ class ShareFleet:
         self._local: dict[str, _Local] = {}
         self._elsewhere: dict[str, _Elsewhere] = {}
         self._beats: dict[str, int] = {}
-        self.superseded = 0
 
     async def run(self) -> None:
         """Step after step; a board that is away is tried again, for ever."""
@@ -156,7 +155,7 @@ class ShareFleet:
                 return False
             # It has connected elsewhere since: the session here is an old connection, or a copy of it is running.
             member.session += 1
-            self.superseded += 1
+            self._fleet.superseded += 1
             del self._local[name]
             self._fleet.issued()
         elif member is not None and self._unclaimed(name, member):

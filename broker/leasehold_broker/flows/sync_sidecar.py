@@ -242,7 +242,6 @@ class SyncSidecar:
         self._events = events
         self._clock = clock
         self._budgets = ReadBudgetHistory(log)
-        self.superseded = 0
         self._open: dict[str, SyncSession] = {}
 
     async def open(self, name: str, first: SyncMessage, seconds_max: float) -> SyncSession:
@@ -351,7 +350,7 @@ class SyncSidecar:
         member.known = known
         member.session += 1
         if member.connected:
-            self.superseded += 1
+            self._fleet.superseded += 1
         member.connected = True
         member.key_uses = None
         member.elsewhere = False

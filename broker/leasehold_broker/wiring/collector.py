@@ -177,7 +177,7 @@ class Collector:
             console_port = await stack.enter_async_context(self._open(door, desk, store, eyes, tasks))
             await self._measured(
                 lambda: [
-                    *collector_samples(self._fleet, records, ingest, publish, feeds),
+                    *collector_samples(self._fleet, records, ingest, publish, feeds, store, issuer),
                     *tasks.samples(),
                     *disk_samples(opened.disk),
                     *(() if opened.bus is None else opened.bus.samples()),

@@ -211,7 +211,8 @@ class Sidecar:
             *samples(self.books, self.store, egress, self._news.values()),
             *self._keys.samples(),
             Sample("keys_out", "Keys taken out: their provider refuses them.", self._health.out_count()),
-            *linked.samples(),
+            Sample("spool_bytes_max", "With so many waiting, work is refused.", self.config.spool_bytes_max),
+            *linked.samples(self._clock.now()),
             *self._tasks.samples(),
         ]
 

@@ -41,10 +41,12 @@ class Linked:
     kind: str
     counters: LinkCounters | None = None
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, now: Instant) -> Iterator[Sample]:
         """Metrics of the link, when there is one."""
         if self.counters is None:
             return
+        lapsed = self.centre.authority_lapsed_seconds(now) is not None
+        yield Sample("authority_lapsed", "1 while the collector was silent for so long that all is refused.", lapsed)
         counters = self.counters
         yield Sample(
             "link_acknowledged", "Audit records the collector has.", counters.records_acknowledged, counter=True

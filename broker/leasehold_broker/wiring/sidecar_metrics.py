@@ -10,7 +10,7 @@ from leasehold_broker.wiring.sidecar_files import FileNews
 
 
 def samples(books: Books, store: SqliteStateStore, egress: EgressServer, news: Iterable[FileNews]) -> Iterator[Sample]:
-    """Everything, as it is now; called from the scraper's thread, so it only reads."""
+    """Everything, as it is now."""
     counters = books.counters
     live = sum(len(names) for names in tuple(books.live_of_subject.values()))
     yield Sample("live_leases", "Leases that can be used now.", live)
@@ -42,6 +42,7 @@ def samples(books: Books, store: SqliteStateStore, egress: EgressServer, news: I
         yield Sample(
             "files_refused", "New versions of files that were refused.", count, counter=True, label=("file", file)
         )
+    yield Sample("keys_taken_out", "Times a provider refused a key.", counters.keys_taken_out, counter=True)
     yield Sample("outputs_lowered", "Calls whose output limit was lowered.", counters.outputs_lowered, counter=True)
     for metric, count in tuple(counters.thresholds_crossed.items()):
         yield Sample("budget_thresholds", "Budgets nearly used up.", count, counter=True, label=("metric", metric))
@@ -50,9 +51,13 @@ def samples(books: Books, store: SqliteStateStore, egress: EgressServer, news: I
     counts = egress.parts.counts
     yield Sample("egress_open_connections", "Connections to the egress.", counts.open_connections)
     yield Sample("egress_open_requests", "Requests in work at the egress.", counts.open_requests)
+    over_limit = counts.connections_over_limit
+    yield Sample("egress_connections_over_limit", "Connections closed: too many.", over_limit, counter=True)
     yield Sample("egress_requests", "Requests at the egress.", counts.requests, counter=True)
     yield Sample("egress_relayed_bytes", "Bytes of answers relayed.", counts.relayed_bytes, counter=True)
     yield Sample("egress_keys_redacted", "Echoes of a key taken out of answers.", counts.keys_redacted, counter=True)
     yield Sample("egress_settle_failures", "Settlements that failed.", counts.settle_failures, counter=True)
+    for reason, count in tuple(counts.refusals.items()):
+        yield Sample("egress_refusals", "Calls that the egress refused.", count, counter=True, label=("reason", reason))
     for end, count in tuple(counts.ends.items()):
         yield Sample("calls_ended", "Calls by the way they ended.", count, counter=True, label=("end", end))
