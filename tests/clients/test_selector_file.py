@@ -4,8 +4,10 @@ import io
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from leasehold.cli.selector_file import LINES_MAX, read_selectors, with_lines
+from leasehold.cli.app import leasehold
+from leasehold.cli.selector_file import FILE_LINES_MAX, LINES_MAX, read_selectors, with_lines
 from leasehold.operators import selector
 
 
@@ -51,6 +53,9 @@ def test_an_issuer_narrows_every_subject_and_nothing_else():
         ("# nothing\n", "names 0 selectors"),
         ("".join(f"key k{number}\n" for number in range(LINES_MAX + 1)), "names 1001 selectors"),
         ("x\n" * 7, "and 2 lines more"),
+        ("key k\nsubject a\udcff\n", "line 2: is not text in UTF-8"),
+        ("key k\n" + "\0" * 5000, "line 2 is beyond that"),
+        ("\n" * (FILE_LINES_MAX + 1), f"line {FILE_LINES_MAX + 1} is beyond that"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_never_quoted(text, words):
@@ -65,3 +70,28 @@ def test_what_the_collector_says_of_a_place_is_said_of_its_line():
     """Lines that are no selectors do not shift it."""
     lines = read("# one\nkey k\n\nkey l\n")
     assert with_lines("selectors[1]: selector.key: too long", lines) == "line 4: selector.key: too long"
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path):
+    """Bytes that are no UTF-8, from a file: wrong usage in words."""
+    path = tmp_path / "suspects"
+    path.write_bytes(b"key k\nsubject a\xff\n")
+    with path.open(encoding="utf-8") as file, pytest.raises(click.UsageError, match="not text in UTF-8"):
+        read_selectors(file, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke", "--dry-run", "--subject", "a\udcff"),
+        ("revoke", "--dry-run", "--all", "--note", "a\udcff"),
+        ("lift", "revocations/\udcff"),
+        ("sidecar", "ban", "\udcff"),
+        ("audit", "query", "--stream", "\udcff"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_told(arguments, tmp_path):
+    """What the system hands over as it is cannot be sent: wrong usage in words, and no traceback."""
+    target = f"unix://{tmp_path}/nobody.sock"
+    result = CliRunner().invoke(leasehold, [*arguments, "--collector", target, "--timeout", "1"])
+    assert (result.exit_code, "an argument is not text in UTF-8" in result.stderr) == (2, True)

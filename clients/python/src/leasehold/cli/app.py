@@ -1,5 +1,7 @@
 """The root of the command."""
 
+from typing import Any
+
 import click
 
 from leasehold.cli.audit_commands import audit_group
@@ -20,7 +22,18 @@ Treasurers: 'leasehold budget'. Custodians and pipelines: 'leasehold keys'. All 
 """
 
 
-@click.group("leasehold", help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+class _Root(click.Group):
+    """Says in words that an argument cannot be sent: what is not UTF-8 comes in, and no message can hold it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            message = f"an argument is not text in UTF-8: character {error.start + 1} of it is none. Write it as UTF-8"
+            raise click.UsageError(message, ctx) from None
+
+
+@click.group("leasehold", cls=_Root, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="leasehold", prog_name="leasehold")
 def leasehold() -> None:
     """See _HELP."""

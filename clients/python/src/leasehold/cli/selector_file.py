@@ -4,6 +4,7 @@ Nothing is sent unless every line can be read. Refuses to quote a line in an err
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -14,6 +15,9 @@ from leasehold.operators import selector
 from leasehold.v1 import revocation_service_pb2 as revocation
 
 LINES_MAX = 1000
+# With comments and empty lines; beyond either, the file is something else, or has no end.
+FILE_LINES_MAX = 100_000
+LINE_CHARACTERS_MAX = 4096
 WRONG_LINES_SHOWN = 5
 LEASE_PREFIX = "leases/"
 WORDS = ("lease", "subject", "issuer", "key", "provider", "environment", "label", "sidecar")
@@ -41,12 +45,14 @@ def read_selectors(file: TextIO, issuer: str) -> list[Line]:
     """
     found: dict[bytes, Line] = {}
     wrong: list[str] = []
-    for number, line in enumerate(file, 1):
+    for number, line in _bounded(file):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         try:
             chosen = _selector(text, issuer)
+        except UnicodeEncodeError:
+            wrong.append(f"line {number}: is not text in UTF-8")
         except LeaseholdError as error:
             wrong.append(f"line {number}: {error.message}")
         except ValueError as error:
@@ -66,6 +72,22 @@ def read_selectors(file: TextIO, issuer: str) -> list[Line]:
 def with_lines(message: str, lines: list[Line]) -> str:
     """What the collector says of selectors by their place, said by their line."""
     return _PLACE.sub(lambda place: f"line {lines[int(place[1])].number}", message)
+
+
+def _bounded(file: TextIO) -> Iterator[tuple[int, str]]:
+    for number in range(1, FILE_LINES_MAX + 2):
+        try:
+            line = file.readline(LINE_CHARACTERS_MAX + 1)
+        except UnicodeDecodeError:
+            message = f"nothing was revoked: line {number} of the file, or one soon after it, is not text in UTF-8"
+            raise click.UsageError(message) from None
+        if not line:
+            return
+        if len(line) > LINE_CHARACTERS_MAX or number > FILE_LINES_MAX:
+            most = f"a line has at most {LINE_CHARACTERS_MAX} characters, a file {FILE_LINES_MAX} lines"
+            message = f"nothing was revoked: {most}; line {number} is beyond that: is it the right file?"
+            raise click.UsageError(message)
+        yield number, line
 
 
 def _selector(text: str, issuer: str) -> revocation.RevocationSelector:
