@@ -262,6 +262,14 @@ def test_a_command_shows_the_session(sessions, keep, run, collector, log):
     assert shown == [None, f"Bearer {bearer}"]
 
 
+def test_whoami_over_a_unix_socket_is_the_uid(run):
+    """Nobody signs in there: it is no failure to have no session."""
+    for target in ("unix:///run/collector.sock", "/run/collector.sock"):
+        said = run("whoami", "--collector", target)
+        assert (said.exit_code, said.stdout.startswith(f"uid {os.getuid()}, for ")) == (0, True)
+    assert json.loads(run("whoami", "--collector", "/run/collector.sock", "--json").stdout) == {"uid": os.getuid()}
+
+
 def test_whoami_says_what_the_issuer_says(sessions, keep, run, issuer):
     """Subject, issuer, collector and end; as JSON the claims. The token itself is shown nowhere."""
     bearer = keep(refresh="")

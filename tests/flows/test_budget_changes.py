@@ -98,7 +98,7 @@ async def test_a_change_survives_a_restart_and_a_repeat_of_it_is_the_same(core: 
     [
         ("leases/none", LOWER, 1, {}, "not one of this sidecar"),
         ("on:key:other|day", LOWER, 1, {}, "not one of this sidecar"),
-        (KEY_DAY, RAISE, 900, {}, "a raise has an end"),
+        (KEY_DAY, RAISE, 900, {}, "a raise has an end (--for, --until)"),
         (KEY_DAY, RAISE, 600, {"until_wall_ms": 60_000}, "below 700"),
         (KEY_DAY, LOWER, 800, {}, "above 700"),
         (KEY_DAY, RAISE, 900, {"until_wall_ms": -1}, "later than now"),

@@ -185,6 +185,18 @@ async def test_e7_nobody_speaks_of_anothers_slice() -> None:
     assert running.escrow.free == 800
 
 
+async def test_e7_the_next_life_of_a_sidecar_is_let_in_by_a_centre_that_lost_what_it_granted() -> None:
+    """The way back when no newer copy is left: restarted, a sidecar holds nothing unknown and is let in."""
+    found = await world()
+    await found.asks("a", said(want=100))
+    with pytest.raises(Refusal, match=r"fleet-budgets\.md") as failed:
+        await found.asks("a", said(1, granted=150, spent=120), said(want=50))
+    assert failed.value.reason is Reason.CENTRE_BEHIND
+    found.escrow.left("a", "a1")
+    told = await found.asks("a", said(want=50), life="a2")
+    assert (told.fence, told.granted) == (2, 50)
+
+
 async def test_e6_a_lost_sidecar_is_written_off_only_once_it_must_have_stopped() -> None:
     """Silence for its authority, the drift of two clocks and the longest call; then the rest counts as spent."""
     found = await world()

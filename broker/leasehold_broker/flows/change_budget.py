@@ -63,7 +63,10 @@ class ChangeBudget:
         if until_wall_ms and not now < until_wall_ms <= now + UNTIL_DAYS_MAX * _DAY_MS:
             raise field_invalid("end_time", f"must be later than now, by at most {UNTIL_DAYS_MAX} days")
         if not until_wall_ms and direction is Direction.RAISE and not budget.startswith(LEASE_PREFIX):
-            raise field_invalid("end_time", "is missing: a raise has an end; for good it belongs into the policy")
+            raise field_invalid(
+                "end_time",
+                "is missing: a raise has an end (--for, --until); for good it belongs into the file with the cap",
+            )
         return await self._changer.change(
             BudgetChange(
                 number=0,

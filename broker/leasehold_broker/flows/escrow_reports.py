@@ -119,5 +119,6 @@ def _behind(report: SliceReport) -> Refusal:
     return Refusal(
         Reason.CENTRE_BEHIND,
         f"the sidecar holds slice {report.fence} of {report.budget}, granted {report.granted}, which this collector "
-        "does not know: its store was replaced or restored; restore the newest copy",
+        "does not know: its store was replaced or restored; put the newest copy back, or see "
+        "deploy/runbooks/fleet-budgets.md",
     )

@@ -83,14 +83,12 @@ def evict(connection: Connection, name: str, note: str) -> None:
     """See _EVICT."""
     with connection.operator() as client:
         client.evict_sidecar(name, note=note)
-    click.echo(f"{name} is forgotten")
+    click.echo(f"{name} is forgotten; a ban of that name stays until it is readmitted")
 
 
 def _words(one: fleet.SidecarStanding) -> tuple[str, ...]:
     heard = (
-        one.last_heard_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
-        if one.HasField("last_heard_time")
-        else ""
+        one.last_heard_time.ToDatetime().isoformat(timespec="seconds") + "Z" if one.HasField("last_heard_time") else ""
     )
     ban_words = ""
     if one.HasField("ban"):
