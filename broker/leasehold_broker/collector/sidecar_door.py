@@ -123,7 +123,7 @@ class SidecarDoor:
 
 
 async def _read(requests: AsyncIterator[_Request], session: SyncSession) -> None:
-    """Hand what the sidecar says to its session until it says no more."""
+    """Hand what the sidecar says to its session until it says no more; a session never goes on that is not read."""
     try:
         async for request in requests:
             message = message_from_proto(request)
@@ -135,6 +135,5 @@ async def _read(requests: AsyncIterator[_Request], session: SyncSession) -> None
         session.end(refusal)
     except Exception as fault:  # noqa: BLE001 - a task's border: whatever gRPC raises when the transport breaks
         _log.info("sidecar session broke off", fault=type(fault).__name__)
-        session.end()
-    else:
+    finally:  # also of a cancellation that nobody here asked for: its pushes would go on, and answer nothing
         session.end()

@@ -374,7 +374,7 @@ class SyncSidecar:
         self._escrow.joined(known.name, "" if first.hello is None else first.hello.life)
         try:
             await session.heard(first)
-        except Refusal:
+        except BaseException:  # also when the connection is gone: nobody else closes what nobody was handed
             session.close()
             raise
         self._fleet.changed(known.name)

@@ -7,6 +7,10 @@ from leasehold_broker.domain.reasons import field_invalid
 from leasehold_broker.wire.records import timestamp, wall_ms_of
 
 ROWS_BYTES_MAX = 256 * 1024
+ROWS_MAX = 16_384
+"""In one report: more than fit its bytes, unless they say nothing."""
+TIME_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999: what comes after is no date to whoever reads it."""
 NUMBER_MAX = 2**62
 _DIRECTIONS = {
     pb.BUDGET_DIRECTION_RAISE: Direction.RAISE,
@@ -84,7 +88,7 @@ def rows_to_proto(report: BudgetRows) -> pb.BudgetRows:
     """The report; as many rows as fit `ROWS_BYTES_MAX`, with the true total."""
     message = pb.BudgetRows(total=report.total)
     size = 0
-    for row in report.rows:
+    for row in report.rows[:ROWS_MAX]:
         one = pb.BudgetRow(
             budget=row.budget,
             metric=row.metric.value,
@@ -109,6 +113,13 @@ def rows_from_proto(message: pb.BudgetRows) -> BudgetRows:
     Raises:
         Refusal: FIELD_INVALID.
     """
+    if len(message.rows) > ROWS_MAX:
+        raise field_invalid("budgets", f"must be at most {ROWS_MAX} rows, were {len(message.rows)}")
+    for one in message.rows:
+        if min(one.cap, one.settled, one.held) < 0 or one.cap > UNLIMITED:
+            raise field_invalid("budgets", "must hold amounts that are not negative")
+        if not 0 <= wall_ms_of(one.reset_time) <= TIME_MS_MAX:
+            raise field_invalid("budgets.reset_time", "must be a time from 1970 to 9999")
     rows = tuple(
         BudgetRow(
             one.budget,

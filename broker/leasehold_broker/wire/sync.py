@@ -19,6 +19,10 @@ from leasehold_broker.wire.revocations import revocation_from_proto, revocation_
 from leasehold_broker.wire.slices import reports_from_proto, reports_to_proto, slices_from_proto, slices_to_proto
 
 LIVE_BYTES_MAX = 512 * 1024
+LIVE_LEASES_MAX = 16_384
+"""In one list: more than fit its bytes, unless they say nothing; those would cost many times what they weigh."""
+ENDED_MAX = 2**31
+"""Of leases or calls, by one revocation at one sidecar: sums of more would overflow for whoever asks how far it is."""
 APPLIED_MAX = 1000
 KEYS_MAX = 4096
 TEXT_LENGTH_MAX = 256
@@ -43,8 +47,8 @@ def message_from_proto(message: sidecar_service_pb2.SyncStateRequest) -> SyncMes
     hello = _hello(message.hello) if message.HasField("hello") else None
     applied = []
     for one in message.applied:
-        if one.epoch < 1 or one.leases_ended < 0 or one.calls_cut < 0:
-            raise field_invalid("applied", "must hold a positive epoch and counts that are not negative")
+        if one.epoch < 1 or not (0 <= one.leases_ended <= ENDED_MAX and 0 <= one.calls_cut <= ENDED_MAX):
+            raise field_invalid("applied", f"must hold a positive epoch and counts from 0 to {ENDED_MAX}")
         applied.append(AppliedRevocation(one.epoch, one.leases_ended, one.calls_cut))
     live = _live(message.live_leases) if message.HasField("live_leases") else None
     if not 0 <= message.applied_budget_change <= EPOCH_MAX:
@@ -98,6 +102,8 @@ def _hello(message: sidecar_service_pb2.Hello) -> Hello:
 
 
 def _live(message: sidecar_service_pb2.LiveLeases) -> LiveLeases:
+    if len(message.leases) > LIVE_LEASES_MAX:
+        raise field_invalid("live_leases", f"must list at most {LIVE_LEASES_MAX}, listed {len(message.leases)}")
     leases = tuple(
         LiveLease(
             one.name,
@@ -143,7 +149,7 @@ def message_to_proto(message: SyncMessage) -> sidecar_service_pb2.SyncStateReque
     if message.live is not None:
         request.live_leases.total = message.live.total
         size = 0
-        for one in message.live.leases:
+        for one in message.live.leases[:LIVE_LEASES_MAX]:
             lease = sidecar_service_pb2.LiveLease(
                 name=one.name,
                 parent=one.parent,

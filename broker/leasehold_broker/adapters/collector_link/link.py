@@ -160,6 +160,8 @@ class CollectorLink:
             self._failed(name, "FILE_UNREADABLE", detail=type(error).__name__)
         except Refusal as refusal:
             self._failed(name, refusal.reason.value)
+        except Exception as fault:  # noqa: BLE001 - the border of the link: what nobody foresaw is a failure, too
+            self._failed(name, "FAULT", detail=type(fault).__name__)
         return reason
 
     async def _carried(self, name: str, line: Line, session: Session) -> None:

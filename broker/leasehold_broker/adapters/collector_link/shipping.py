@@ -9,7 +9,7 @@ import grpc
 
 from leasehold.v1 import audit_service_pb2, audit_service_pb2_grpc
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
-from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together
+from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, together, understood
 from leasehold_broker.domain.audit_chain import ChainedRecord, broken_link
 from leasehold_broker.ports.outbox import Outbox, PendingRecord
 from leasehold_broker.wire.records import record_to_proto
@@ -148,7 +148,8 @@ class Shipment:
                 raise LinkBrokenError(message) from None
 
     async def _receive(self, call: Any) -> None:
-        async for answer in call:
+        async for received in call:
+            answer = understood(received)
             last: PendingRecord | None = None
             count = 0
             while self._window and self._window[0].record.epoch == answer.epoch:

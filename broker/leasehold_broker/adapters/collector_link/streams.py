@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from leasehold.v1 import rpc_errors_pb2
 from leasehold_broker.domain.reasons import Reason
@@ -73,13 +75,32 @@ async def together(receiver: Coroutine[None, None, None], *helpers: Coroutine[No
         del main, tasks, task, done, waiting
 
 
+def understood(answer: Any) -> Any:
+    """The answer; gRPC gives None for bytes that are no message.
+
+    Raises:
+        LinkBrokenError: it is none.
+    """
+    if answer is None:
+        message = "the collector sent bytes that are no message of this contract"
+        raise LinkBrokenError(message)
+    return answer
+
+
 def reason_of(error: grpc.aio.AioRpcError) -> Reason | None:
-    """The reason in an error's google.rpc.ErrorInfo; None when it has none that this build knows."""
+    """The reason in an error's google.rpc.ErrorInfo; None when it has none that this build knows, or can read."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            status = rpc_errors_pb2.RpcStatus.FromString(value)
-            for detail in status.details:
-                if detail.type_url.endswith("google.rpc.ErrorInfo"):
-                    name = rpc_errors_pb2.ErrorInfo.FromString(detail.value).reason
-                    return Reason(name) if name in _NAMES else None
+            try:
+                name = _reason_name(value)
+            except DecodeError:  # whoever is between may have written it
+                name = ""
+            return Reason(name) if name in _NAMES else None
     return None
+
+
+def _reason_name(details: bytes) -> str:
+    for detail in rpc_errors_pb2.RpcStatus.FromString(details).details:
+        if detail.type_url.endswith("google.rpc.ErrorInfo"):
+            return rpc_errors_pb2.ErrorInfo.FromString(detail.value).reason
+    return ""

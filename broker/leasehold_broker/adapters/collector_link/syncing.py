@@ -13,7 +13,13 @@ from leasehold_broker.adapters.collector_link.authority import Authority
 from leasehold_broker.adapters.collector_link.reports import Reports
 from leasehold_broker.adapters.collector_link.rest import Rest
 from leasehold_broker.adapters.collector_link.settings import LinkSettings
-from leasehold_broker.adapters.collector_link.streams import WRITE_FAILURES, LinkBrokenError, UnansweredError, together
+from leasehold_broker.adapters.collector_link.streams import (
+    WRITE_FAILURES,
+    LinkBrokenError,
+    UnansweredError,
+    together,
+    understood,
+)
 from leasehold_broker.domain.budget_changes import BudgetRows, next_changes
 from leasehold_broker.domain.fleet_budget import SliceReport
 from leasehold_broker.domain.key_use import KeyUse
@@ -236,7 +242,7 @@ class Sync:
                 raise _unanswered(limit, deaf) from None
             if answer is grpc.aio.EOF:
                 return
-            push = push_from_proto(answer)
+            push = push_from_proto(understood(answer))
             waited, deaf = (0.0, 0) if self._advances(push) else (waited + clock() - began, deaf + 1)
             await self._take(push)
 
