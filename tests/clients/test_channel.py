@@ -84,6 +84,18 @@ def test_half_a_client_certificate_is_refused(pem):
         Settings.of("/x.sock", TlsFiles(), 1, {})
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0", b"no PEM"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_file_that_is_being_written_is_refused(pem, tmp_path, which, content):
+    """Over an empty key gRPC would abort the agent's process; with empty roots it must not trust the system's."""
+    half = tmp_path / "half.pem"
+    half.write_bytes(content)
+    files = [pem[0], *pem]
+    files[which] = half
+    with pytest.raises(InvalidRequest, match="no PEM"):
+        TlsFiles(*files).credentials()
+
+
 def test_a_forked_child_makes_its_own_channel(client):
     """The parent's channel is neither used nor closed in a child."""
     list(client.leases())

@@ -142,6 +142,24 @@ async def test_mutual_tls_with_rotated_certificates(tmp_path):
             await sidecar.outbox.empty()
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0-----BEGIN ", b"no PEM"])
+@pytest.mark.parametrize("half", ["roots.pem", "cert.pem", "key.pem"])
+async def test_a_file_that_is_being_written_ends_no_process(tmp_path, half, content):
+    """Truncated, and not written yet: gRPC aborts over such a key; the link counts it, and tries again."""
+    files = tmp_path / "files"
+    certify(files)
+    (files / "roots.pem").write_bytes((files / "cert.pem").read_bytes())
+    (files / half).write_bytes(content)
+    sidecar = Sidecar("127.0.0.1:1")
+    tls = TlsFiles(files / "roots.pem", files / "cert.pem", files / "key.pem")
+    sidecar.link._settings = replace(sidecar.settings, tls=tls)
+    async with sidecar, asyncio.timeout(240):
+        await eventually(lambda: sidecar.link.counters.failures.get("FILE_UNREADABLE", 0) >= 4)
+        certify(tmp_path / "whole")
+        (files / half).write_bytes((tmp_path / "whole" / half.replace("roots", "cert")).read_bytes())
+        await eventually(lambda: sidecar.link.counters.failures.get("UNAVAILABLE", 0) >= 1)
+
+
 def certify(folder: Path) -> None:
     """A self-signed certificate for collector.test, and its key."""
     folder.mkdir()

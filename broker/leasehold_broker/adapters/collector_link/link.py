@@ -157,7 +157,7 @@ class CollectorLink:
             self._authority.fence(self._clock.now())
             self._failed(name, "SPOOL_DAMAGED", detail=str(error))
         except OSError as error:
-            self._failed(name, "FILE_UNREADABLE", detail=type(error).__name__)
+            self._failed(name, "FILE_UNREADABLE", detail=str(error))
         except Refusal as refusal:
             self._failed(name, refusal.reason.value)
         except Exception as fault:  # noqa: BLE001 - the border of the link: what nobody foresaw is a failure, too

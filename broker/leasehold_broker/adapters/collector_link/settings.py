@@ -13,6 +13,7 @@ from leasehold_broker.domain.key_use import KeyUse
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 AUTHORITY_SHARE = 1 / 6
 """Of the authority: after silence of two thirds of it there is time for two more attempts."""
+PEM_BEGIN = b"-----BEGIN "
 _CHANCE = secrets.SystemRandom()
 
 
@@ -104,7 +105,7 @@ class LinkSettings:
         """A new channel that shares no connection with an earlier one: a half-open one must not be found again.
 
         Raises:
-            OSError: a certificate file cannot be read.
+            OSError: a certificate file cannot be read, or is no PEM.
         """
         options: list[tuple[str, str | int]] = [
             ("grpc.use_local_subchannel_pool", 1),
@@ -124,9 +125,26 @@ class LinkSettings:
         return grpc.aio.secure_channel(self.target, credentials, options=options)
 
 
+class NoPemError(OSError):
+    """A file that should be PEM is not, or not yet."""
+
+
 def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
-        root_certificates=tls.roots.read_bytes(),
-        private_key=None if tls.key is None else tls.key.read_bytes(),
-        certificate_chain=None if tls.certificate is None else tls.certificate.read_bytes(),
+        root_certificates=_pem(tls.roots),
+        private_key=None if tls.key is None else _pem(tls.key),
+        certificate_chain=None if tls.certificate is None else _pem(tls.certificate),
     )
+
+
+def _pem(path: Path) -> bytes:
+    """What is in the file. A file that is just being written is empty: gRPC ends the whole process over such a key.
+
+    Raises:
+        OSError: it cannot be read, or is no PEM.
+    """
+    found = path.read_bytes()
+    if PEM_BEGIN not in found or b"\0" in found:
+        message = f"{path} holds no PEM: write a new file beside it, and move it to its place"
+        raise NoPemError(message)
+    return found

@@ -49,7 +49,7 @@ class TlsFiles:
         """For one new channel.
 
         Raises:
-            InvalidRequest: a file cannot be read, or only one of certificate and key is given.
+            InvalidRequest: a file cannot be read or is no PEM, or only one of certificate and key is given.
         """
         if (self.certificate_file is None) != (self.key_file is None):
             raise InvalidRequest.of_field("tls", "has only one of certificate_file and key_file; give both or none")
@@ -60,9 +60,15 @@ def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        found = Path(path).read_bytes()
     except OSError as error:
         raise InvalidRequest.of_field("tls", f"file {os.fspath(path)} cannot be read: {error.strerror}") from None
+    if b"-----BEGIN " not in found or b"\0" in found:
+        # As one that is just being written: gRPC would end the whole process over an empty key.
+        raise InvalidRequest.of_field(
+            "tls", f"file {os.fspath(path)} holds no PEM; write a new file beside it and move it to its place"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
