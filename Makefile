@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Of 2 cores: many tests wait for processes and servers most of their time.
 WORKERS ?= 3
 ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+# Compiled code is kept, whatever a container's environment says: hundreds of processes would each compile it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: browser bench-ingest simulate-fleet soak-audit soak-scale simulate mutants crash help demo test lint format proto prices requirements bench attack sbom audit-deps fuzz clean
 
@@ -58,8 +60,14 @@ $(VENV)/fuzz.stamp: requirements/fuzz.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp ## the whole mission on this machine, in under a minute
 	@$(ENV) leasehold-broker demo
 
-test: lint $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/envoy.stamp $(VENV)/oidc.stamp ## every check and every test
+test: $(VENV)/servers.stamp $(VENV)/nats.stamp $(VENV)/envoy.stamp $(VENV)/oidc.stamp ## every check and every test
+	@$(MAKE) --no-print-directory --output-sync -j2 lint collected
 	@$(ENV) pytest -q -n $(WORKERS) --dist worksteal $(TESTS)
+
+# Types are checked on one core; on the other, what each worker would else do anew: rewrite the asserts of all tests.
+.PHONY: collected
+collected: $(VENV)/dev.stamp
+	@found=$$($(ENV) pytest -qq --collect-only $(TESTS) 2>&1) || { echo "$$found" | tail -n 60; exit 1; }
 
 lint: $(VENV)/dev.stamp ## formatting, lint, types, import contracts, protos, generated code
 	@$(ENV) ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
