@@ -91,8 +91,6 @@ class PlantedSearch:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look at what all tests left, once all of them ended; fail the run for what was found."""
-        if hasattr(session.config, "workerinput"):
-            return
         folders = session.config._tmp_path_factory.getbasetemp()
         self.hits += hits_below(folders) if folders.is_dir() else [f"nothing was searched: {folders} is gone"]
         if self.hits:
@@ -109,4 +107,5 @@ class PlantedSearch:
 def pytest_configure(config: pytest.Config) -> None:
     """Look into temporary folders before they go, and into everything at the end."""
     tempfile.TemporaryDirectory.cleanup = _removed
-    config.pluginmanager.register(PlantedSearch(), "planted-search")
+    if not hasattr(config, "workerinput"):  # who leads the workers hears all their reports
+        config.pluginmanager.register(PlantedSearch(), "planted-search")

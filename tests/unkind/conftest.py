@@ -1,9 +1,10 @@
-"""What runs of minutes and hours have in common."""
+"""What runs of minutes and hours have in common, and who can run programs as other users."""
 
 import time
 from collections.abc import Callable
 
 import pytest
+from tests.unkind.other_users import interpreter
 
 TOLD_SECONDS = 10.0
 
@@ -23,3 +24,10 @@ def progress(request) -> Callable[[str], None]:
             print(f"\n{request.node.name}: {where}, {told - began:.0f} s", end=" ", flush=True)  # noqa: T201
 
     return say
+
+
+@pytest.fixture(scope="session")
+def other_users() -> None:
+    """Skip where no program can be run as another user."""
+    if not interpreter():
+        pytest.skip("becoming other users needs root and a readable checkout")

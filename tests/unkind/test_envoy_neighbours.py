@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from tests.fakes import envoy
 from tests.fakes.envoy import RESEARCHER, Envoy
-from tests.unkind.test_neighbours import AGENT, BROKER, GROUP, OTHER, PYTHON, as_user, run_as
+from tests.unkind.other_users import AGENT, BROKER, GROUP, OTHER, as_user, interpreter, run_as
 
 ENVOY = 61004
 pytestmark = [
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not PYTHON, reason="becoming other users needs root and a readable checkout"),
+    pytest.mark.usefixtures("other_users"),
     pytest.mark.skipif(envoy.installed() is None, reason="no Envoy here: make .venv/envoy.stamp"),
 ]
 
@@ -80,7 +80,7 @@ def where():
     try:
         os.chown(folder, BROKER, BROKER)
         (folder / "envoy").mkdir(0o755)
-        command = [PYTHON, "-m", "tests.unkind.envoy_stage", str(folder), str(GROUP), str(ENVOY)]
+        command = [interpreter(), "-m", "tests.unkind.envoy_stage", str(folder), str(GROUP), str(ENVOY)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **as_user(BROKER, GROUP)
         ) as stage:

@@ -4,13 +4,11 @@ The main case is another user: the sidecar runs under a uid of its own. A proces
 of that uid, master key included; against it the memory alone holds, and that is tested. Needs root, to become others.
 """
 
-import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
@@ -18,64 +16,16 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.secret_scan import Scanner
+from tests.unkind.other_users import AGENT, BROKER, GROUP, OTHER, as_user, interpreter, run_as
 
-BROKER, AGENT, OTHER, GROUP = 61001, 61002, 61003, 61009
-ROOT = Path(__file__).parents[2]
 ATTACKS = Path(__file__).with_name("neighbour_attacks.py")
 DETECTED_SECONDS_MAX = 30.0
 ANYONE_MAY_KNOW = {"pagemap"}
 """Opening it is allowed to all; without rights it holds zeros in place of addresses."""
 
-
-def as_user(uid, *groups):
-    """Settings of a process of this user, without any other right."""
-    return {
-        "user": uid,
-        "group": uid,
-        "extra_groups": list(groups),
-        "cwd": "/",
-        "env": {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "PYTHONPATH": str(ROOT),
-            "HOME": "/",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-    }
-
-
-def usable(interpreter):
-    """True when another user can run this interpreter with this checkout's code."""
-    command = [interpreter, "-c", "import leasehold_broker, leasehold, anthropic, tests.fakes.secret_scan"]
-    try:
-        return subprocess.run(command, **as_user(OTHER), capture_output=True, timeout=60, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-def interpreter_for_all():
-    """This environment's interpreter; where other users may not enter its folder, one built on the system's; or ""."""
-    if os.geteuid() != 0:
-        return ""
-    if usable(sys.executable):
-        return sys.executable
-    system = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
-    if not system.exists():
-        return ""
-    folder = Path(tempfile.mkdtemp(prefix="leasehold-venv-"))
-    atexit.register(shutil.rmtree, folder)
-    folder.chmod(0o755)
-    subprocess.run([system, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
-    installed = (entry for entry in sys.path if entry.endswith("-packages"))
-    ours = [*installed, str(ROOT / "broker"), str(ROOT / "clients/python/src")]
-    next(folder.glob("lib/python3*/site-packages")).joinpath("ours.pth").write_text("\n".join(ours) + "\n")
-    built = str(folder / "bin/python")
-    return built if usable(built) else ""
-
-
-PYTHON = interpreter_for_all()
 pytestmark = [
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not PYTHON, reason="becoming other users needs root and a readable checkout"),
+    pytest.mark.usefixtures("other_users"),
 ]
 
 
@@ -85,7 +35,7 @@ def node():
     folder = Path(tempfile.mkdtemp(prefix="leasehold-"))
     try:
         os.chown(folder, BROKER, BROKER)
-        command = [PYTHON, "-m", "tests.unkind.neighbour_stage", str(folder), str(GROUP)]
+        command = [interpreter(), "-m", "tests.unkind.neighbour_stage", str(folder), str(GROUP)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **as_user(BROKER, GROUP)
         ) as process:
@@ -106,20 +56,6 @@ def sidecar():
         yield where
 
 
-def run_as(uid, program, *arguments, groups=()):
-    """A program's output, run by this user."""
-    done = subprocess.run(
-        [PYTHON, "-c", program, *arguments],
-        **as_user(uid, *groups),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def attacked(uid, pid, groups=()):
     """What each attempt gave, and the loot."""
     with ExitStack() as stack:
@@ -128,7 +64,7 @@ def attacked(uid, pid, groups=()):
             "import os, runpy, sys; os.dup2(int(sys.argv[2]), 3); runpy.run_path(sys.argv[3], run_name='__main__')"
         )
         done = subprocess.run(
-            [PYTHON, "-c", program, str(pid), str(loot.fileno()), str(ATTACKS)],
+            [interpreter(), "-c", program, str(pid), str(loot.fileno()), str(ATTACKS)],
             **as_user(uid, *groups),
             pass_fds=[loot.fileno()],
             capture_output=True,
@@ -272,7 +208,7 @@ def test_no_neighbour_reads_a_brokers_memory(sidecar, uid, process):
 def test_the_same_attempts_do_work_on_a_process_that_is_not_hardened():
     """Positive control: a plain process of the same uid is read through nearly every way, and its secret is found."""
     with subprocess.Popen(
-        [PYTHON, "-c", DECOY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **as_user(BROKER)
+        [interpreter(), "-c", DECOY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **as_user(BROKER)
     ) as decoy:
         assert decoy.stdout.readline() == b"ready\n"
         results, loot = attacked(BROKER, decoy.pid)
@@ -286,7 +222,7 @@ def test_the_same_attempts_do_work_on_a_process_that_is_not_hardened():
 def watched(loot):
     """A process of the broker's own uid that opens the memory of whatever starts; told pids, it reads what it holds."""
     program = "import os, sys; os.dup2(int(sys.argv[1]), 3); exec(sys.argv[2])"
-    command = [PYTHON, "-c", program, str(loot.fileno()), WATCH]
+    command = [interpreter(), "-c", program, str(loot.fileno()), WATCH]
     with subprocess.Popen(
         command,
         **as_user(BROKER, GROUP),
@@ -320,7 +256,7 @@ def test_who_waits_does_read_a_process_that_hardens_itself_late():
         tempfile.TemporaryFile() as loot,
         watched(loot) as read,
         subprocess.Popen(
-            [PYTHON, "-c", late], **as_user(BROKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [interpreter(), "-c", late], **as_user(BROKER), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process,
     ):
         process.stdout.readline()
