@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from google.protobuf.message import DecodeError, Message
 
+from leasehold import InvalidRequest
+from leasehold.audit import Record
 from leasehold.v1 import (
     audit_service_pb2,
     budget_service_pb2,
@@ -16,7 +18,7 @@ from leasehold.v1 import (
     sidecar_service_pb2,
 )
 from leasehold_broker.domain.reasons import Reason, Refusal
-from leasehold_broker.wire import audit_export, budgets, event_body, leases, records, revocations, slices, sync
+from leasehold_broker.wire import budgets, event_body, leases, records, revocations, slices, sync
 
 
 def _acquire(message: Message) -> None:
@@ -112,9 +114,9 @@ def protos(data: bytes) -> None:
             event_body.event_columns(rest)
         return
     if chosen > len(READERS):
-        with contextlib.suppress(ValueError):
-            stored = audit_export.decode_line(rest)
-            assert audit_export.decode_line(audit_export.encode_line(stored)) == stored
+        with contextlib.suppress(InvalidRequest):
+            record = Record.of_line(rest.decode("utf-8", "surrogateescape"), 1)
+            assert Record.of_line(record.line(), 1) == record
         return
     kind, read = READERS[chosen]
     try:

@@ -1,4 +1,4 @@
-"""Slices as the collector's stores keep them. Owns which column is what; how they are read is each store's own."""
+"""Slices as the collector's stores keep them. Owns which column is what; the questions are each store's own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,4 +23,38 @@ def slice_of(row: Mapping[str, Any]) -> StoredSlice:
         reported=row["reported"],
         written_off=row["written_off"],
         state=SliceState(row["state"]),
+    )
+
+
+SLICE_COLUMNS = (
+    "fence",
+    "budget",
+    "metric",
+    "window_start_ms",
+    "window_end_ms",
+    "sidecar",
+    "life",
+    "granted",
+    "returned",
+    "reported",
+    "written_off",
+    "state",
+)
+
+
+def slice_values(one: StoredSlice) -> tuple[int | str, ...]:
+    """What is put into `SLICE_COLUMNS`."""
+    return (
+        one.fence,
+        one.budget,
+        one.metric.value,
+        one.window.start_ms,
+        one.window.end_ms,
+        one.sidecar,
+        one.life,
+        one.granted,
+        one.returned,
+        one.reported,
+        one.written_off,
+        one.state.value,
     )

@@ -23,7 +23,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class HttpUsageReports:
-    """Implements `UsageReports`."""
+    """Carries the questions of a vendor's module to its origin."""
 
     def __init__(self, origin: str) -> None:
         """Ask this origin.
@@ -39,7 +39,11 @@ class HttpUsageReports:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def carry(self, reporting: Reporting, admin_key: Secret) -> dict[tuple[str, str], Counted]:
-        """As the port says."""
+        """Ask until the module has what it wants.
+
+        Raises:
+            UsageReportError: the provider cannot be reached or refuses.
+        """
         try:
             ask = next(reporting)
             while True:

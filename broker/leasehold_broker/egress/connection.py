@@ -118,7 +118,6 @@ class Connection(asyncio.Protocol):
             counts.connections_over_limit += 1
             self._transport.abort()
             return
-        counts.connections += 1
         counts.open_connections += 1
         counts.connections_of[holder] += 1
         self.door.connections.add(self)

@@ -90,7 +90,6 @@ class Target:
 class EgressCounts:
     """Numbers for the metrics; only ever written by the egress. Gauges are named `open_...`."""
 
-    connections: int = 0
     connections_over_limit: int = 0
     open_connections: int = 0
     requests: int = 0

@@ -1,12 +1,9 @@
-"""The port to a provider's own account of what was used and what it cost."""
+"""How a vendor's module asks for its provider's own account of what was used, and is answered."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
-from typing import Protocol
 
 from leasehold_broker.domain.reconciliation import Counted
-from leasehold_broker.domain.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +23,3 @@ Reporting = Generator[ReportAsk, bytes, dict[tuple[str, str], Counted]]
 
 class UsageReportError(Exception):
     """A report could not be had: unreachable, refused, or of a shape that we do not know. Never holds a secret."""
-
-
-class UsageReports(Protocol):
-    """Carries the questions of a vendor's module."""
-
-    def carry(self, reporting: Reporting, admin_key: Secret) -> dict[tuple[str, str], Counted]:
-        """Ask until the module has what it wants.
-
-        Raises:
-            UsageReportError: the provider cannot be reached or refuses.
-        """
-        ...
-
-
-class UsageVendor(Protocol):
-    """A vendor's module, pure."""
-
-    def __call__(self, first: date, days: int) -> Reporting:
-        """The usage of so many UTC days from `first` on."""
-        ...

@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from leasehold_broker.adapters.log_rows import revocation
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, PostgresAt, let_go
 from leasehold_broker.adapters.postgres_collector.turn import LogEnd
@@ -121,7 +122,7 @@ class Follower:
             while confirmed < end.epoch:
                 sql = f"{rows.REVOCATIONS} WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch LIMIT $3"
                 page = await connection.fetch(sql, confirmed, end.epoch, RECENT_REVOCATIONS_MAX)
-                found = [rows.revocation(one) for one in page]
+                found = [revocation(one) for one in page]
                 if not found or any(entry.epoch != due for due, entry in enumerate(found, confirmed + 1)):
                     self._fail(f"the database lacks a revocation after {confirmed}: it was altered")
                     return

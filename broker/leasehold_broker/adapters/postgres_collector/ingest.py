@@ -7,6 +7,7 @@ aside whole, an event says so, and its sidecar is told with its next batch that 
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from leasehold_broker.adapters.log_rows import stream_head
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.connections import FAILURES, translated
@@ -73,7 +74,7 @@ class PostgresIngest:
                 lives = StreamLives(own)
                 epochs = list({record.epoch for record in records})
                 for life in await connection.fetch(rows.LIVES_OF, [stream], epochs):
-                    lives.know(life["id"], rows.stream_head(life))
+                    lives.know(life["id"], stream_head(life))
                 digests = await stored_digests(connection, lives, stream, repeated(lives, stream, records), {})
         head = lives.head(stream)
         fresh, after, _ = accept(

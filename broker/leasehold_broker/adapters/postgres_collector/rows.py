@@ -1,18 +1,10 @@
 """Rows to values and questions to SQL. Pure functions; owns no connection."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
-from leasehold_broker.domain.audit_chain import ChainedRecord
-from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.adapters.log_rows import REVOCATION_COLUMNS
+from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.budget_changes import BudgetChange
-from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import from_words, order_from_words
-from leasehold_broker.domain.stream_head import LifeState, StreamHead
-
-Row = Mapping[str, Any]
 
 HEAD = "SELECT size, root, lives, epoch, budget_change FROM log_head"
 MOVE_HEAD = (
@@ -44,10 +36,7 @@ EDGE_TILE = "SELECT hashes FROM edge WHERE level = $1 AND number = $2"
 
 REVOCATIONS = "SELECT epoch, selector, note, revoked_by, create_wall_ms, terms, request_id FROM revocations"
 REVOCATIONS_ASKED = f"{REVOCATIONS} WHERE revoked_by = $1 AND request_id = ANY($2)"
-PUT_REVOCATION = (
-    "INSERT INTO revocations (epoch, selector, terms, note, revoked_by, request_id, create_wall_ms) "
-    "VALUES ($1, $2, $3, $4, $5, $6, $7)"
-)
+PUT_REVOCATION = f"INSERT INTO revocations ({REVOCATION_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"  # noqa: S608 - constants
 BUDGET_CHANGES_AFTER = "SELECT body FROM budget_changes WHERE number > $1 ORDER BY number LIMIT $2"
 BUDGET_CHANGE_ASKED = "SELECT body FROM budget_changes WHERE changed_by = $1 AND request_id = $2"
 PUT_BUDGET_CHANGE = "INSERT INTO budget_changes (number, changed_by, request_id, body) VALUES ($1, $2, $3, $4)"
@@ -127,28 +116,3 @@ def question(
         for one in ("e.key = {0} AND e.key <> ''", "e.position IN (SELECT position FROM event_keys WHERE key = {0})")
     )
     return f"({alone} {end}) UNION ALL ({among} {end}) {end}", parameters
-
-
-def stored_record(row: Row) -> StoredRecord:
-    """One row of `RECORDS`."""
-    position, receive_wall_ms, type_, stream, epoch, sequence, previous_digest, digest, body = row.values()
-    record = ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
-    return StoredRecord(position, receive_wall_ms, record, type_)
-
-
-def stream_head(row: Row) -> StreamHead:
-    """One row of `LIVES`."""
-    return StreamHead(
-        row["stream"], row["epoch"], row["sequence"], row["digest"], row["receive_wall_ms"], LifeState(row["state"])
-    )
-
-
-def revocation(row: Row) -> Revocation:
-    """One row of `REVOCATIONS`.
-
-    Raises:
-        ValueError, msgspec.DecodeError: the row was damaged.
-    """
-    selector = from_words(msgspec.json.decode(row["selector"], type=dict[str, Any]))
-    order = order_from_words(msgspec.json.decode(row["terms"], type=dict[str, Any]))
-    return Revocation(row["epoch"], selector, row["note"], row["revoked_by"], row["create_wall_ms"], order)

@@ -6,26 +6,12 @@ Owns that a commit is refused when another was made since the version that it wa
 from collections.abc import Sequence
 from typing import Any
 
-from leasehold_broker.adapters.slice_rows import slice_of
+from leasehold_broker.adapters.slice_rows import SLICE_COLUMNS, slice_of, slice_values
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 FENCE_MARK = "slice_fence"
 VERSION_MARK = "slices_version"
-_COLUMNS = (
-    "fence",
-    "budget",
-    "metric",
-    "window_start_ms",
-    "window_end_ms",
-    "sidecar",
-    "life",
-    "granted",
-    "returned",
-    "reported",
-    "written_off",
-    "state",
-    "version",
-)
+_COLUMNS = (*SLICE_COLUMNS, "version")
 _LOCK = "SELECT value FROM marks WHERE name = $1 FOR UPDATE"
 _PUT = (
     f"INSERT INTO slices ({', '.join(_COLUMNS)}) "  # noqa: S608 - constants
@@ -52,27 +38,7 @@ async def put_slices(connection: Any, version: int, fence: int, slices: Sequence
     """Insert or replace, and remember the highest fence and the version."""
     await connection.execute(_PUT_MARK, FENCE_MARK, fence)
     await connection.execute(_PUT_MARK, VERSION_MARK, version)
-    await connection.executemany(
-        _PUT,
-        [
-            (
-                one.fence,
-                one.budget,
-                one.metric.value,
-                one.window.start_ms,
-                one.window.end_ms,
-                one.sidecar,
-                one.life,
-                one.granted,
-                one.returned,
-                one.reported,
-                one.written_off,
-                one.state.value,
-                version,
-            )
-            for one in slices
-        ],
-    )
+    await connection.executemany(_PUT, [(*slice_values(one), version) for one in slices])
 
 
 async def read_slices(connection: Any, after_version: int) -> EscrowBooks:

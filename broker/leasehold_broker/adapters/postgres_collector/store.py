@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any, TypeVar
 
+from leasehold_broker.adapters.log_rows import revocation, stored_record, stream_head
 from leasehold_broker.adapters.postgres_collector import retention, rows
 from leasehold_broker.adapters.postgres_collector.appender import Appender
 from leasehold_broker.adapters.postgres_collector.board import PostgresFleetBoard
@@ -115,7 +116,7 @@ class PostgresCollectorStore:
                     at = found[-1].position if found else after_position
                     sql, parameters = rows.question(wanted, at, due, gapless=gapless)
                     bound = [clean(one) if isinstance(one, str) else one for one in parameters]
-                    some = [rows.stored_record(row) for row in await connection.fetch(sql, *bound)]
+                    some = [stored_record(row) for row in await connection.fetch(sql, *bound)]
                     more = len(some) == due
                     if not some and gapless and at < self.last_position():
                         gapless, more = False, True  # somebody took records out: what follows them is told
@@ -128,7 +129,7 @@ class PostgresCollectorStore:
 
     async def heads(self) -> Sequence[StreamHead]:
         """As the port says."""
-        return [rows.stream_head(row) for row in await self._fetch(rows.LIVES)]
+        return [stream_head(row) for row in await self._fetch(rows.LIVES)]
 
     def last_position(self) -> int:
         """As the port says."""
@@ -276,7 +277,7 @@ class PostgresCollectorStore:
     async def find(self, epoch: int) -> Revocation | None:
         """As the port says."""
         found = await self._fetch(f"{rows.REVOCATIONS} WHERE epoch = $1", epoch)
-        return rows.revocation(found[0]) if found else None
+        return revocation(found[0]) if found else None
 
     async def after(self, epoch: int, limit: int) -> Sequence[Revocation]:
         """As the port says; recent entries come from memory, so that a push to many sidecars reads no database."""
@@ -286,12 +287,12 @@ class PostgresCollectorStore:
         if recent and recent[0].epoch <= epoch + 1 and recent[-1].epoch >= known:
             return [entry for entry in recent if epoch < entry.epoch <= known][:limit]
         sql = f"{rows.REVOCATIONS} WHERE epoch > $1 ORDER BY epoch LIMIT $2"
-        return [rows.revocation(row) for row in await self._fetch(sql, epoch, limit)]
+        return [revocation(row) for row in await self._fetch(sql, epoch, limit)]
 
     async def before(self, epoch: int, limit: int) -> Sequence[Revocation]:
         """As the port says."""
         sql = f"{rows.REVOCATIONS} WHERE epoch < $1 ORDER BY epoch DESC LIMIT $2"
-        return [rows.revocation(row) for row in await self._fetch(sql, epoch, limit)]
+        return [revocation(row) for row in await self._fetch(sql, epoch, limit)]
 
     async def applied_between(
         self, first_epoch: int, last_epoch: int, sidecars: Sequence[str]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from leasehold_broker.adapters.log_rows import revocation, revocation_values, stream_head
 from leasehold_broker.adapters.postgres_collector import rows
 from leasehold_broker.adapters.postgres_collector.connections import HeadMovedError
 from leasehold_broker.adapters.postgres_collector.copied_rows import COLUMNS, clean, copied
@@ -23,7 +24,6 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogPlan, LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge, split
@@ -119,18 +119,7 @@ class Turn:
             self._plan.record(event)
         await self._connection.executemany(
             rows.PUT_REVOCATION,
-            [
-                (
-                    entry.epoch,
-                    msgspec.json.encode(to_words(entry.selector), order="sorted").decode(),
-                    msgspec.json.encode(order_to_words(entry.order), order="sorted").decode(),
-                    entry.note,
-                    entry.revoked_by,
-                    draft.request_id,
-                    entry.create_wall_ms,
-                )
-                for entry, draft in zip(entries, drafts, strict=True)
-            ],
+            [revocation_values(entry, draft.request_id) for entry, draft in zip(entries, drafts, strict=True)],
         )
         self._epoch = entries[-1].epoch
         return entries
@@ -139,7 +128,7 @@ class Turn:
         """What their responder has asked for with the id of each before."""
         ids = [draft.request_id for draft in drafts]
         found = await self._connection.fetch(rows.REVOCATIONS_ASKED, drafts[0].revoked_by, ids)
-        known = {row["request_id"]: rows.revocation(row) for row in found}
+        known = {row["request_id"]: revocation(row) for row in found}
         return [known.get(one) for one in ids]
 
     async def change_budget(self, draft: BudgetChange, describe: Callable[[BudgetChange], Event]) -> BudgetChange:
@@ -288,7 +277,7 @@ async def take_turn(
     epochs = {epoch for some in streams.values() for epoch in some} | {writer.epoch}
     lives = StreamLives(own, row["lives"])
     for life in await connection.fetch(rows.LIVES_OF, [*streams, writer.stream], list(epochs)):
-        lives.know(life["id"], rows.stream_head(life))
+        lives.know(life["id"], stream_head(life))
     plan = LogPlan(writer, own, lives, edge)
     return Turn(connection, plan, LogEnd(head, row["epoch"], row["budget_change"])), edge
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from sqlite_utils import Database
 
-from leasehold_broker.adapters.slice_rows import slice_of
+from leasehold_broker.adapters.slice_rows import SLICE_COLUMNS, slice_of, slice_values
 from leasehold_broker.ports.escrow_log import EscrowBooks, StoredSlice, put_since
 
 FENCE_MARK = "slice_fence"
 VERSION_MARK = "slices_version"
 _PUT_SLICE = (
-    "INSERT OR REPLACE INTO slices (fence, budget, metric, window_start_ms, window_end_ms, sidecar, life, granted, "
-    "returned, reported, written_off, state) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT OR REPLACE INTO slices ({', '.join(SLICE_COLUMNS)}) "  # noqa: S608 - constants
+    f"VALUES ({','.join('?' * len(SLICE_COLUMNS))})"
 )
 _MARK = "SELECT value FROM marks WHERE name = ?"
 _PUT_MARK = (
@@ -74,26 +74,7 @@ def put_slices(connection: sqlite3.Connection, version: int, fence: int, slices:
     """Insert or replace, and remember the highest fence and the version."""
     connection.execute(_PUT_MARK, (FENCE_MARK, fence))
     connection.execute(_PUT_MARK, (VERSION_MARK, version))
-    connection.executemany(
-        _PUT_SLICE,
-        [
-            (
-                one.fence,
-                one.budget,
-                one.metric.value,
-                one.window.start_ms,
-                one.window.end_ms,
-                one.sidecar,
-                one.life,
-                one.granted,
-                one.returned,
-                one.reported,
-                one.written_off,
-                one.state.value,
-            )
-            for one in slices
-        ],
-    )
+    connection.executemany(_PUT_SLICE, [slice_values(one) for one in slices])
 
 
 def forget_slices(connection: sqlite3.Connection, fences: Sequence[int]) -> None:

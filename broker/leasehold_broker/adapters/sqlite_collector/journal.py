@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 
+from leasehold_broker.adapters.log_rows import REVOCATION_COLUMNS, revocation, revocation_values
 from leasehold_broker.adapters.sqlite_collector import rows
 from leasehold_broker.adapters.sqlite_collector.lives import load_lives, put_lives
 from leasehold_broker.adapters.sqlite_collector.tree import load_edge, put_tiles
@@ -23,7 +24,6 @@ from leasehold_broker.domain.events import Event
 from leasehold_broker.domain.log_plan import LogPlan, LogWriter
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import order_to_words, to_words
 from leasehold_broker.domain.stream_head import StreamHead
 from leasehold_broker.domain.stream_lives import StreamLives
 from leasehold_broker.domain.tiles import TileEdge
@@ -42,6 +42,7 @@ _PUT_SIDECAR = (
     "applied_epoch = max(applied_epoch, excluded.applied_epoch), last_heard_wall_ms = excluded.last_heard_wall_ms, "
     "authority_ms = max(authority_ms, excluded.authority_ms)"
 )
+_PUT_REVOCATION = f"INSERT INTO revocations ({REVOCATION_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _PUT_APPLIED = "INSERT INTO applied (epoch, sidecar, leases_ended, calls_cut) VALUES (?,?,?,?) ON CONFLICT DO NOTHING"
 
 
@@ -130,13 +131,7 @@ class WriterMemory:
             return earlier
         for draft in drafts:
             entry = draft.numbered(self.epoch + 1)
-            selector = msgspec.json.encode(to_words(draft.selector), order="sorted").decode()
-            order = msgspec.json.encode(order_to_words(draft.order), order="sorted").decode()
-            connection.execute(
-                "INSERT INTO revocations (epoch, selector, note, revoked_by, request_id, create_wall_ms, terms) "
-                "VALUES (?,?,?,?,?,?,?)",
-                (entry.epoch, selector, entry.note, entry.revoked_by, draft.request_id, entry.create_wall_ms, order),
-            )
+            connection.execute(_PUT_REVOCATION, revocation_values(entry, draft.request_id))
             self.record(connection, describe(entry, draft))
             self.epoch = entry.epoch
             self._issued.append(entry)
@@ -149,7 +144,7 @@ class WriterMemory:
         )
         found = cursor.fetchone()
         names = [column[0] for column in cursor.description]
-        return None if found is None else rows.revocation(dict(zip(names, found, strict=True)))
+        return None if found is None else revocation(dict(zip(names, found, strict=True)))
 
     def change_budget(
         self, connection: sqlite3.Connection, draft: BudgetChange, describe: Callable[[BudgetChange], Event]

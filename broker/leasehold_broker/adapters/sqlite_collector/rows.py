@@ -1,18 +1,9 @@
 """Rows to values and questions to SQL. Pure functions over sqlite-utils' dictionaries; owns no connection."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
-from leasehold_broker.domain.audit_chain import ChainedRecord
-from leasehold_broker.domain.audit_query import EventFilter, StoredRecord
+from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.budget_changes import BudgetChange
-from leasehold_broker.domain.revocation import Revocation
-from leasehold_broker.domain.selector_words import from_words, order_from_words
-from leasehold_broker.domain.stream_head import LifeState, StreamHead
-
-Row = Mapping[str, Any]
 
 RECORDS = (
     "SELECT e.position, e.receive_wall_ms, e.type, l.stream, l.epoch, e.sequence, e.previous_digest, e.digest, e.body "
@@ -96,28 +87,3 @@ def question(wanted: EventFilter, after_position: int, limit: int) -> tuple[str,
         for one in ("e.key = :key AND e.key <> ''", "e.position IN (SELECT position FROM event_keys WHERE key = :key)")
     )
     return f"SELECT * FROM ({alone} {end}) UNION ALL SELECT * FROM ({among} {end}) {end}", parameters  # noqa: S608 - constants
-
-
-def stored_record(row: tuple[Any, ...]) -> StoredRecord:
-    """One row of `RECORDS`."""
-    position, receive_wall_ms, type_, stream, epoch, sequence, previous_digest, digest, body = row
-    record = ChainedRecord(stream, epoch, sequence, previous_digest, body, digest)
-    return StoredRecord(position, receive_wall_ms, record, type_)
-
-
-def stream_head(row: Row) -> StreamHead:
-    """One row of `LIVES`."""
-    return StreamHead(
-        row["stream"], row["epoch"], row["sequence"], row["digest"], row["receive_wall_ms"], LifeState(row["state"])
-    )
-
-
-def revocation(row: Row) -> Revocation:
-    """One row of `REVOCATIONS`.
-
-    Raises:
-        ValueError, msgspec.DecodeError: the row was damaged.
-    """
-    selector = from_words(msgspec.json.decode(row["selector"], type=dict[str, Any]))
-    order = order_from_words(msgspec.json.decode(row["terms"], type=dict[str, Any]))
-    return Revocation(row["epoch"], selector, row["note"], row["revoked_by"], row["create_wall_ms"], order)

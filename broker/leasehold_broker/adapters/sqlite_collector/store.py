@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 from sqlite_utils import Database
 
+from leasehold_broker.adapters.log_rows import revocation, stored_record, stream_head
 from leasehold_broker.adapters.sqlite_collector import escrow, rows
 from leasehold_broker.adapters.sqlite_collector.disk import SqliteDisk
 from leasehold_broker.adapters.sqlite_collector.file_lock import lock
@@ -152,7 +153,7 @@ class CollectorStore:
             found: list[StoredRecord] = []
             size = 0
             for row in database.execute(sql, parameters):
-                found.append(rows.stored_record(row))
+                found.append(stored_record(row))
                 size += len(found[-1].record.body)
                 if size >= PAGE_BYTES_MAX:
                     break
@@ -162,7 +163,7 @@ class CollectorStore:
 
     async def heads(self) -> Sequence[StreamHead]:
         """As the port says."""
-        return await self._log.ask(lambda database: [rows.stream_head(row) for row in database.query(rows.LIVES)])
+        return await self._log.ask(lambda database: [stream_head(row) for row in database.query(rows.LIVES)])
 
     def last_position(self) -> int:
         """As the port says."""
@@ -357,7 +358,7 @@ class CollectorStore:
     async def _revocations(self, condition: str, epoch: int, limit: int) -> list[Revocation]:
         sql = f"{rows.REVOCATIONS} {condition}"
         parameters = {"epoch": epoch, "limit": limit}
-        return await self._state.ask(lambda database: [rows.revocation(row) for row in database.query(sql, parameters)])
+        return await self._state.ask(lambda database: [revocation(row) for row in database.query(sql, parameters)])
 
     def _connect(self) -> sqlite3.Connection:
         with contextlib.ExitStack() as undo:
@@ -365,7 +366,7 @@ class CollectorStore:
             prepare(connection)
             self._memory.load(connection)
             for row in Database(connection).query(f"{rows.REVOCATIONS} ORDER BY epoch"):
-                entry = rows.revocation(row)
+                entry = revocation(row)
                 self._history.extend([entry])
                 self._recent.append(entry)
             undo.pop_all()
