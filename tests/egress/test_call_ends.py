@@ -70,7 +70,6 @@ async def test_a_caller_that_leaves_in_mid_stream_is_settled_with_what_was_seen(
         writer.transport.abort()
         outcome = await world.calls.outcome()
         assert (outcome.end, outcome.usage.output_tokens, outcome.usage_final) == (CallEnd.CLIENT_GONE, 5, False)
-        assert outcome.output_bytes > 0
         never.set()
 
 

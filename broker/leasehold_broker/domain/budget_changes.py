@@ -109,9 +109,6 @@ class BudgetRows:
     total: int
 
 
-Changes = Mapping[Metric, BudgetChange]
-
-
 def changed_caps(caps: Amounts, changes: Iterable[BudgetChange], wall_ms: int) -> Amounts:
     """The caps with these changes of one budget, at most one for each metric, as far as they are in force."""
     found = list(caps)

@@ -102,7 +102,6 @@ class CallOutcome:
         status: the provider's HTTP status; 0 when none came.
         usage: the provider's last usage report; None when none came.
         usage_final: True when that report is the provider's last word for the call.
-        output_bytes: bytes of answer body that came from the provider.
         wait_seconds: the provider asks to wait so long; None when it does not say.
         exhausted: the provider says that the key's account has nothing left.
         refused: the provider says in words of its own that the key is no good; 401 says so without.
@@ -113,7 +112,6 @@ class CallOutcome:
     status: int = 0
     usage: Usage | None = None
     usage_final: bool = False
-    output_bytes: int = 0
     wait_seconds: float | None = None
     exhausted: bool = False
     refused: bool = False

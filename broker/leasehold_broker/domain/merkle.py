@@ -16,7 +16,6 @@ NodeHash = Callable[[int, int], bytes]
 
 EMPTY_ROOT = hashlib.sha256().digest()
 HASH_BYTES = 32
-LEVELS_MAX = 63
 
 
 def leaf_hash(data: bytes) -> bytes:

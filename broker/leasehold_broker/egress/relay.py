@@ -74,7 +74,6 @@ class Relay:
         "_head_sent",
         "_meter",
         "_on_end",
-        "_output_bytes",
         "_parsed",
         "_paused",
         "_plan",
@@ -118,7 +117,6 @@ class Relay:
         self._paused = False
         self._sent = False
         self._status = 0
-        self._output_bytes = 0
         self._refusal_headers: dict[str, str] = {}
         self._refusal_body = bytearray()
         self.refusal: Refusal | None = None
@@ -224,7 +222,6 @@ class Relay:
         meter, redactor = self._meter, self._redactor
         if self._end is not None or meter is None or redactor is None:
             return
-        self._output_bytes += len(data)
         if self._refusal_headers and len(self._refusal_body) <= REFUSAL_BYTES_MAX:
             self._refusal_body += data[: REFUSAL_BYTES_MAX + 1]
         try:
@@ -310,7 +307,6 @@ class Relay:
                 self._status,
                 usage,
                 final,
-                self._output_bytes,
                 told.wait_seconds,
                 told.exhausted,
                 told.refused,

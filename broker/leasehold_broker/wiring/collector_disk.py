@@ -30,6 +30,8 @@ def disk_samples(disk: LogDisk | None) -> Iterator[Sample]:
     yield Sample("collector_disk_low", "1 while the disk is full but for revocations.", state.low)
     yield Sample("collector_disk_room_bytes", "Room on the log's disk, its reserve aside.", state.room_bytes)
     yield Sample("collector_disk_reserve_bytes", "Kept on the log's disk for revocations.", state.reserve_bytes)
+    wanted = state.reserve_bytes_wanted
+    yield Sample("collector_disk_reserve_bytes_wanted", "What is to be kept there for them.", wanted)
 
 
 def _shown(tasks: Supervisor, state: DiskState) -> None:
