@@ -26,7 +26,7 @@ from leasehold_broker.domain.identity import Subject
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.responses import Response, ResponseRules
 from leasehold_broker.domain.revocation import ByLease, BySubject, Cause
-from leasehold_broker.flows.find_anomalies import FindAnomalies
+from leasehold_broker.flows.find_anomalies import KEY_CHARACTERS_MAX, FindAnomalies
 from leasehold_broker.flows.fleet import Fleet
 from leasehold_broker.flows.fleet_revocations import FleetRevocations
 from leasehold_broker.flows.respond_to_findings import BY, RespondToFindings
@@ -321,6 +321,24 @@ async def test_without_statistics_only_honeytokens_are_looked_for(store):
     assert world.finder.subjects == 0
     await world.see(honeytoken())
     assert len(await world.issuer.page(100, 10)) == 1
+
+
+async def test_whatever_a_subject_is_called_what_is_usual_for_it_is_kept(store):
+    """A store may take no NUL, and no key of any length: a sidecar in other hands must not stop the search so."""
+    names = ["a\0b", "a\nb", "x" * 50_000, "y" * 600, "agent-1"]
+    world = World(store)
+    await world.finder.start()
+    for hour in range(5):
+        await world.see(*(spent(50, hour, Subject("https://idp", name)) for name in names))
+    keys = list((await store.follower("anomalies")).memory)
+    assert len(keys) == len(names)
+    assert "https://idp agent-1" in keys
+    assert all(key.isprintable() and len(key) <= KEY_CHARACTERS_MAX for key in keys)
+    later = World(store)
+    later.emitter = world.emitter
+    await later.finder.start()
+    await later.see(*(spent(300, 5, Subject("https://idp", name)) for name in names))
+    assert [found.subject.subject for found in await later.logged("finding.")] == names
 
 
 async def test_baselines_are_bounded_and_the_silent_are_forgotten(store, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import msgspec
 import pytest
 from tests.fakes.streams import Emitter
 
@@ -12,6 +13,7 @@ from leasehold.spend import GROUPS, spent_by
 from leasehold_broker.adapters.sinks.encoding import Format, encode
 from leasehold_broker.domain.alerts import alert_of
 from leasehold_broker.domain.audit_query import StoredRecord
+from leasehold_broker.domain.baselines import AnomalyRules, Baseline, from_row, to_row
 from leasehold_broker.wire.alert_bodies import pagerduty_body, slack_body, webhook_body
 from leasehold_broker.wire.event_body import checked_columns, decode_event
 from leasehold_broker.wire.otlp_logs import otlp_logs
@@ -104,6 +106,24 @@ def test_no_time_of_an_event_silences_the_alerts(wall_ms):
     }.get(wall_ms, "9999-12-31T23:59:59.999Z")
     for written in (slack_body(alert, "c"), pagerduty_body(alert, "c", "k"), webhook_body(alert, "c")):
         assert said.encode() in written
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"type":"call.settled","details":{"charged":{"cost_micro_usd":%b}}' % (b"9" * 4300),
+        b'"type":"call.refused","details":{"count":%b}' % (b"9" * 4300),
+    ],
+)
+def test_no_amount_of_an_event_ends_the_search_for_anomalies(more):
+    """What is counted of a subject can always be kept, and read again, however large a sidecar says that it is."""
+    hostile = body(b'"subject":{"issuer":"i","subject":"s"},' + more)
+    checked_columns([hostile])
+    baseline = Baseline()
+    for hour in range(3):
+        for _ in range(3):
+            baseline.take(decode_event(hostile), hour * 3_600_000, AnomalyRules())
+    assert from_row(msgspec.json.decode(msgspec.json.encode(to_row(baseline)))) == baseline
 
 
 @pytest.mark.parametrize("odd", [*ODD, *NEVER_TAKEN])

@@ -23,6 +23,8 @@ ROUTES_MAX: Final = 64
 """Routes remembered for a subject; the one unused longest is forgotten first."""
 HALVE_DAYS: Final = 56
 """After so many active days the counts of hours are halved: what was usual long ago counts less."""
+COUNTED_MAX: Final = 2**53
+"""Of one event: a sidecar may write a number of thousands of digits; two of these have a sum that nobody can keep."""
 NAME_CHARACTERS_MAX: Final = 160
 
 
@@ -241,7 +243,9 @@ def _charged(event: Event) -> int:
 
 
 def _number(found: object, otherwise: int) -> int:
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else otherwise
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        return otherwise
+    return min(found, COUNTED_MAX)
 
 
 def to_row(baseline: Baseline) -> dict[str, Detail]:

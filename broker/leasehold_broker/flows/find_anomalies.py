@@ -5,6 +5,7 @@ baselines are bounded in number; the subject that was silent longest is forgotte
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ _COUNTED = frozenset(
         EventType.FINDING_HONEYTOKEN.value,
     }
 )
+
+
+KEY_CHARACTERS_MAX = 512
 
 
 @dataclass(slots=True)
@@ -158,7 +162,7 @@ class FindAnomalies:
         return events
 
     def _baseline(self, subject: Subject) -> Baseline:
-        key = f"{subject.issuer} {subject.subject}"
+        key = _key_of(subject)
         baseline = self._baselines.pop(key, None) or Baseline()
         self._baselines[key] = baseline  # the newest is the last
         self._changed.add(key)
@@ -176,6 +180,14 @@ class FindAnomalies:
         self._changed.clear()
         self._baselines.clear()
         await self.start()
+
+
+def _key_of(subject: Subject) -> str:
+    """Under which a baseline is kept. A store may take no text of any length, and none with a NUL, for a key."""
+    key = f"{subject.issuer} {subject.subject}"
+    if len(key) <= KEY_CHARACTERS_MAX and key.isprintable():
+        return key
+    return f"sha256 {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _place(stored: StoredRecord) -> str:
