@@ -122,6 +122,18 @@ def flag(body: Object, field: str) -> bool:
     return value
 
 
+def form_flag(form: Object, field: str) -> bool:
+    """A boolean that a form carries as text, as SDKs write it; False when absent.
+
+    Raises:
+        Refusal: BODY_INVALID: another word, which a server could take for true.
+    """
+    value = form.get(field, "false")
+    if value not in ("true", "True", "false", "False"):
+        raise invalid(field, "must be true or false")
+    return value in ("true", "True")
+
+
 def whole(body: Object, field: str, low: int, high: int, where: str = "") -> int | None:
     """An integer member between bounds; None when absent or null.
 

@@ -14,7 +14,7 @@ from leasehold_broker.domain.price import Usage
 from leasehold_broker.ports.provider import Form, Meter
 from leasehold_broker.providers.audio_length import audio_format, seconds_max
 from leasehold_broker.providers.bounds import Parts, input_tokens_bound
-from leasehold_broker.providers.checks import Object, as_text, check_fields, invalid, kind_of, unbounded
+from leasehold_broker.providers.checks import Object, as_text, check_fields, form_flag, invalid, kind_of, unbounded
 from leasehold_broker.providers.last_event import LastEvent
 from leasehold_broker.providers.meters import JsonMeter, KnownMeter, SseMeter, choose, media_type
 from leasehold_broker.providers.operation import TakesJson, WithoutLimit
@@ -131,7 +131,7 @@ class Transcription(WithoutLimit):
             self.name,
             model,
             metered=True,
-            stream=body.get("stream") == "true",
+            stream=form_flag(body, "stream"),
             input_tokens_bound=input_tokens_bound(body, Parts()) if by_token else 0,
             units_bound=tokens if by_token else Usage(audio_seconds=max(seconds, self.seconds_min)),
         )
