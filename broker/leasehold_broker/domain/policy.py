@@ -287,7 +287,7 @@ def _scope_under(grant: Grant, wanted: Scope, keys: Sequence[KeyRecord], mode: M
         granted = ", ".join(scope.provider for scope in grant.scopes)
         raise Refusal(Reason.SCOPE_EXCEEDED, f"provider {wanted.provider!r} is not granted; granted: {granted}")
     if wanted.key and wanted.key not in grant.keys:
-        raise Refusal(Reason.SCOPE_EXCEEDED, f"key {wanted.key!r} is not granted")
+        raise Refusal(Reason.SCOPE_EXCEEDED, f"key {wanted.key!r} is not granted; leave the key out to be given one")
     key = grant.key_choice.choose(wanted.provider, wanted.key, mode, keys, draw)
     scope = narrow(wanted, ceiling)
     return Scope(scope.provider, key, scope.models, scope.operations, scope.tools, scope.max_output_tokens_per_request)

@@ -105,7 +105,9 @@ def narrow(wanted: Scope, ceiling: Scope) -> Scope:
 def forbids(scope: Scope, operation: str, model: str | None, tools: Iterable[str]) -> Refusal | None:
     """The reason this scope forbids a call, or None. Everything unstated by the call (model None) is not checked."""
     if scope.operations and not any(matches(allowed, operation) for allowed in scope.operations):
-        return Refusal(Reason.SCOPE_EXCEEDED, f"operation {operation!r} is outside this lease's scope")
+        return Refusal(
+            Reason.SCOPE_EXCEEDED, f"operation {operation!r} is outside this lease's scope; acquire one for it"
+        )
     if model is not None and scope.models and not any(matches(allowed, model) for allowed in scope.models):
         allowed_models = ", ".join(scope.models)
         return Refusal(

@@ -141,7 +141,7 @@ class Calls:
         """
         scope = lease.scope_for(plan.provider)
         if scope is None:
-            raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}")
+            raise Refusal(Reason.SCOPE_EXCEEDED, f"this lease does not reach {plan.provider}; acquire one that does")
         scope, record = self._serving.of(lease, scope)
         key = await self._keys.secret(scope.key, scope.models, lease.subject)
         now = self._world.clock.now()

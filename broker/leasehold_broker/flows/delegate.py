@@ -95,7 +95,8 @@ class DelegateLease:
         if parent.mode is not Mode.BROKERED:
             raise Refusal(
                 Reason.DISCLOSURE_NOT_ALLOWED,
-                f"{parent.name} hands out a credential (mode {parent.mode}), and has no part to delegate",
+                f"{parent.name} hands out a credential (mode {parent.mode}), and has no part to delegate; "
+                "acquire a brokered lease to delegate from",
             )
         self._journal.check()
         policy = self._world.policies.current()
@@ -150,7 +151,7 @@ class DelegateLease:
         self, parent: Lease, request: LeaseRequest, binding: str, policy: Policy, now: Instant
     ) -> tuple[Lease, Amounts]:
         if request.mode is not Mode.BROKERED:
-            raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, "a delegated lease is always brokered")
+            raise Refusal(Reason.DISCLOSURE_NOT_ALLOWED, "a delegated lease is always brokered; leave the mode out")
         caps = caps_under(request.caps, parent.caps)
         stated = Amounts(*(cap if cap < UNLIMITED else 0 for cap in request.caps))
         carved = stated._replace(concurrency=0)
@@ -165,7 +166,8 @@ class DelegateLease:
         if left > parent.expire_ns and ttl is not None:
             raise Refusal(
                 Reason.SCOPE_EXCEEDED,
-                f"ttl of {ttl} s is longer than the parent's {int(now.seconds_until(parent.expire_ns))} s left",
+                f"ttl of {ttl} s is longer than the parent's {int(now.seconds_until(parent.expire_ns))} s left; "
+                "ask for less",
             )
         expire_ns = min(left, parent.expire_ns)
         left_ms = (expire_ns - now.boot_ns) // 1_000_000
@@ -222,7 +224,10 @@ def _narrowed(parent: Lease, request: LeaseRequest) -> tuple[Scope, ...]:
     for wanted in request.scopes:
         ceiling = parent.scope_for(wanted.provider)
         if ceiling is None or wanted.key not in {"", ceiling.key}:
-            raise Refusal(Reason.SCOPE_EXCEEDED, f"the parent lease does not reach provider {wanted.provider!r}")
+            raise Refusal(
+                Reason.SCOPE_EXCEEDED,
+                f"the parent lease does not reach {wanted.provider!r}; delegate of what it reaches",
+            )
         found.append(narrow(wanted, ceiling))
     return tuple(found)
 
