@@ -118,9 +118,14 @@ async def test_a_cloned_sidecar_shows_and_is_fenced(store):
     with pytest.raises(Refusal) as refused:
         await store.append("sidecar-1", first.calls(1), 1)
     assert refused.value.reason is Reason.AUDIT_EPOCH_FENCED
+    assert "runbooks/audit.md" in refused.value.message
     assert await states(store) == [LifeState.CLOSED, LifeState.TAIL_UNKNOWN, LifeState.OPEN]
     ((type_, details),) = await told(store)
     assert (type_, details["tail_epoch"]) == ("audit.tail_unknown", "e2-one")
+    # The way back of the one that is refused: an empty state directory, and so a life that knows of none before it.
+    _, anew = life("e1-anew", first=started())
+    await store.append("sidecar-1", anew, 1)
+    assert (await states(store))[-1] is LifeState.OPEN
 
 
 async def test_a_collectors_own_lives_are_whole(engine):

@@ -145,6 +145,6 @@ def _check_repeated(
     current = "" if head is None else head.epoch
     raise Refusal(
         Reason.AUDIT_EPOCH_FENCED,
-        f"stream {record.stream!r}: a newer life of this sidecar has written already; stop this copy",
+        f"stream {record.stream!r}: a newer life of this sidecar has written; stop this copy (runbooks/audit.md)",
         detail=f"epoch {record.epoch}, sequence {record.sequence}, current epoch {current}",
     )
