@@ -301,6 +301,9 @@ def victims(stage: FleetStage, kills: int, rng: random.Random) -> list[tuple[str
         rounds.append((rng.choice(stage.names),) if rng.random() < SIDECARS_KILLED else rng.choice(parts))
     rounds = rounds[:kills]
     rng.shuffle(rounds)
+    if (POSTGRES,) in rounds:  # first, while there is much that is granted: calls must go on without it
+        rounds.remove((POSTGRES,))
+        rounds.insert(0, (POSTGRES,))
     return rounds
 
 
