@@ -304,7 +304,7 @@ class SqliteStateStore:
         except Exception as error:  # noqa: BLE001 - whatever it is: every waiter must be told, and the store live on
             self._finish(error)
             return
-        if self._connection.in_transaction:
+        if self._connection.in_transaction and not self._broken:  # else it is one that was refused
             self._commits.put(_COMMIT)
         else:
             self._finish(None)
@@ -326,7 +326,7 @@ class SqliteStateStore:
         told = self._answers
         if failure is not None:
             self._sequence, self._digest, self._position, self._spooled_bytes = self._before
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(Exception):  # whatever it is, everybody is told; what is left open fails the next
                 self._connection.execute("ROLLBACK")
             behind = answers.behind_a_failure()
             told = [(job.done, self._failure(failure)) for job in self._group]
