@@ -5,9 +5,12 @@ import uuid
 from collections.abc import AsyncIterator
 
 import grpc
+import pytest
 from tests.collector.test_link import revoke
 from tests.fakes.centre import Centre, Sidecar, eventually
+from tests.fakes.manual_clock import ManualClock
 
+from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation_progress import AppliedRevocation
 from leasehold_broker.domain.sync import Hello, SyncMessage
 
@@ -117,3 +120,37 @@ async def test_a_sidecar_that_leaves_while_its_first_words_are_written_is_not_co
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
         assert centre.fleet.connected_count() == 0
+
+
+async def test_r3_who_is_expelled_and_goes_on_speaking_counts_as_gone(tmp_path):
+    """It reads nothing, so that its stream cannot end, and beats: no revocation waits for it longer than for others."""
+    clock = ManualClock()
+    async with Centre(tmp_path, clock=clock, authority_seconds=30.0) as centre, asyncio.timeout(240):
+        session = await centre.sync.open("sidecar-1", SyncMessage(Hello("sidecar-1", "", ""), 0, heartbeat=1), 3600.0)
+        member = centre.fleet.members["sidecar-1"]
+        centre.sync.expel("sidecar-1", Refusal(Reason.SIDECAR_BANNED, "banned"))
+        await revoke(centre)
+        for heartbeat in range(2, 7):
+            clock.advance(7)
+            await session.heard(SyncMessage(None, 0, heartbeat=heartbeat))
+        assert centre.fleet.lapsed(member, clock.now())
+        with pytest.raises(StopAsyncIteration):
+            await anext(session.pushes())
+        await session.heard(SyncMessage(None, 1, history=centre.store.history().digest_at(1)))
+        assert member.known.applied_epoch == 1
+        session.close()
+
+
+async def test_who_is_expelled_is_told_what_is_revoked_and_answered_nothing_more(tmp_path):
+    """An answer gives authority from when its heartbeat was sent: none is counted on here, so none is given."""
+    async with Centre(tmp_path) as centre, asyncio.timeout(240):
+        session = await centre.sync.open("sidecar-1", SyncMessage(Hello("sidecar-1", "", ""), 0, heartbeat=1), 3600.0)
+        await revoke(centre)
+        centre.sync.expel("sidecar-1", Refusal(Reason.SIDECAR_BANNED, "banned"))
+        await session.heard(SyncMessage(None, 0, heartbeat=2))
+        pushes = session.pushes()
+        push = await anext(pushes)
+        assert (push.revocation_epoch, push.answers) == (1, 1)
+        with pytest.raises(Refusal, match="banned"):
+            await anext(pushes)
+        session.close()

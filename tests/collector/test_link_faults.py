@@ -252,6 +252,7 @@ def test_waits_grow_to_their_cap_with_full_jitter():
     assert [most.seconds(attempt, refused=False) for attempt in (0, 1, 2, 50)] == [0.5, 1.0, 2.0, 10.0]
     assert most.seconds(50, refused=False, authority=60.0) == 10.0
     assert most.seconds(50, refused=False, authority=30.0) == pytest.approx(5.0)
+    assert most.seconds(50, refused=False, authority=0.1) == 0.5
     assert most.seconds(50, refused=True, authority=30.0) == 60.0
     assert most.seconds(50, refused=True) == 60.0
     assert Backoff(chance=lambda: 0.0).seconds(50, refused=False) == 0.0

@@ -107,3 +107,11 @@ def test_no_more_budgets_are_read_than_say_anything():
     rows = [budget_pb.BudgetRow(metric="requests")] * (ROWS_MAX + 1)
     with pytest.raises(Refusal, match="budgets"):
         message_from_proto(pb.SyncStateRequest(budgets=budget_pb.BudgetRows(rows=rows)))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.09, -1.0, 86_401.0])
+def test_an_authority_of_no_time_is_none(seconds: float):
+    """A sidecar would beat without a pause, and connect anew as often."""
+    with pytest.raises(Refusal, match="authority_ttl"):
+        push_from_proto(push_to_proto(Push(0, (), seconds, 1)))
+    assert push_from_proto(push_to_proto(Push(0, (), 0.1, 1))).authority_seconds == pytest.approx(0.1)

@@ -82,6 +82,9 @@ class SyncSession:
     async def heard(self, message: SyncMessage) -> None:
         """Take what the sidecar says; its acknowledgements are durable on return.
 
+        Once it is expelled those are all that is taken: one that goes on speaking, and reads nothing, would never count
+        as gone, and hold up every revocation.
+
         Raises:
             Refusal: FIELD_INVALID, CENTRE_BEHIND, STORE_UNAVAILABLE, OVERLOADED.
         """
@@ -96,10 +99,11 @@ class SyncSession:
             message = replace(message, applied_budget_change=0, budget_history=NOTHING)
         check_history(message, self._log)
         check_budget_history(message, self._budgets)
-        if self._life and message.heartbeat:  # what asks for no answer says nothing of slices
+        speaks = self._expelled is None
+        if speaks and self._life and message.heartbeat:  # what asks for no answer says nothing of slices
             self._escrow.heard(member.known.name, self._life, message.slices)
         now = self._clock.now()
-        member.heard = now
+        member.heard = now if speaks else member.heard
         member.applied_budget_change = max(member.applied_budget_change, message.applied_budget_change)
         member.take_reports(message)
         known = replace(
@@ -115,7 +119,7 @@ class SyncSession:
             self._fleet.changed(known.name)
         else:
             member.known = known
-        if message.heartbeat > self._heartbeat:
+        if speaks and message.heartbeat > self._heartbeat:
             self._heartbeat = message.heartbeat
             self._log.when_current(self, partial(self._current, message.heartbeat))
 

@@ -27,6 +27,8 @@ APPLIED_MAX = 1000
 KEYS_MAX = 4096
 TEXT_LENGTH_MAX = 256
 EPOCH_MAX = 2**62
+AUTHORITY_SECONDS_MIN = 0.1
+"""Of less, the answers would be over before they come, and a sidecar would do nothing but ask."""
 AUTHORITY_SECONDS_MAX = 86_400.0
 PUSHED_MAX = 1024
 """Entries kept as they are pushed."""
@@ -208,8 +210,8 @@ def push_from_proto(message: sidecar_service_pb2.SyncStateResponse) -> Push:
         Refusal: FIELD_INVALID.
     """
     seconds = _seconds(message.authority_ttl)
-    if not 0 < seconds <= AUTHORITY_SECONDS_MAX:
-        raise field_invalid("authority_ttl", f"must be above 0 and at most {AUTHORITY_SECONDS_MAX:g} s")
+    if not AUTHORITY_SECONDS_MIN <= seconds <= AUTHORITY_SECONDS_MAX:
+        raise field_invalid("authority_ttl", f"must be {AUTHORITY_SECONDS_MIN:g} to {AUTHORITY_SECONDS_MAX:g} s")
     spread = _seconds(message.report_spread)
     if not 0 <= spread <= REPORT_SPREAD_SECONDS_MAX:
         raise field_invalid("report_spread", f"must be 0 to {REPORT_SPREAD_SECONDS_MAX:g} s")

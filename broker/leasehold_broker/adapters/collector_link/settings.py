@@ -41,7 +41,8 @@ class Backoff:
 
     Args:
         first_seconds: ceiling of the first wait.
-        cap_seconds: ceiling of every wait; less where `AUTHORITY_SHARE` of the authority is less.
+        cap_seconds: ceiling of every wait; less where `AUTHORITY_SHARE` of the authority is less, but no less than the
+            first: whoever grants authority for no time is not asked all the time.
         refused_cap_seconds: the same, after an answer that only an operator can change (fenced, fork, superseded).
         chance: draws from [0, 1).
     """
@@ -59,7 +60,8 @@ class Backoff:
             refused: with a reason that only an operator can change.
             authority: seconds for which an answer is good; 0: not known yet.
         """
-        cap = min(self.cap_seconds, authority * AUTHORITY_SHARE) if authority else self.cap_seconds
+        share = max(self.first_seconds, authority * AUTHORITY_SHARE)
+        cap = min(self.cap_seconds, share) if authority else self.cap_seconds
         cap = self.refused_cap_seconds if refused else cap
         return min(cap, self.first_seconds * 2.0 ** min(attempt, 30)) * self.chance()
 
