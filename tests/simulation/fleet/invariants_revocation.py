@@ -10,6 +10,7 @@ from typing import Any, assert_never
 from tests.simulation.fleet.invariants_escrow import DECIDED_NS
 from tests.simulation.fleet.loop import NANOS
 
+from leasehold_broker.adapters.log_rows import revocation
 from leasehold_broker.adapters.sqlite_collector import rows
 from leasehold_broker.domain.revocation import (
     ByEnvironment,
@@ -131,7 +132,7 @@ class RevocationTruth:
         cursor = connection.execute(f"{rows.REVOCATIONS} WHERE epoch > ? ORDER BY epoch", (len(self.issued),))
         names = [column[0] for column in cursor.description]
         for row in cursor.fetchall():
-            entry = rows.revocation(dict(zip(names, row, strict=True)))
+            entry = revocation(dict(zip(names, row, strict=True)))
             self.issued.append((entry, self._world.now_ns()))
             assert entry.epoch == len(self.issued), "R5: epochs have a hole at the centre"
             self._seen[f"revoked {type(entry.selector).__name__}"] += not entry.order.lifts
