@@ -1,6 +1,7 @@
 """What operators are told to watch is what the processes show, under that very name."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -16,14 +17,15 @@ PAGES = sorted(
 METRIC = re.compile(r"`(?:[^`]*\b)?(leasehold_(?!broker)[a-z_]+)")
 
 
-def shown() -> set[str]:
+@functools.cache
+def shown() -> frozenset[str]:
     """Names of all metrics, as they are scraped."""
-    return {
+    return frozenset(
         f"leasehold_{call.args[0].value}" + ("_total" if any(one.arg == "counter" for one in call.keywords) else "")
         for path in WIRING.glob("*.py")
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Sample"
-    }
+    )
 
 
 def test_the_page_names_every_metric():

@@ -9,7 +9,7 @@ from tests.fakes.engines import PostgresEngine
 from tests.fakes.streams import Emitter
 
 from leasehold_broker.adapters.postgres_collector import appender, connections
-from leasehold_broker.adapters.postgres_collector.schema import EVENTS_LOCK, HEAD_LOCK
+from leasehold_broker.adapters.postgres_collector.schema import HEAD_LOCK, ORDINARY_LOCK
 from leasehold_broker.domain.audit_query import EventFilter
 from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -74,7 +74,7 @@ async def test_of_all_replicas_one_turn_with_events_comes_before_a_revocation(sh
             works = [shipped(one, "sidecar-1")]
             await waiting(HEAD_LOCK, 1)
             works += [shipped(one, "sidecar-2"), shipped(two, "sidecar-3"), shipped(three, "sidecar-4")]
-            await waiting(EVENTS_LOCK, 2)
+            await waiting(ORDINARY_LOCK, 2)
             works.append(revoked(two))
             await waiting(HEAD_LOCK, 2)
         await asyncio.gather(*works)

@@ -14,7 +14,7 @@ from leasehold_broker.wiring.collector_samples import collector_samples
 def shown(centre) -> dict[str, float]:
     """Of one collector, by name."""
     samples = collector_samples(
-        centre.fleet, centre.records, centre.ingest, centre.publish, (), centre.store, centre.issuer
+        centre.fleet, centre.records, centre.ingest, centre.publish, (), centre.store, centre.issuer, centre.escrow
     )
     return {each.name: each.value for each in samples if each.label is None}
 

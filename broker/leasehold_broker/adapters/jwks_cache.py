@@ -64,6 +64,11 @@ class JwksCache:
         self._refresher: asyncio.Task[None] | None = None
         self.last_error = ""
 
+    @property
+    def failing(self) -> bool:
+        """True when the last fetch failed, or its set was refused; what was fetched before serves until it is stale."""
+        return bool(self.last_error)
+
     async def start(self) -> None:
         """Fetch once, then keep the set fresh in the background. A failure is no error here: it shows at first use."""
         await self.refresh()

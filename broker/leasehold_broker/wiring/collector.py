@@ -66,6 +66,7 @@ from leasehold_broker.wiring.collector_store import CollectorLog, OpenStore, fil
 from leasehold_broker.wiring.console import ConsoleParts, any_role, console_door
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.issuer_samples import issuer_samples
 from leasehold_broker.wiring.laid_traps import LaidTraps
 from leasehold_broker.wiring.rotations import Rotating, RotationPlan, rotating
 from leasehold_broker.wiring.sidecar_keys import SidecarKeys
@@ -177,7 +178,8 @@ class Collector:
             console_port = await stack.enter_async_context(self._open(door, desk, store, eyes, tasks))
             await self._measured(
                 lambda: [
-                    *collector_samples(self._fleet, records, ingest, publish, feeds, store, issuer),
+                    *collector_samples(self._fleet, records, ingest, publish, feeds, store, issuer, escrow),
+                    *issuer_samples(self._identities),
                     *tasks.samples(),
                     *disk_samples(opened.disk),
                     *(() if opened.bus is None else opened.bus.samples()),

@@ -6,6 +6,7 @@ from leasehold_broker.adapters.prometheus_metrics import Sample
 from leasehold_broker.flows.collector_records import CollectorRecords
 from leasehold_broker.flows.feed_sinks import FeedSink
 from leasehold_broker.flows.fleet import Fleet
+from leasehold_broker.flows.fleet_escrow import FleetEscrow
 from leasehold_broker.flows.ingest_events import IngestEvents
 from leasehold_broker.flows.publish_checkpoint import PublishCheckpoint
 from leasehold_broker.ports.revocation_issuer import RevocationIssuer
@@ -21,6 +22,7 @@ def collector_samples(
     feeds: Sequence[FeedSink],
     log: CollectorLog,
     issuer: RevocationIssuer,
+    escrow: FleetEscrow,
 ) -> Iterator[Sample]:
     """Sidecars, revocations, records, checkpoints, sinks and refusals, as they are now."""
     behind = len(issuer.behind().applied)
@@ -29,6 +31,7 @@ def collector_samples(
     yield Sample("collector_sessions_superseded", "Sessions that a newer one ended.", fleet.superseded, counter=True)
     yield Sample("collector_revocation_epoch", "Newest revocation.", log.epoch())
     yield Sample("collector_sidecars_behind", "Sidecars that may still admit what is revoked.", behind)
+    yield Sample("fleet_budget_conflicts", "Slices another replica put first.", escrow.conflicts, counter=True)
     yield Sample("collector_log_events", "Events in the log.", log.last_position())
     yield Sample("collector_records", "Audit records taken.", ingest.records_taken, counter=True)
     yield Sample("collector_batches", "Batches taken.", ingest.batches_taken, counter=True)

@@ -57,6 +57,7 @@ from leasehold_broker.sidecar import lease_service
 from leasehold_broker.sidecar.lease_service import LeaseDoor
 from leasehold_broker.wiring.failure import ProcessFailedError
 from leasehold_broker.wiring.grpc_door import GrpcDoor
+from leasehold_broker.wiring.issuer_samples import issuer_samples
 from leasehold_broker.wiring.laid_traps import LaidTraps
 from leasehold_broker.wiring.sidecar_centre import Linked, linked_centre
 from leasehold_broker.wiring.sidecar_egress import SidecarEgress
@@ -212,6 +213,7 @@ class Sidecar:
             *self._keys.samples(),
             Sample("keys_out", "Keys taken out: their provider refuses them.", self._health.out_count()),
             Sample("spool_bytes_max", "With so many waiting, work is refused.", self.config.spool_bytes_max),
+            *issuer_samples(self._identities),
             *linked.samples(self._clock.now()),
             *self._tasks.samples(),
         ]

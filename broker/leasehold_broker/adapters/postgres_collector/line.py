@@ -1,15 +1,15 @@
 """Whose turn at the log is next, of all replicas. Owns the lines that turns wait in.
 
 The lock of a row goes to whoever asks in the right moment; an advisory lock is handed over in the order of asking. So
-turns wait for the head at one of those. Turns with events wait at another one first: of all replicas, one of them at
-most waits for the head. So a revocation waits for that one, for the turn that is at the log and for other revocations,
-however many replicas take in however much. Who may write is not decided here: that is the lock of the head's row.
+turns wait for the head at one of those. All but revocations wait at another one first, so of all replicas one such turn
+at most is at the head or waits for it. A revocation waits for that one and for other revocations, however many replicas
+take in however much. Who may write is not decided here: that is the lock of the head's row.
 """
 
 from enum import Enum
 from typing import Any
 
-from leasehold_broker.adapters.postgres_collector.schema import EVENTS_LOCK, HEAD_LOCK
+from leasehold_broker.adapters.postgres_collector.schema import HEAD_LOCK, ORDINARY_LOCK
 
 _WAIT = "SELECT pg_advisory_xact_lock($1, hashtext(current_schema()))"
 
@@ -17,7 +17,7 @@ _WAIT = "SELECT pg_advisory_xact_lock($1, hashtext(current_schema()))"
 class Line(Enum):
     """Where a turn waits: the locks that it takes, in their order, until its transaction ends."""
 
-    ORDINARY = (EVENTS_LOCK, HEAD_LOCK)
+    ORDINARY = (ORDINARY_LOCK, HEAD_LOCK)
     REVOCATIONS = (HEAD_LOCK,)
 
 

@@ -9,7 +9,7 @@ MIGRATE_LOCK = 0x1EA5E001
 LEAD_LOCK = 0x1EA5E002
 PARTITION_LOCK = 0x1EA5E003
 HEAD_LOCK = 0x1EA5E004
-EVENTS_LOCK = 0x1EA5E005
+ORDINARY_LOCK = 0x1EA5E005
 """First halves of advisory locks' keys; the second is the schema's hash."""
 
 _LOG = """
