@@ -39,6 +39,10 @@ values = ["audit"]
 """
 
 
+# A copy of the sidecar's table with another name: a slip when a fleet is written down.
+TWIN = '[[sidecars]]\nname = "sidecar-b"\nissuer = "https://issuer.example"\nsubject = "sidecar-a"\n\n'
+
+
 def write(folder, text):
     """The text as a configuration file."""
     path = folder / "collector.toml"
@@ -61,6 +65,7 @@ def test_a_good_file_loads(tmp_path):
     ("change", "said"),
     [
         (('name = "centre"', 'name = "sidecar-a"'), "used twice"),
+        (("[[operators]]", TWIN + "[[operators]]"), "is named as two sidecars"),
         (('subject = "sidecar-a"', 'subjekt = "sidecar-a"'), "subjekt"),
         (('issuer = "https://issuer.example"\nsubject', 'issuer = "https://other.example"\nsubject'), "which no"),
         (('role = "responder"', 'role = "auditor"'), "nobody could revoke"),

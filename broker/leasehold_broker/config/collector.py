@@ -1,6 +1,7 @@
 """The collector's configuration file. Owns shape, defaults and what is refused; deploy/config explains each line."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -257,6 +258,12 @@ def _check(file: _File, path: Path) -> None:
     names = [file.collector.name, *(sidecar.name for sidecar in file.sidecars)]
     wrong += [f"name {name!r} {STREAM_NAME_RULE}" for name in names if not STREAM_NAME.fullmatch(name)]
     wrong += [f"name {name!r} is used twice: each stream has one writer" for name in sorted(_repeated(names))]
+    rules = [_sidecar_rule(sidecar) for sidecar in file.sidecars]
+    wrong += [
+        f"subject {subject!r} of {issuer!r} is named as two sidecars: an identity writes one stream; keep one"
+        for (issuer, subject), count in Counter((rule.issuer, rule.subject) for rule in rules).items()
+        if subject and count > 1
+    ]
     if not AUTHORITY_SECONDS_MIN <= file.collector.authority_seconds <= AUTHORITY_SECONDS_MAX:
         wrong.append(f"[collector] authority_seconds must be {AUTHORITY_SECONDS_MIN} to {AUTHORITY_SECONDS_MAX}")
     if not 1 <= file.grpc.connections_per_peer_max <= file.grpc.connections_max <= CONNECTIONS_MAX:
