@@ -2,7 +2,7 @@
 
 FLAC (RFC 9639): a decoder takes up sound only where a frame's header has its sync code and its CRC-8. So the samples of
 all such headers, wherever they stand, are more than any decoder can find; what a header writes about the whole file is
-not believed.
+not believed. Of two rates, the file's and the frame's, decoders differ in which they play at: the slower one counts.
 
 Opus in Ogg (RFC 3533, 6716, 7845): pages from end to end, each with a true CRC, of one stream. The first byte of a
 packet says how long it is. Positions that the pages claim must not lie beyond: a reader may believe them.
@@ -62,7 +62,8 @@ def flac_seconds(data: bytes) -> int | None:
             if looked > FLAC_HEADERS_MAX:
                 return None
             samples, rate = _flac_header(data[place : place + 16])
-            by_rate[rate or file_rate] = by_rate.get(rate or file_rate, 0) + samples
+            rate = min(rate or file_rate, file_rate)
+            by_rate[rate] = by_rate.get(rate, 0) + samples
             place = data.find(sync, place + 1)
     return sum(-(-samples // rate) for rate, samples in by_rate.items()) or None
 
