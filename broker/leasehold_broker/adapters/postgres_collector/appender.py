@@ -100,9 +100,7 @@ class Appender:
                 then not known whether the work was committed. Whoever sends it again finds out.
         """
         if self._closed:
-            raise Refusal(
-                Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0
-            )
+            raise _stopping()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Waiting(work, streams, records, future))
@@ -122,15 +120,24 @@ class Appender:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        group: list[_Waiting | None] = []
         open_ = True
-        while open_:
-            group = [await self._queue.get()]
-            records = 0
-            while records < GROUP_RECORDS_MAX and not self._queue.empty():
+        try:
+            while open_:
+                group = [await self._queue.get()]
+                records = 0
+                while records < GROUP_RECORDS_MAX and not self._queue.empty():
+                    group.append(self._queue.get_nowait())
+                    records += 0 if group[-1] is None else group[-1].records
+                open_ = None not in group
+                await self._commit([one for one in group if one is not None and not one.future.done()])
+        finally:  # ended before its time, it tells whoever waits: nobody else would
+            self._closed = True
+            while not self._queue.empty():
                 group.append(self._queue.get_nowait())
-                records += 0 if group[-1] is None else group[-1].records
-            open_ = None not in group
-            await self._commit([one for one in group if one is not None and not one.future.done()])
+            for one in group:
+                if one is not None and not one.future.done():
+                    one.future.set_exception(_stopping())
 
     async def _commit(self, group: list[_Waiting]) -> None:
         """One transaction for the group; for each of it alone when one of them cannot be stored."""
@@ -145,15 +152,14 @@ class Appender:
                 for one in group:
                     await self._commit([one])
                 return
+        except asyncio.CancelledError as given_up:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            outcomes = [(None, unavailable(given_up, "write"))] * len(group)  # by a library, not by who ends this task
         except Exception as error:  # noqa: BLE001 - whatever it is: the next group must find an appender
             outcomes = [(None, unavailable(error, "write"))] * len(group)
-        for one, (result, failure) in zip(group, outcomes, strict=True):
-            if one.future.done():
-                continue
-            if failure is None:
-                one.future.set_result(result)
-            else:
-                one.future.set_exception(failure)
+        _tell(group, outcomes)
 
     async def _attempt(self, group: Sequence[_Waiting]) -> list[tuple[Any, Exception | None]]:
         streams: dict[str, set[str]] = {}
@@ -206,6 +212,20 @@ class Appender:
             self._placed.note(PlacedTurn(turn.found.head, end.head, edge.peaks()))
         await self._partitions.ready(connection, end.head.size)
         return outcomes, end
+
+
+def _tell(group: Sequence[_Waiting], outcomes: Sequence[tuple[Any, Exception | None]]) -> None:
+    for one, (result, failure) in zip(group, outcomes, strict=True):
+        if one.future.done():
+            continue
+        if failure is None:
+            one.future.set_result(result)
+        else:
+            one.future.set_exception(failure)
+
+
+def _stopping() -> Refusal:
+    return Refusal(Reason.STORE_UNAVAILABLE, "the collector is stopping; try again later", retry_after_seconds=1.0)
 
 
 async def _stored(turn: Turn, channel: str) -> LogEnd:
