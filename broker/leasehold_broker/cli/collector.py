@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from leasehold_broker.cli.process import check, serve
+from leasehold_broker.cli.process import check, say, serve
 
 
 @click.command(short_help="Run the collector: audit log and revocations of all sidecars.")
@@ -29,5 +29,5 @@ def collector(path: Path, *, only_check: bool, only_key: bool) -> None:
     if only_check:
         check(lambda: check_collector(path), str(path))
     if only_key:
-        check(lambda: make_checkpoint_key(path), str(path))
+        say(lambda: make_checkpoint_key(path))
     serve(lambda: prepare_collector(path))

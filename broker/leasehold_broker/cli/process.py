@@ -35,9 +35,19 @@ def run_tuned(work: Coroutine[object, object, None]) -> None:
 
 def check(load: Callable[[], None], what: str) -> None:
     """Load and start nothing; leaves with the exit code."""
-    code = _exit_code(load)
-    if code == 0:
-        click.echo(f"{what}: fine")
+
+    def fine() -> str:
+        load()
+        return f"{what}: fine"
+
+    say(fine)
+
+
+def say(work: Callable[[], str]) -> None:
+    """Do this, say what it gives and start nothing; leaves with the exit code."""
+    words: list[str] = []
+    code = _exit_code(lambda: words.append(work()))
+    click.echo("".join(f"{each}\n" for each in words), nl=False)
     sys.exit(code)
 
 

@@ -72,15 +72,17 @@ def check_collector(path: Path) -> None:
     LaidTraps(config.honeytokens)
 
 
-def make_checkpoint_key(path: Path) -> None:
-    """Make the key that signs the log, when it is missing.
+def make_checkpoint_key(path: Path) -> str:
+    """Make the key that signs the log, when it is missing. Gives where it is and its public half, in words.
 
     Raises:
         REFUSALS_TO_START
     """
     audit = load_collector(path).audit
     make_folder(audit.key_file.parent)
-    open_checkpoint_key(audit.key_file, audit.origin)
+    there = audit.key_file.exists()
+    signer = open_checkpoint_key(audit.key_file, audit.origin)
+    return f"{audit.key_file} {'was there already' if there else 'is made'}: {signer.verifier_key}"
 
 
 def prepare_sidecar(path: Path, passphrase: Passphrase) -> Serve:
