@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import os
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,12 +14,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
-from leasehold_broker.adapters.accept_pipe import TurnedAway
 from leasehold_broker.adapters.accept_shim import GRPC_ABSTRACT, AcceptShim, ShimLimits, private_name
 from leasehold_broker.adapters.kernel_peers import KernelPeers
-from leasehold_broker.adapters.public_socket import ListenError, PublicSocket, SocketPlace
+from leasehold_broker.adapters.public_socket import PublicSocket, SocketPlace
 from leasehold_broker.domain.identity import Peer, Transport
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.ports.peer_resolver import Connection, PeerResolver
@@ -358,104 +355,3 @@ async def test_a_replaced_socket_is_noticed(tmp_path: Path) -> None:
             thief.bind(path)
             await asyncio.wait_for(replaced.wait(), 60)
     assert os.path.lexists(path)  # noqa: ASYNC240 - as above
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> SocketPlace:
-    """A place for a group."""
-    return SocketPlace(tmp_path / "run" / "s", folder_mode=0o750, socket_mode=0o660, group=os.getgid())
-
-
-def test_modes_are_what_was_asked_for_whatever_the_umask(place: SocketPlace) -> None:
-    """Folder and socket get their modes explicitly, and nothing is left of the staging folder."""
-    before = os.umask(0)
-    try:
-        public = PublicSocket(place)
-        assert stat.S_IMODE(place.path.parent.stat().st_mode) == 0o750
-        assert stat.S_IMODE(place.path.stat().st_mode) == 0o660
-        assert sorted(path.name for path in place.path.parent.iterdir()) == ["s", "s.lock"]
-        public.close()
-    finally:
-        os.umask(before)
-    assert not place.path.exists()
-
-
-def test_a_second_broker_is_refused_and_the_first_goes_on(place: SocketPlace) -> None:
-    """The lock says that somebody listens; the second does not touch the first one's socket."""
-    first = PublicSocket(place)
-    with pytest.raises(ListenError, match="another broker listens here"):
-        PublicSocket(place)
-    assert not first.replaced()
-    first.close()
-    PublicSocket(place).close()
-
-
-def test_what_a_crashed_broker_left_behind_is_replaced(place: SocketPlace) -> None:
-    """A stale socket does not stop a new start."""
-    place.path.parent.mkdir(mode=0o750)
-    with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(place.path))
-    before = place.path.stat().st_ino
-    public = PublicSocket(place)
-    assert place.path.stat().st_ino != before
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.connect(str(place.path))
-    public.close()
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_a_folder_that_others_can_write_to_is_refused(place: SocketPlace, mode: int) -> None:
-    """Who can rename our socket can stand in for us."""
-    place.path.parent.mkdir()
-    place.path.parent.chmod(mode)
-    with pytest.raises(ListenError, match="others than this broker can write there"):
-        PublicSocket(place)
-
-
-def test_a_link_to_a_folder_is_refused(place: SocketPlace, tmp_path: Path) -> None:
-    """A link could be turned elsewhere later."""
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    place.path.parent.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ListenError, match="not a folder"):
-        PublicSocket(place)
-
-
-def test_a_file_in_the_way_is_left_alone(place: SocketPlace) -> None:
-    """Something that is not a socket is not ours to remove."""
-    place.path.parent.mkdir(mode=0o750)
-    place.path.write_text("precious")
-    with pytest.raises(ListenError, match="not a socket"):
-        PublicSocket(place)
-    assert place.path.read_text() == "precious"
-
-
-def test_a_path_that_is_too_long_is_refused_in_words(tmp_path: Path) -> None:
-    """The limit of Unix socket paths is named, not met as an obscure error."""
-    with pytest.raises(ListenError, match="too long for a Unix socket"):
-        PublicSocket(SocketPlace(tmp_path / ("x" * 100) / "s"))
-
-
-async def test_a_flood_of_connections_is_one_line_in_the_log() -> None:
-    """Connections that are turned away are told in sums, at the latest when the shim stops."""
-    with capture_logs() as lines:
-        turned_away = TurnedAway()
-        for count in range(1000):
-            turned_away.add("connections_max", f"uid:{count % 7}")
-        turned_away.add("header block too long", "uid:1")
-        assert lines == []
-        turned_away.tell()
-        turned_away.tell()
-    told = {line["why"]: (line["count"], line["last_peer"]) for line in lines}
-    assert told == {"connections_max": (1000, "uid:5"), "header block too long": (1, "uid:1")}
-    assert len(lines) == 2
-
-
-async def test_sums_are_told_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second after the first that was turned away, without another one."""
-    monkeypatch.setattr("leasehold_broker.adapters.accept_pipe.TELL_SECONDS", 0.0)
-    with capture_logs() as lines:
-        TurnedAway().add("connections_max", "")
-        async with asyncio.timeout(240):
-            while not lines:  # noqa: ASYNC110 - the log tells nobody
-                await asyncio.sleep(0)
-    assert [(line["why"], line["count"]) for line in lines] == [("connections_max", 1)]

@@ -1,25 +1,18 @@
 """What every state store promises, asked of the one in memory and of the one on disk."""
 
 import asyncio
-import contextlib
-import shutil
-import sqlite3
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.fakes.core import Core
 from tests.fakes.manual_clock import ManualClock
-from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
-from tests.fakes.open_files import open_files_below
+from tests.fakes.state_stores import A, MemoryHarness, SqliteHarness, commit_until_refused, event, put_account
 
-from leasehold_broker.adapters.sqlite_state import SqliteStateStore, StoreLimits, opening
-from leasehold_broker.domain.amounts import ALL_METRICS, NO_CAPS, ZERO, Amounts, Metric
+from leasehold_broker.domain.amounts import ALL_METRICS, Amounts, Metric
 from leasehold_broker.domain.audit_chain import GENESIS, broken_link
 from leasehold_broker.domain.budget_changes import BudgetChange, Direction
 from leasehold_broker.domain.engine_lease import EngineLease
-from leasehold_broker.domain.events import Event, EventType, Outcome
 from leasehold_broker.domain.keys import KeyMark, KeyMarkKind
 from leasehold_broker.domain.ledger import AccountId, Hold, HoldId, Leg
 from leasehold_broker.domain.reasons import Reason, Refusal
@@ -34,7 +27,6 @@ from leasehold_broker.ports.state_store import (
     DropLease,
     DropRequest,
     DropRevocation,
-    PutAccount,
     PutBudgetChange,
     PutEngineLease,
     PutHold,
@@ -45,86 +37,12 @@ from leasehold_broker.ports.state_store import (
     PutShowing,
 )
 
-A = AccountId("lease:a")
-
-
-class MemoryHarness:
-    """Opens the store in memory."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        """Start with an empty disk."""
-        self.clock, self.disk = clock, MemoryDisk()
-
-    def open(self, spool_bytes_max: int = 2**30) -> MemoryStateStore:
-        """A new life of the store."""
-        return MemoryStateStore(self.disk, self.clock, "s", spool_bytes_max)
-
-    def reboot(self, _: pytest.MonkeyPatch) -> None:
-        """The machine starts anew."""
-        self.disk.boot_id = "boot-2"
-
-    def break_disk(self, store: MemoryStateStore) -> None:
-        """The next commits fail for want of space."""
-        store.down = Refusal(Reason.AUDIT_SPOOL_FULL, "no space")
-
-    def mend_disk(self, store: MemoryStateStore) -> None:
-        """There is space again."""
-        store.down = None
-
-
-class SqliteHarness:
-    """Opens the store on disk."""
-
-    def __init__(self, clock: ManualClock, directory: Path) -> None:
-        """Start with an empty directory."""
-        self.clock, self.directory = clock, directory
-        self._pages = 0
-
-    def open(self, spool_bytes_max: int = 2**30) -> SqliteStateStore:
-        """A new life of the store."""
-        return SqliteStateStore(self.directory, "s", self.clock, StoreLimits(spool_bytes_max))
-
-    async def open_and_load(self) -> None:
-        """A life of the store that ends with its first look at what is there."""
-        async with contextlib.AsyncExitStack() as stack:
-            store = self.open()
-            stack.push_async_callback(store.close)
-            store.load()
-
-    def reboot(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The machine starts anew."""
-        monkeypatch.setattr(opening, "boot_id", lambda: "another boot")
-
-    def break_disk(self, store: SqliteStateStore) -> None:
-        """SQLite itself says that the disk is full, as soon as the file would have to grow."""
-        store._connection.execute("PRAGMA max_page_count = 1")
-
-    def mend_disk(self, store: SqliteStateStore) -> None:
-        """There is space again."""
-        store._connection.execute("PRAGMA max_page_count = 1000000")
-
 
 @pytest.fixture(params=["memory", "sqlite"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryHarness | SqliteHarness:
     """One implementation after the other."""
     clock = ManualClock()
     return MemoryHarness(clock) if request.param == "memory" else SqliteHarness(clock, tmp_path / "state")
-
-
-def event(number: int, padding: int = 0) -> Event:
-    """A distinguishable event."""
-    return Event(EventType.CALL_ADMITTED, number, Outcome.ALLOWED, details={"number": number, "padding": "x" * padding})
-
-
-def put_account(settled: int) -> PutAccount:
-    """The account with this much settled."""
-    return PutAccount(A, NO_CAPS, Amounts(settled), ZERO)
-
-
-async def commit_until_refused(store, padding: int) -> None:
-    """One commit after the other, far more than any limit in these tests takes."""
-    for number in range(200):
-        await store.commit([event(number, padding)], [put_account(number)])
 
 
 HOLD = Hold(HoldId("h1"), (Leg(A, ALL_METRICS), Leg(AccountId("b"), (True, False, True, False, True))), Amounts(7, 1))
@@ -460,106 +378,3 @@ async def test_a_reboot_never_makes_a_lease_live_longer(harness, monkeypatch, se
     store = harness.open()
     assert [found] == [one for one, _ in store.load().leases]
     await store.close()
-
-
-async def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
-    """State and token digests are private; the sentence says what to run."""
-    directory = tmp_path / "state"
-    directory.mkdir(mode=0o750)
-    with pytest.raises(RuntimeError, match="run: chmod 700"):
-        SqliteHarness(ManualClock(), directory).open()
-
-
-async def test_a_second_process_on_one_directory_is_refused(tmp_path: Path) -> None:
-    """Two writers of one budget would each spend it."""
-    harness = SqliteHarness(ManualClock(), tmp_path / "state")
-    store = harness.open()
-    with pytest.raises(RuntimeError, match="another sidecar uses"):
-        harness.open()
-    await store.close()
-    store = harness.open()
-    await store.close()
-
-
-@pytest.mark.parametrize("damage", ["not a database", "broken row", "broken count", "half a file"])
-async def test_a_damaged_file_is_a_clear_error_and_no_fresh_start(tmp_path: Path, damage: str) -> None:
-    """Forgetting what was spent would be worse than not starting; the lock is given back."""
-    harness = SqliteHarness(ManualClock(), tmp_path / "state")
-    store = harness.open()
-    core = await Core(store, harness.clock).recover()
-    await core.lease()
-    await store.close()
-    path = harness.directory / "state.db"
-    if damage == "not a database":
-        path.write_bytes(b"x" * 4096)
-    elif damage == "half a file":
-        path.write_bytes(path.read_bytes()[:5000])
-    else:
-        connection = sqlite3.connect(path)
-        if damage == "broken row":
-            connection.execute("UPDATE leases SET body = x'7b7d'")
-        else:
-            connection.execute("UPDATE meta SET value = x'7a' WHERE name = 'lives'")
-        connection.commit()
-        connection.close()
-    with pytest.raises(RuntimeError, match=r"is damaged .* move the state directory away"):
-        await harness.open_and_load()
-    assert open_files_below(harness.directory) == []
-    path.unlink()
-    await harness.open().close()
-
-
-async def test_commits_after_closing_are_refused(tmp_path: Path) -> None:
-    """Nobody waits for ever for a writer that has gone."""
-    store = SqliteHarness(ManualClock(), tmp_path / "state").open()
-    await store.close()
-    with pytest.raises(Refusal) as caught:
-        await store.commit([event(1)])
-    assert caught.value.reason == Reason.STORE_UNAVAILABLE
-
-
-async def test_a_fault_of_one_change_answers_everyone_and_stops_the_granting(tmp_path: Path) -> None:
-    """The only writer never dies silently: whoever waits is told, and so is everyone after."""
-    store = SqliteHarness(ManualClock(), tmp_path / "state").open()
-    core = await Core(store, ManualClock()).recover()
-    lease = await core.lease()
-    poison = PutHold(Hold(HoldId("\ud800"), (), Amounts(1)), lease.name)
-    answers = await asyncio.gather(store.commit([event(1)], [poison]), store.commit([event(2)]), return_exceptions=True)
-    answers.append((await asyncio.gather(store.commit([event(3)]), return_exceptions=True))[0])
-    assert [answer.reason for answer in answers] == [Reason.STORE_UNAVAILABLE] * 3
-    await store.close()
-
-
-async def test_a_full_disk_refuses_and_recovers_on_a_real_file_system(tmp_path: Path) -> None:
-    """On a file system of a few hundred kilobytes: refused when full, whole after space was made, chain unbroken."""
-    mount = shutil.which("mount")
-    small = tmp_path / "small"
-    small.mkdir()
-    if (
-        mount is None
-        or subprocess.run(  # noqa: ASYNC221 - a mount takes no time
-            [mount, "-t", "tmpfs", "-o", "size=600k,mode=0700", "tmpfs", str(small)], check=False, capture_output=True
-        ).returncode
-    ):
-        pytest.skip("mounting a small file system needs root")
-    try:
-        ballast = small / "ballast"
-        ballast.write_bytes(b"x" * 200_000)
-        harness = SqliteHarness(ManualClock(), small / "state")
-        store = harness.open()
-        with pytest.raises(Refusal) as caught:
-            await commit_until_refused(store, padding=10_000)
-        stored = len(await store.pending_after(0, 1000))
-        assert caught.value.reason == Reason.AUDIT_SPOOL_FULL
-        ballast.unlink()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await store.commit([event(stored)], [put_account(stored)])
-        await store.close()
-        store = harness.open()
-        records = [one.record for one in await store.pending_after(0, 1000)]
-        assert list(range(1, stored + 2)) == [record.sequence for record in records]
-        assert [put_account(stored)] == list(store.load().accounts)
-        await store.close()
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)  # noqa: ASYNC221 - as above

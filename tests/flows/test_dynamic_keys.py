@@ -4,98 +4,20 @@ The engine is the one in memory that passes the contract suite of the real one.
 """
 
 import asyncio
-import itertools
 from dataclasses import replace
 
 import pytest
-from tests.fakes.core import GRANT, PEER, POLICY, Core, fresh_id, identity, request
+from tests.fakes.core import PEER, POLICY, fresh_id, identity
 from tests.fakes.counting_entropy import CountingEntropy
-from tests.fakes.manual_clock import ManualClock
-from tests.fakes.memory_engine import OPEN, READ, RENEW, REVOKE, MemoryEngine
-from tests.fakes.memory_state_store import MemoryDisk, MemoryStateStore
+from tests.fakes.engine_house import API, DB, DOWN, HANDED, House, refused, settle
+from tests.fakes.memory_engine import OPEN, READ, RENEW, REVOKE
 
 from leasehold_broker.domain.lease import Mode
 from leasehold_broker.domain.policy import Policy
 from leasehold_broker.domain.reasons import Reason, Refusal
 from leasehold_broker.domain.revocation import Everything, Revocation
-from leasehold_broker.domain.scope import Scope
 from leasehold_broker.flows import dynamic_keys, engine_leases
 from leasehold_broker.flows.engine_leases import DynamicKey
-from leasehold_broker.ports.key_source import SourceFault, SourceState
-
-DB, API = "orders-db", "own-api"
-DOWN = SourceFault(SourceState.SEALED, "the store is sealed; unseal it")
-HANDED = replace(
-    GRANT,
-    name="handed",
-    keys=(DB, API),
-    scopes=(Scope("own-db"), Scope("own-api")),
-    modes=frozenset({Mode.MINTED, Mode.BROKERED}),
-    minted_seconds_max=900,
-    delegation_depth_max=0,
-)
-
-
-class House:
-    """Lives of a sidecar's heart on one disk, and the engine outside."""
-
-    def __init__(self, **engine) -> None:
-        """Nothing runs."""
-        self.clock = ManualClock()
-        self.disk = MemoryDisk()
-        self.engine = MemoryEngine(self.clock, **{"life_seconds": 300, "longest_seconds": 3600} | engine)
-        self.names = (DB, API)
-        self._seeds = itertools.count()
-
-    async def life(self) -> Core:
-        """The next life."""
-        keys = [
-            DynamicKey(DB, "own-db", "prod", 1, self.engine, 300, brokered=False),
-            DynamicKey(API, "own-api", "prod", 1, self.engine, 300, brokered=True),
-        ]
-        self.store = MemoryStateStore(self.disk, self.clock)
-        self.core = Core(
-            self.store,
-            self.clock,
-            Policy("p", (*POLICY.grants, HANDED)),
-            CountingEntropy(f"life {next(self._seeds)}"),
-            [key for key in keys if key.name in self.names],
-        )
-        for record in self.core.dynamic.records():
-            self.core.keys.by_name[record.name] = record
-        return await self.core.recover()
-
-    async def look(self, times=1) -> None:
-        """Some sweeps, and whatever they start."""
-        for _ in range(times):
-            await self.core.sweep.run(self.clock.now())
-            self.core.dynamic.look()
-            await settle()
-
-    async def acquire(self, provider="own-db", mode=Mode.MINTED, **more):
-        """A lease in this mode."""
-        asked = request(mode=mode, scopes=(Scope(provider),), **more)
-        issued = await self.core.acquire.run(identity(), PEER, asked, fresh_id(), validate_only=False)
-        await settle()
-        return issued
-
-    def events(self, kind):
-        """Durable events of a type."""
-        return [event for _, _, event in self.disk.events if event.type == kind]
-
-
-async def settle() -> None:
-    """Let everything that can go on do so."""
-    for _ in range(40):
-        await asyncio.sleep(0)
-
-
-async def refused(work) -> Refusal:
-    """Why not."""
-    with pytest.raises(Refusal) as caught:
-        await work
-    await settle()
-    return caught.value
 
 
 @pytest.fixture
@@ -377,99 +299,6 @@ async def test_the_number_of_credentials_is_bounded(house, monkeypatch):
     await house.core.release.run(identity(), PEER, leases[0].lease.name)
     await house.look()
     await house.acquire()
-
-
-async def test_calls_share_one(house):
-    """A hundred calls at once make the engine answer once; the credential goes with each."""
-    house.engine.gate = asyncio.Event()
-    asked = [asyncio.create_task(house.core.dynamic.secret(API)) for _ in range(100)]
-    await settle()
-    house.engine.gate.set()
-    assert len({(await each).reveal() for each in asked}) == 1
-    assert house.engine.asked == [OPEN, READ]
-    await settle()
-    assert house.events("key.minted")[0].lease == ""
-
-
-async def test_a_shared_one_is_revoked_when_nothing_needs_it(house):
-    """While a lease names its key it stays, used or not; a minute after the last one it is revoked."""
-    issued = await house.acquire("own-api", Mode.BROKERED)
-    await house.core.dynamic.secret(API)
-    for _ in range(20):
-        house.clock.advance(20)
-        await house.look()
-    assert len(house.engine.living()) == 1
-    await house.core.release.run(identity(), PEER, issued.lease.name)
-    for _ in range(7):
-        house.clock.advance(20)
-        await house.look()
-    assert house.engine.living() == []
-    assert house.disk.engine_leases == {}
-
-
-async def test_a_shared_one_is_replaced_before_it_ends(house):
-    """At the engine's longest life calls get the next one, without a gap; the old one is left to calls under way."""
-    house.engine.longest_seconds = 400
-    first = await house.core.dynamic.secret(API)
-    await house.acquire("own-api", Mode.BROKERED)
-    for _ in range(39):
-        house.clock.advance(10)
-        await house.look()
-        value = (await house.core.dynamic.secret(API)).reveal().decode()
-        assert house.engine.alive(value)
-    assert value != first.reveal().decode()
-    for _ in range(5):
-        house.clock.advance(10)
-        await house.look()
-        await house.core.dynamic.secret(API)
-    assert len(house.engine.living()) == 1
-    assert len(house.disk.engine_leases) == 1
-
-
-async def test_one_that_its_provider_refuses_is_revoked(house):
-    """Forgotten: the next call gets another, the old one is dead. A young one is kept, however often it is refused."""
-    first = await house.core.dynamic.secret(API)
-    for _ in range(100):
-        house.core.dynamic.forget(API)
-    assert await house.core.dynamic.secret(API) == first
-    house.clock.advance(30)
-    house.core.dynamic.forget(API)
-    second = await house.core.dynamic.secret(API)
-    await house.look()
-    assert house.engine.living() == [second.reveal().decode()]
-    assert first != second
-
-
-async def test_a_stop_revokes_what_is_shared_and_leaves_what_was_handed_out(house):
-    """A clean stop ends what only calls used; a killed life's is revoked by the next."""
-    handed = await house.acquire()
-    await house.core.dynamic.secret(API)
-    await settle()
-    await house.core.dynamic.drain()
-    assert house.engine.living() == [handed.token.reveal().decode()]
-    await house.core.dynamic.secret(API)
-    await settle()
-    house.store.crash()
-    await house.life()
-    await house.look()
-    assert house.engine.living() == [handed.token.reveal().decode()]
-
-
-async def test_a_stop_waits_for_no_engine(house, monkeypatch):
-    """An engine that hangs holds up no stop, and nothing is written behind its last event; the next life revokes."""
-    monkeypatch.setattr(dynamic_keys, "DRAIN_SECONDS", 0.01)
-    await house.core.dynamic.secret(API)
-    await settle()
-    house.engine.gate = asyncio.Event()
-    await house.core.dynamic.drain()
-    written = len(house.disk.events)
-    house.engine.gate.set()
-    await settle()
-    assert len(house.disk.events) == written
-    house.store.crash()
-    await house.life()
-    await house.look()
-    assert house.engine.living() == []
 
 
 async def test_a_key_that_is_not_configured_any_more(house):
