@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from tests.simulation.fleet.network import Lane
 from tests.simulation.fleet.run import run_seed
 from tests.simulation.fleet.settings import Settings
@@ -45,3 +46,15 @@ def test_r1_to_r6_hold_while_connections_go_deaf() -> None:
     seen = run_seed(1, settings, seconds=25.0).seen
     assert seen["connection deafened"] > 2
     assert seen["converged"] == 1
+
+
+def test_a_check_that_fails_under_the_link_fails_the_run() -> None:
+    """The link goes on from whatever nobody foresaw; what this world finds there must be told all the same."""
+
+    def breaks(world: World) -> None:
+        for one in world.sidecars:
+            if one.alive:
+                one.link._reports.due = None
+
+    with pytest.raises(TypeError, match="not callable"):
+        run_seed(3, CALM, seconds=30.0, progress=breaks)

@@ -4,6 +4,7 @@ Owns the host's directory with its copies. A process dies between any two steps,
 """
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,18 @@ class WatchedStore(SimStateStore):
 
     def _waiting_records(self) -> set[tuple[str, int]]:
         return set(self._connection.execute("SELECT epoch, sequence FROM outbox").fetchall())
+
+
+class WatchedLink(CollectorLink):
+    """What is counted as a bug and gone on from fails the run: it may be a check of the world, made under the link."""
+
+    world: Any
+
+    def _failed(self, name: str, why: str, detail: str = "") -> None:
+        fault = sys.exception()
+        if why == "FAULT" and fault is not None:
+            self.world.failures.append(fault)
+        super()._failed(name, why, detail)
 
 
 class Sidecar:
@@ -98,9 +111,10 @@ class Sidecar:
         store.world = world
         entropy = CountingEntropy(f"{world.seed}/{store.epoch}")
         self.core = core = Core(store, self.clock, world.policy, entropy, sidecar=self.name)
-        self.link = link = CollectorLink(
+        self.link = link = WatchedLink(
             self._settings(), store, core.revocations, ReportLeases(core.books), self._tie(core), self.clock
         )
+        link.world = world
         core.centre.authority_lapsed_seconds = link.authority_lapsed_seconds
         core.books.slices.life = store.epoch
         world.revocations.watch(self)
