@@ -10,44 +10,42 @@ from pathlib import Path
 
 import pytest
 from tests.fakes import openid_provider, people
-from tests.fakes.certified_collector import House
+from tests.fakes.certified_collector import BY_PROJECTED_TOKEN, House
 from tests.fakes.loops import pytest_asyncio_loop_factories
 from tests.fakes.ports import free_port
 
 __all__ = ["pytest_asyncio_loop_factories"]
 
 CLIENT, SECRET = "leasehold-console", "planted-client-secret-of-the-console"
-BY_TOKEN = 'issuer = "{}"\nsubject = "sidecars/1"'
-CONFIG = """
+CONSOLE = """
 [console]
 address = "127.0.0.1:{port}"
 origin = "https://localhost:{port}"
 [console.tls]
 certificate = "server.pem"
 private_key = "server.key"
+"""
+OIDC = """
 [console.oidc]
 issuer = "{issuer}"
 client_id = "leasehold-console"
 client_secret_file = "console.secret"
 algorithms = ["ES256"]
 jwks_url = "{jwks}"
-
-[[operators]]
-role = "responder"
-issuer = "{issuer}"
-claim = "groups"
-values = ["responders"]
-[[operators]]
-role = "auditor"
-issuer = "{issuer}"
-claim = "groups"
-values = ["security-audit"]
-[[operators]]
-role = "treasurer"
-issuer = "{issuer}"
-claim = "groups"
-values = ["finance"]
 """
+
+
+@contextlib.asynccontextmanager
+async def console(more: str, file: str, content: bytes, mode: int):
+    """A collector with a console that has these tables, in a folder with the file that they name; and its port."""
+    with tempfile.TemporaryDirectory(prefix="lh-") as name:
+        folder = Path(name)
+        (folder / file).touch(mode)
+        (folder / file).write_bytes(content)
+        house, port = House(folder), free_port()
+        tables = CONSOLE.format(port=port) + more
+        async with house.serving(BY_PROJECTED_TOKEN, client_ca=False, unix=True, operator=os.getuid(), more=tables):
+            yield house, port
 
 
 class World:
@@ -121,11 +119,7 @@ def provider():
 @pytest.fixture
 async def world(provider):
     """A collector with a console."""
-    with tempfile.TemporaryDirectory(prefix="lh-") as name:
-        folder = Path(name)
-        (folder / "console.secret").touch(0o600)
-        (folder / "console.secret").write_text(SECRET)
-        house, port = House(folder), free_port()
-        more = CONFIG.format(port=port, issuer=provider.issuer, jwks=provider.jwks_url)
-        async with house.serving(BY_TOKEN, client_ca=False, unix=True, operator=os.getuid(), more=more):
-            yield World(house, provider, port)
+    more = OIDC.format(issuer=provider.issuer, jwks=provider.jwks_url)
+    more += people.operators(provider.issuer, "responder", "auditor", "treasurer")
+    async with console(more, "console.secret", SECRET.encode(), 0o600) as (house, port):
+        yield World(house, provider, port)

@@ -2,47 +2,26 @@
 
 import asyncio
 import base64
-import os
-import tempfile
 import urllib.parse
 import zlib
-from pathlib import Path
 
 import pytest
 from lxml import etree
-from tests.console.conftest import BY_TOKEN, World
+from tests.console.conftest import World, console
 from tests.fakes import people
 from tests.fakes.certified_collector import House
-from tests.fakes.ports import free_port
 from tests.fakes.saml_idp import SamlIdp, Words, posted
 
 from leasehold_broker.domain.sign_in_brake import BURST
 
 pytestmark = [pytest.mark.timeout(150)]
 IDP = "https://idp.example"
-CONFIG = f"""
-[console]
-address = "127.0.0.1:{{port}}"
-origin = "https://localhost:{{port}}"
-[console.tls]
-certificate = "server.pem"
-private_key = "server.key"
+SAML = f"""
 [console.saml]
 idp = "{IDP}"
 sso_url = "{IDP}/sso"
 certificate_file = "idp.pem"
-
-[[operators]]
-role = "responder"
-issuer = "{IDP}"
-claim = "groups"
-values = ["responders"]
-[[operators]]
-role = "auditor"
-issuer = "{IDP}"
-claim = "groups"
-values = ["security-audit"]
-"""
+{people.operators(IDP, "responder", "auditor")}"""
 
 
 class SamlWorld(World):
@@ -89,13 +68,8 @@ def idp():
 @pytest.fixture
 async def world(idp):
     """A collector with a console."""
-    with tempfile.TemporaryDirectory(prefix="lh-") as name:
-        (Path(name) / "idp.pem").touch(0o644)
-        (Path(name) / "idp.pem").write_bytes(idp.pem)
-        house, port = House(Path(name)), free_port()
-        more = CONFIG.format(port=port)
-        async with house.serving(BY_TOKEN, client_ca=False, unix=True, operator=os.getuid(), more=more):
-            yield SamlWorld(house, idp, port)
+    async with console(SAML, "idp.pem", idp.pem, 0o644) as (house, port):
+        yield SamlWorld(house, idp, port)
 
 
 async def test_signing_in_by_saml(world):

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tests.fakes.collector_file import lay_down
 
 from leasehold_broker.adapters.service_manager import READY, STOPPING
 
@@ -30,34 +31,6 @@ NO_NEW_CODE = """import ctypes, os, sys
 ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
 os.execv(sys.argv[1], sys.argv[1:])"""
 """As MemoryDenyWriteExecute=yes: PR_SET_MDWE, on kernels that have it (6.3)."""
-CONFIG = """[collector]
-name = "collector"
-state_dir = "{folder}/state"
-
-[grpc]
-socket = "{folder}/run/collector.sock"
-
-[[issuers]]
-name = "demo"
-kind = "oidc"
-issuer = "https://issuer.example"
-audience = "leasehold-collector"
-algorithms = ["ES256"]
-replay = "off"
-jwks_file = "{folder}/jwks.json"
-
-[[sidecars]]
-name = "sidecar-1"
-issuer = "https://issuer.example"
-subject = "sidecar-1"
-
-[[operators]]
-role = "responder"
-uids = [{uid}]
-
-[metrics]
-address = ""
-"""
 
 
 def directives(unit: Path) -> list[tuple[str, str]]:
@@ -135,10 +108,7 @@ def test_the_collectors_command_says_when_it_is_ready_and_when_it_stops():
         folder = Path(name)
         manager.bind(f"{folder}/notify")
         manager.settimeout(120)
-        config = folder / "collector.toml"
-        config.touch(0o600)
-        config.write_text(CONFIG.format(folder=folder, uid=os.getuid()))
-        (folder / "jwks.json").write_text('{"keys": []}')
+        lay_down(folder, "collector", folder / "state", folder / "run" / "collector.sock")
 
         def command(line: str) -> list[str]:
             adapted = line.replace(COMMAND, str(INSTALLED)).replace("/etc/leasehold", name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes import openid_provider, people
-from tests.fakes.certified_collector import House
+from tests.fakes.certified_collector import BY_PROJECTED_TOKEN, House
 
 from leasehold.signin.session import Sessions
 
@@ -24,7 +24,7 @@ pytestmark = [
         not openid_provider.installed(), reason="no node 20 with oidc-provider here: make .venv/oidc.stamp"
     ),
 ]
-OPERATORS = """
+ISSUER = """
 [[issuers]]
 name = "people"
 kind = "oidc"
@@ -34,19 +34,13 @@ algorithms = ["ES256"]
 token_types = {types}
 replay = "off"
 jwks_url = "{jwks}"
-
-[[operators]]
-role = "responder"
-issuer = "{issuer}"
-claim = "groups"
-values = ["responders"]
-[[operators]]
-role = "auditor"
-issuer = "{issuer}"
-claim = "groups"
-values = ["security-audit"]
 """
-BY_TOKEN = 'issuer = "{}"\nsubject = "sidecars/1"'
+
+
+def tables(provider: people.People, audience: str, types: str) -> str:
+    """Of a collector at which the provider's tokens of these types are good, by group."""
+    told = ISSUER.format(issuer=provider.issuer, audience=audience, types=types, jwks=provider.jwks_url)
+    return told + people.operators(provider.issuer, "responder", "auditor")
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +92,8 @@ async def house(provider):
     """A collector at which the provider's ID tokens are good, by group."""
     with tempfile.TemporaryDirectory(prefix="lh-") as folder:
         house = House(Path(folder))
-        more = OPERATORS.format(
-            issuer=provider.issuer, audience=people.CLI, types='["jwt", ""]', jwks=provider.jwks_url
-        )
-        async with house.serving(BY_TOKEN, client_ca=False, more=more):
+        more = tables(provider, people.CLI, '["jwt", ""]')
+        async with house.serving(BY_PROJECTED_TOKEN, client_ca=False, more=more):
             yield house
 
 
@@ -192,10 +184,8 @@ async def test_an_access_token_for_the_collector(provider, tmp_path):
     provider.control(subject="kim@example", groups=["responders"])
     with tempfile.TemporaryDirectory(prefix="lh-") as folder:
         house = House(Path(folder))
-        more = OPERATORS.format(
-            issuer=provider.issuer, audience="leasehold-collector", types='["at+jwt"]', jwks=provider.jwks_url
-        )
-        async with house.serving(BY_TOKEN, client_ca=False, more=more):
+        more = tables(provider, "leasehold-collector", '["at+jwt"]')
+        async with house.serving(BY_PROJECTED_TOKEN, client_ca=False, more=more):
             desk = Desk(tmp_path, house, "kim@example")
             where = ("--issuer", provider.issuer, "--client-id", people.CLI, "--scope", "groups")
             assert (await desk.run("login", *where)).returncode == 0

@@ -46,6 +46,7 @@ role = "responder"
 uids = [{uid}]
 """
 BY_CERTIFICATE = f'spiffe_id = "{SIDECAR_ID}"'
+BY_PROJECTED_TOKEN = 'issuer = "{}"\nsubject = "sidecars/1"'
 
 
 class House:

@@ -18,6 +18,8 @@ from tests.fakes.ports import free_port
 CLI = "leasehold-cli"
 RESOURCE = "https://leasehold-collector"
 PAGES_MAX = 20
+GROUPS = {"responder": "responders", "auditor": "security-audit", "treasurer": "finance"}
+"""Of a person, by the role of an operator that it gives."""
 CLI_CLIENT = {
     "client_id": CLI,
     "token_endpoint_auth_method": "none",
@@ -26,6 +28,14 @@ CLI_CLIENT = {
     "redirect_uris": ["http://127.0.0.1/signed-in"],
     "response_types": ["code"],
 }
+
+
+def operators(issuer: str, *roles: str) -> str:
+    """The tables of a collector that give these roles by the issuer's groups."""
+    return "".join(
+        f'\n[[operators]]\nrole = "{role}"\nissuer = "{issuer}"\nclaim = "groups"\nvalues = ["{GROUPS[role]}"]\n'
+        for role in roles
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,64 +2,35 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.fakes.collector_file import lay_down
 from tests.fakes.engines import PostgresEngine
 
-CONFIG = """
-[collector]
-name = "{name}"
-state_dir = "{folder}"
-
+STORE = """
 [store]
 engine = "postgres"
 url = "{url}"
 schema = "{schema}"
 password_file = "{folder}/password"
 
-[grpc]
-socket = "{folder}/grpc/collector.sock"
-
-[[issuers]]
-name = "demo"
-kind = "oidc"
-issuer = "https://issuer.example"
-audience = "leasehold-collector"
-algorithms = ["ES256"]
-replay = "off"
-jwks_file = "{folder}/jwks.json"
-
-[[sidecars]]
-name = "sidecar-1"
-issuer = "https://issuer.example"
-subject = "sidecar-1"
-
-[[operators]]
-role = "responder"
-uids = [{uid}]
-
-[metrics]
-address = ""
+[audit]
+origin = "log.example/one"
 """
 
 
 def laid_down(folder: Path, name: str, at) -> Path:
     """A replica's files, and its configuration."""
     folder.mkdir(mode=0o700)
-    (folder / "jwks.json").write_text('{"keys": []}')
     (folder / "password").write_text("superuser-of-the-tests\n")
     (folder / "password").chmod(0o600)
     url = at.url.replace(":superuser-of-the-tests@", "@")
-    config = folder / "collector.toml"
-    text = CONFIG.format(name=name, folder=folder, url=url, schema=at.schema, uid=os.getuid())
-    config.write_text(text + '\n[audit]\norigin = "log.example/one"\n')
-    config.chmod(0o600)
-    return config
+    more = STORE.format(url=url, schema=at.schema, folder=folder)
+    return lay_down(folder, name, folder, folder / "grpc" / "collector.sock", more)
 
 
 async def run(*words: str) -> asyncio.subprocess.Process:
