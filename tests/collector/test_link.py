@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 from tests.fakes.centre import Centre, Operator, Sidecar, eventually
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.streams import Emitter
@@ -116,7 +117,14 @@ async def test_a_sidecar_cannot_write_anothers_stream(tmp_path):
 
 
 async def test_an_unconfigured_identity_is_refused(tmp_path):
-    """A verified token that no rule names neither syncs nor ships."""
+    """A verified token that no rule names neither syncs nor ships; the sidecar's log has the collector's own words."""
+    with capture_logs() as told:
+        await _unconfigured(tmp_path)
+    details = {line["detail"] for line in told if line.get("reason") == Reason.SIDECAR_BANNED and "detail" in line}
+    assert any(words.startswith("this identity is no sidecar of this collector") for words in details), details
+
+
+async def _unconfigured(tmp_path):
     async with Centre(tmp_path) as centre, asyncio.timeout(240):
         async with Sidecar(centre.target, "sidecar-99") as sidecar:
             sidecar.emit(1)

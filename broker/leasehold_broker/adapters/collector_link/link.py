@@ -31,6 +31,9 @@ SYNC, SHIP = "sync", "ship"
 HEALTHY_SECONDS = 1.0
 """A stream that lived this long starts the waits anew."""
 
+DETAIL_CHARACTERS_MAX = 500
+"""Of what the collector, or gRPC itself, says of a failure, for the log."""
+
 _log = structlog.get_logger("leasehold.collector_link")
 
 
@@ -148,7 +151,8 @@ class CollectorLink:
                 self._authority.fence(self._clock.now())
             if reason is Reason.SIDECAR_BANNED:
                 self._authority.lapse(self._clock.now())
-            self._failed(name, reason.value if reason else error.code().name)
+            words = (error.details() or "")[:DETAIL_CHARACTERS_MAX]
+            self._failed(name, reason.value if reason else error.code().name, detail=words)
         except LinkBrokenError as error:
             self._failed(name, error.failure, detail=str(error))
         except SpoolDamagedError as error:
