@@ -1,6 +1,7 @@
 """The tree beside the log: what is stored gives the naive root at each size, through restarts, refusals and damage."""
 
 import asyncio
+import contextlib
 import sqlite3
 from dataclasses import replace
 
@@ -116,22 +117,22 @@ async def test_a_refused_batch_leaves_no_trace_in_the_tree(store):
 
 def test_tiles_of_three_levels():
     """Past 65,536 entries a tile of the second level is full; edge, stored tiles and naive root agree around it."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    prepare(connection)
-    leaves = [leaf_hash(number.to_bytes(4, "big")) for number in range(TILE_HASHES * (TILE_HASHES + 3))]
-    edge = TileEdge()
-    for first in range(0, len(leaves), 1000):
-        put_tiles(connection, edge.append(leaves[first : first + 1000]))
-    assert edge.head() == TreeHead(len(leaves), fold(leaves))
-    assert dict(connection.execute("SELECT level, count(*) FROM tiles GROUP BY level")) == {0: 259, 1: 1}
-    reader = TreeReader(connection)
-    for size in (65_535 - 255, 65_536, 65_536 + 256, len(leaves)):
-        assert root_of(size, reader.node) == fold(leaves[:size])
-    again = load_edge(connection)
-    assert again.head() == edge.head()
-    assert again.rows() == edge.rows()
-    more = again.append(leaves[:TILE_HASHES])
-    assert [(level, number) for level, number, _, _ in more] == [(0, 259)]
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        prepare(connection)
+        leaves = [leaf_hash(number.to_bytes(4, "big")) for number in range(TILE_HASHES * (TILE_HASHES + 3))]
+        edge = TileEdge()
+        for first in range(0, len(leaves), 1000):
+            put_tiles(connection, edge.append(leaves[first : first + 1000]))
+        assert edge.head() == TreeHead(len(leaves), fold(leaves))
+        assert dict(connection.execute("SELECT level, count(*) FROM tiles GROUP BY level")) == {0: 259, 1: 1}
+        reader = TreeReader(connection)
+        for size in (65_535 - 255, 65_536, 65_536 + 256, len(leaves)):
+            assert root_of(size, reader.node) == fold(leaves[:size])
+        again = load_edge(connection)
+        assert again.head() == edge.head()
+        assert again.rows() == edge.rows()
+        more = again.append(leaves[:TILE_HASHES])
+        assert [(level, number) for level, number, _, _ in more] == [(0, 259)]
 
 
 async def test_a_log_from_before_the_tree_gets_one(tmp_path):
