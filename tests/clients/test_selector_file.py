@@ -95,3 +95,20 @@ def test_an_argument_that_is_no_text_is_told(arguments, tmp_path):
     target = f"unix://{tmp_path}/nobody.sock"
     result = CliRunner().invoke(leasehold, [*arguments, "--collector", target, "--timeout", "1"])
     assert (result.exit_code, "an argument is not text in UTF-8" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke", "--subject", "--dry-run"),
+        ("revoke", "--issuer", "i", "--subject", "--no-watch"),
+        ("revoke", "--all", "--note", "--dry-run"),
+        ("revoke", "--lease", "--expect", "1"),
+        ("lift", "revocations/1", "--note", "--json"),
+    ],
+)
+def test_the_next_option_is_no_value(arguments, tmp_path):
+    """An empty variable before `--dry-run` does not revoke in earnest: wrong usage, and the collector is not asked."""
+    target = f"unix://{tmp_path}/nobody.sock"
+    result = CliRunner().invoke(leasehold, [*arguments, "--collector", target, "--timeout", "1"])
+    assert (result.exit_code, "no value was given" in result.stderr) == (2, True)

@@ -73,20 +73,45 @@ class _Label(click.ParamType[tuple[str, str]]):
         return name, text
 
 
+class _Text(click.ParamType[str]):
+    """Not one of the command's own options: `--subject --dry-run` would take it as the value, and revoke in earnest."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if ctx is not None and any(value in (*one.opts, *one.secondary_opts) for one in ctx.command.params):
+            self.fail(f"no value was given: {value!r} is the next option; an empty variable?", param, ctx)
+        return value
+
+
+_text = _Text()
+
+
 def _selector_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
-        click.option("--lease", metavar="NAME", help="A lease and all delegated from it: leases/..."),
-        click.option("--subject", metavar="PATTERN", help="Leases of this subject; '*' at the end matches any ending."),
+        click.option("--lease", type=_text, metavar="NAME", help="A lease and all delegated from it: leases/..."),
         click.option(
-            "--issuer", default="", metavar="ISSUER", help="All subjects of this issuer; with --subject: only its."
+            "--subject",
+            type=_text,
+            metavar="PATTERN",
+            help="Leases of this subject; '*' at the end matches any ending.",
         ),
-        click.option("--key", "--provider-key", metavar="NAME", help="Leases that are served by this provider key."),
-        click.option("--provider", metavar="NAME", help="Leases that reach this provider."),
-        click.option("--environment", metavar="NAME", help="Leases of identities of this environment."),
+        click.option(
+            "--issuer",
+            default="",
+            type=_text,
+            metavar="ISSUER",
+            help="All subjects of this issuer; with --subject: only its.",
+        ),
+        click.option(
+            "--key", "--provider-key", type=_text, metavar="NAME", help="Leases that are served by this provider key."
+        ),
+        click.option("--provider", type=_text, metavar="NAME", help="Leases that reach this provider."),
+        click.option("--environment", type=_text, metavar="NAME", help="Leases of identities of this environment."),
         click.option(
             "--label", type=_Label(), metavar="NAME=VALUE", help="Leases of identities with this verified label."
         ),
-        click.option("--sidecar", metavar="NAME", help="Every lease that this sidecar has issued."),
+        click.option("--sidecar", type=_text, metavar="NAME", help="Every lease that this sidecar has issued."),
         click.option("--all", "everything", is_flag=True, help="Every lease. Asks first, unless --yes."),
     )
     for option in reversed(options):
@@ -94,7 +119,7 @@ def _selector_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_note = click.option("--note", default="", metavar="TEXT", help="Why, for the audit log; never a secret.")
+_note = click.option("--note", default="", type=_text, metavar="TEXT", help="Why, for the audit log; never a secret.")
 _json = click.option("--json", "json_", is_flag=True, help="Print JSON, one object per line.")
 
 
