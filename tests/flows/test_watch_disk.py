@@ -66,7 +66,7 @@ async def test_each_turn_is_told_once_and_again_when_it_could_not_be_recorded():
 
 
 async def test_health_and_metrics_say_that_the_disk_is_full():
-    """Degraded while it lasts; three numbers; none of a log that has no disk of ours."""
+    """Degraded while it lasts; four numbers; none of a log that has no disk of ours."""
     disk, clock, degraded = Disk(), ManualClock(), []
     tasks = Supervisor(clock, Events().record)
     tasks.show(degraded.append)
@@ -74,7 +74,7 @@ async def test_health_and_metrics_say_that_the_disk_is_full():
     disk.fill()
     await watch.step()
     assert FULL in tasks.failing
-    assert [one.value for one in disk_samples(disk)] == [True, 0, 7]
+    assert [one.value for one in disk_samples(disk)] == [True, 0, 7, 10]
     disk.state = Disk().state
     await watch.step()
     assert degraded == [False, True, False]
