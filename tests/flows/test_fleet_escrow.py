@@ -463,6 +463,25 @@ async def test_a_need_above_the_share_is_refused_at_once_and_asks_nobody_to_give
     assert (await found.asks("b", said(told.fence, granted=told.granted), said(need=500))).granted == 500
 
 
+async def test_a_cap_that_is_lowered_below_what_is_out_is_asked_back_at_once() -> None:
+    """Also where nobody has twice what he should: whoever has more is woken, and with it nothing is out too much."""
+    found = await world()
+    for fence, name in enumerate(("a", "b", "c"), start=1):
+        await found.asks(name, said(need=300))
+        await found.asks(name, said(fence, granted=300), said(want=300))
+    wake = asyncio.Event()
+    found.log.changes.append(change(800))
+    with found.escrow.waking("a", "a1", wake):
+        found.escrow.cap_changed()
+        await found.escrow.step()
+        assert wake.is_set()
+    keeps = [found.told(name).keep for name in ("a", "b", "c")]
+    assert keeps == [200, 200, 200]
+    for fence, name in enumerate(("a", "b", "c"), start=1):
+        await found.asks(name, said(fence, granted=300, returned=100), said(want=200))
+    assert found.told("a").keep == KEEP_ALL
+
+
 async def test_a_share_follows_the_cap_that_an_operator_sets() -> None:
     """Raised, more may be granted; lowered, what was granted stays and nothing more comes."""
     found = await world(replace(BUDGET, sidecar_percent_max=10))

@@ -37,6 +37,7 @@ class FleetBudgetChanges:
             draft, lambda made: change_event(EventType.BUDGET_CHANGE_ISSUED, made, made.create_wall_ms)
         )
         self._fleet.issued()
+        self._escrow.cap_changed()
         return change
 
     def budgets(self) -> Sequence[SidecarBudgets]:

@@ -152,6 +152,11 @@ class FleetEscrow:
         self._expelled.add(name)
         self._stir.set()
 
+    def cap_changed(self) -> None:
+        """An operator has changed a cap: the next round, which is due now, puts it in force."""
+        self._look_ns = 0
+        self._stir.set()
+
     def heard(self, name: str, life: str, reports: Sequence[SliceReport]) -> None:
         """Take what this life of the sidecar says of its slices.
 
@@ -252,13 +257,13 @@ class FleetEscrow:
         self._dirty.update(said.budgets)
         self._take_over()
         look = now.boot_ns >= self._look_ns
+        if look:
+            self._look_ns = now.after(LOOK_SECONDS)
         dirty, self._dirty = self._dirty, set()
         for key, running in self.windows.all_running(now.wall_ms).items():
             if look or key in dirty or not running.escrow.slices:  # of a new window nobody has anything
                 self.windows.refresh_cap(running, now.wall_ms)
                 self._share(key, running, now)
-        if look:
-            self._look_ns = now.after(LOOK_SECONDS)
         expelled = frozenset(self._expelled)
         if look or expelled:
             self._write_off(now, expelled)
@@ -297,13 +302,14 @@ class FleetEscrow:
             for name, ask in asks.items()
         ]
         found = shares(escrow.free, demands, have)
+        urgent = found.hungry or escrow.free < 0  # a cap was lowered below what is out
         for name, amount in found.grants.items():
             # To a sidecar elsewhere its own replica grants it.
             if name in self.holders and not self._reports.doubted(name, self.holders.life_of(name)):
                 self._grant(running, name, amount, now)
         for name in asks:
             if name in self.holders:
-                self._recall(key, name, found.aims[name], have[name], urgent=found.hungry)
+                self._recall(key, name, found.aims[name], have[name], urgent=urgent)
 
     def _grant(self, running: Running, name: str, amount: int, now: Instant) -> None:
         found = running.escrow.slice_of(name)
@@ -317,7 +323,7 @@ class FleetEscrow:
         self._draft.events.append(running.event(EventType.BUDGET_SLICE_GRANTED, found, amount, now))
 
     def _recall(self, key: Key, name: str, aim: int, have: int, *, urgent: bool) -> None:
-        """Ask back what is much too much; when a refused call waits for it, anything above the target, at once."""
+        """Ask back what is much too much; where a call waits, or too much is out, all above the aim, at once."""
         holder = self.holders[name]
         keep = aim if have > 2 * aim or (urgent and have > aim) else KEEP_ALL
         if keep != holder.keep.get(key, KEEP_ALL):
