@@ -26,6 +26,11 @@ async def served(outsider, key, name):
         await process.wait()
 
 
+def _published(centre):
+    """The size of the newest checkpoint; 0 before the first."""
+    return centre.publish.newest.head.size if centre.publish.newest else 0
+
+
 async def test_torchwood_cosigns_and_reads_what_was_kept(outsider, tmp_path):
     """From nothing, over growth, and after one of two has stayed behind; the policy file is the same for both."""
     kept, policy = tmp_path / "kept", tmp_path / "policy"
@@ -42,7 +47,7 @@ async def test_torchwood_cosigns_and_reads_what_was_kept(outsider, tmp_path):
                 sidecar.emit(300)
                 await sidecar.outbox.empty()
                 position = centre.store.last_position()
-                await eventually(lambda at=position: centre.publish.newest.head.size >= at)
+                await eventually(lambda at=position: _published(centre) >= at)
                 lines = [f"witness {name} {both[name]['key']} {both[name]['url']}" for name in names]
                 policy.write_text("\n".join([f"log {key}", *lines, f"group g all {' '.join(names)}", "quorum g\n"]))
                 command = ["audit", "checkpoint", "--keep", kept, "--policy", policy, "--collector", centre.target]
