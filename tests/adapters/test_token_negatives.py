@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from tests.fakes.issuer import b64, ec_key, ed_key, jwk, jwks, rsa_key, sign, sign_raw
+from tests.fakes.jwt_rules import MESH
 from tests.fakes.key_source import MemoryKeySource
 from tests.fakes.manual_clock import ManualClock
 
@@ -25,15 +26,6 @@ OIDC = IssuerRule(
     audience=AUDIENCE,
     algorithms=frozenset({"RS256", "ES256"}),
     keys=KeySource(url="https://issuer.example/jwks"),
-)
-MESH = IssuerRule(
-    name="mesh",
-    issuer="spiffe://example.org",
-    kind=IssuerKind.SPIFFE,
-    audience=AUDIENCE,
-    algorithms=frozenset({"ES256", "RS256"}),
-    keys=KeySource(url="https://spire.example/bundle"),
-    token_types=frozenset({"jwt", "jose", ""}),
 )
 KEYS = {
     "oidc": jwks(
